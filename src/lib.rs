@@ -1,0 +1,4 @@
+//! weir: a stateful packet datapath that speaks Open vSwitch's flow language.
+#![forbid(unsafe_code)]
+
+pub mod flow;

@@ -1,0 +1,4 @@
+//! The `weir` program.
+#![forbid(unsafe_code)]
+
+fn main() {}
