@@ -7,6 +7,7 @@
 
 pub mod checksum;
 pub mod extract;
+pub mod header;
 pub mod layers;
 pub mod numbers;
 pub mod tuple;
