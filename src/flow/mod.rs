@@ -5,6 +5,7 @@ pub mod field;
 pub mod key;
 pub mod matching;
 pub mod port;
+pub mod table;
 
 pub use action::{Action, Assignment, Controller, CtSpec, Reason, Zone};
 pub use field::{FIELDS, Field, Format, Prerequisite, Subfield};

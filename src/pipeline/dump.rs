@@ -220,7 +220,7 @@ fn network(groups: &mut Groups<'_>) {
             groups.raw("ipv6", &inside);
             transport(groups);
         }
-        ether_type::ARP | ether_type::RARP => groups.group(
+        ether_type::ARP => groups.group(
             "arp",
             &[
                 ("sip", at::NW_SRC, 4, Form::Ipv4),

@@ -51,7 +51,7 @@ pub fn network(frame: &[u8], layers: &Layers, key: &mut Key) {
     match layers.ether_type {
         ether_type::IPV4 => ipv4(frame, l3, layers, key),
         ether_type::IPV6 => ipv6(frame, l3, layers, key),
-        ether_type::ARP | ether_type::RARP => arp(frame, l3, key),
+        ether_type::ARP => arp(frame, l3, key),
         _ => {}
     }
 }

@@ -41,7 +41,7 @@ pub fn apply(frame: &mut [u8], layers: &Layers, fields: &Fields) {
     match layers.ether_type {
         ether_type::IPV4 => ipv4(frame, layers, fields),
         ether_type::IPV6 => ipv6(frame, layers, fields),
-        ether_type::ARP | ether_type::RARP => arp(frame, usize::from(layers.l3), fields),
+        ether_type::ARP => arp(frame, usize::from(layers.l3), fields),
         _ => {}
     }
 }
