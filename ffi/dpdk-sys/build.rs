@@ -102,6 +102,7 @@ fn bindings(flags: &[String]) -> Result<bindgen::Bindings, Box<dyn Error>> {
             "shim_mbuf_layout|rte_eth_(conf|dev_info|stats|rss_reta_entry64|rss_conf|rxconf|txconf)",
         )
         // Reached through shim constants and functions only: their layout is none of the bindings' business.
+        .blocklist_type("rte_(mbuf|mempool|device)_.*")
         .opaque_type("rte_mbuf")
         .opaque_type("rte_mempool")
         .opaque_type("rte_device");

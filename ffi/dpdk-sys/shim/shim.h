@@ -57,8 +57,9 @@ static const uint64_t SHIM_RSS_IP = RTE_ETH_RSS_IP;
 static const uint64_t SHIM_RSS_TCP = RTE_ETH_RSS_TCP;
 static const uint64_t SHIM_RSS_UDP = RTE_ETH_RSS_UDP;
 static const uint64_t SHIM_RSS_SCTP = RTE_ETH_RSS_SCTP;
-static const uint64_t SHIM_RSS_L3_SRC_ONLY = RTE_ETH_RSS_L3_SRC_ONLY;
-static const uint64_t SHIM_RSS_L3_DST_ONLY = RTE_ETH_RSS_L3_DST_ONLY;
+/* As bit numbers: bindgen takes a constant with the topmost bit for a variable. */
+static const uint32_t SHIM_RSS_L3_SRC_ONLY_BIT = __builtin_ctzll(RTE_ETH_RSS_L3_SRC_ONLY);
+static const uint32_t SHIM_RSS_L3_DST_ONLY_BIT = __builtin_ctzll(RTE_ETH_RSS_L3_DST_ONLY);
 static const uint32_t SHIM_MQ_RX_NONE = RTE_ETH_MQ_RX_NONE;
 static const uint32_t SHIM_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint16_t SHIM_MBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;

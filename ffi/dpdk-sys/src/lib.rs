@@ -25,3 +25,8 @@ mod mbuf;
 
 pub use bindings::*;
 pub use mbuf::{MbufHead, segment_after};
+
+/// RTE_ETH_RSS_L3_SRC_ONLY: hash over the source address alone.
+pub const SHIM_RSS_L3_SRC_ONLY: u64 = 1 << SHIM_RSS_L3_SRC_ONLY_BIT;
+/// RTE_ETH_RSS_L3_DST_ONLY: hash over the destination address alone.
+pub const SHIM_RSS_L3_DST_ONLY: u64 = 1 << SHIM_RSS_L3_DST_ONLY_BIT;
