@@ -5,5 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+pub mod rewrite;
 
 pub use action::{AddressRange, NatAction, NatRange, PortSelection};
+pub use rewrite::{Untranslatable, translate, translate_icmp_error};
