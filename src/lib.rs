@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod lcore;
 pub mod pipeline;
+pub mod replay;
+pub mod switch;

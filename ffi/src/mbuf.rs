@@ -275,6 +275,17 @@ impl Mbuf {
         NonNull::new(raw).map(|raw| unsafe { Self::from_raw(raw) }).ok_or(MbufError::PoolEmpty)
     }
 
+    /// As [`Mbuf::duplicate`], from the pool that this packet came from.
+    ///
+    /// # Errors
+    /// [`MbufError::PoolEmpty`].
+    pub fn copy(&self) -> Result<Self, MbufError> {
+        // SAFETY: the packet is alive, and with it its pool.
+        let raw = unsafe { sys::shim_pktmbuf_copy(self.0.as_ptr(), self.head().pool, 0, u32::MAX) };
+        // SAFETY: a fresh buffer is owned by nobody else.
+        NonNull::new(raw).map(|raw| unsafe { Self::from_raw(raw) }).ok_or(MbufError::PoolEmpty)
+    }
+
     /// Brings the packet into one piece: within its first buffer where that has room, else in a buffer of `large`.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ impl Frame for Mbuf {
     }
 
     fn duplicate(&self) -> Option<Self> {
-        Mbuf::duplicate(self).ok()
+        self.copy().ok()
     }
 
     #[inline]

@@ -122,7 +122,7 @@ impl Polling {
     /// Ports and queue numbers it receives from.
     #[must_use]
     pub fn inputs(&self) -> Vec<(PortId, u16)> {
-        self.inputs.iter().map(|input| (input.port, input.queue.index())).collect()
+        self.inputs.iter().map(|input| (input.port, input.queue.queue())).collect()
     }
 
     /// Frames for `port` that its driver did not take.

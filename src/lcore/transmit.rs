@@ -9,8 +9,6 @@ use crate::pipeline::{PortId, Transmit};
 struct Output {
     queue: TxQueue,
     waiting: Burst,
-    /// Frames that the driver did not take: its queue was full, or they were larger than it can send.
-    refused: u64,
 }
 
 /// The transmit queues of one lcore, by port.
@@ -30,7 +28,7 @@ impl Outputs {
         if index >= self.ports.len() {
             self.ports.resize_with(index + 1, || None);
         }
-        self.ports[index] = Some(Output { queue, waiting: Burst::new(), refused: 0 });
+        self.ports[index] = Some(Output { queue, waiting: Burst::new() });
     }
 
     /// Sends nothing more to `port`; what waits is sent first.
@@ -42,7 +40,7 @@ impl Outputs {
     /// Frames for `port` that the driver did not take.
     #[must_use]
     pub fn refused(&self, port: PortId) -> u64 {
-        self.ports.get(port as usize).and_then(Option::as_ref).map_or(0, |output| output.refused)
+        self.ports.get(port as usize).and_then(Option::as_ref).map_or(0, |output| output.queue.dropped())
     }
 
     /// Frames for ports without a queue.
@@ -56,23 +54,9 @@ impl Outputs {
     pub fn flush(&mut self) {
         while let Some(port) = self.touched.pop() {
             if let Some(Some(output)) = self.ports.get_mut(port as usize) {
-                output.flush();
+                output.queue.tx_burst_or_drop(&mut output.waiting);
             }
         }
-    }
-}
-
-impl Output {
-    /// A driver that takes nothing is asked once more, then the rest is dropped: an lcore never waits.
-    fn flush(&mut self) {
-        for _ in 0..2 {
-            if self.waiting.is_empty() {
-                return;
-            }
-            self.queue.tx_burst(&mut self.waiting);
-        }
-        self.refused += self.waiting.len() as u64;
-        self.waiting.clear();
     }
 }
 
@@ -87,7 +71,7 @@ impl Transmit<Mbuf> for Outputs {
             self.touched.push(port);
         }
         if let Err(frame) = output.waiting.push(frame) {
-            output.flush();
+            output.queue.tx_burst_or_drop(&mut output.waiting);
             // A burst that was just flushed has room.
             let _ = output.waiting.push(frame);
             self.touched.push(port);

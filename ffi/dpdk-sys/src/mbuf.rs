@@ -41,7 +41,7 @@ pub struct MbufHead {
     vlan_tci_outer: u16,
     /// Bytes of the buffer, its headroom included.
     pub buf_len: u16,
-    pool: *mut c_void,
+    pub pool: *mut c_void,
 }
 
 /// Asserts, when compiling, that a field of `MbufHead` lies where the installed DPDK has it.
