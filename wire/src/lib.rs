@@ -5,8 +5,13 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod checksum;
+pub mod extract;
+pub mod header;
 pub mod layers;
+pub mod numbers;
 pub mod tuple;
 
+pub use extract::{ChecksumTrust, Extracted, Invalid};
 pub use layers::{Fragment, Layers};
 pub use tuple::{Tuple, Tuple4, Tuple6};
