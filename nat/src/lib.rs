@@ -5,5 +5,9 @@
 #![warn(missing_docs)]
 
 pub mod action;
+pub mod choose;
+pub mod rewrite;
 
 pub use action::{AddressRange, NatAction, NatRange, PortSelection};
+pub use choose::{ChooseError, reply_tuple};
+pub use rewrite::{Untranslatable, translate, translate_icmp_error};

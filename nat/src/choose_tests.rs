@@ -1,0 +1,246 @@
+use super::*;
+use core::net::{IpAddr, Ipv6Addr};
+use proptest::prelude::*;
+use std::collections::HashSet;
+use weir_wire::numbers::protocol;
+
+const TCP: u8 = protocol::TCP;
+
+fn v4(src: [u8; 4], src_port: u16, dst: [u8; 4], dst_port: u16, protocol: u8) -> Tuple {
+    Tuple4::new(src, dst, src_port, dst_port, protocol, 0).into()
+}
+
+fn tcp(src_port: u16) -> Tuple {
+    v4([192, 168, 0, 1], src_port, [8, 8, 8, 8], 80, TCP)
+}
+
+fn range(addresses: Option<(&str, &str)>, ports: Option<(u16, u16)>) -> NatRange {
+    let addresses = addresses.map(|(min, max)| match (min.parse().unwrap(), max.parse().unwrap()) {
+        (IpAddr::V4(min), IpAddr::V4(max)) => AddressRange::V4(min, max),
+        (IpAddr::V6(min), IpAddr::V6(max)) => AddressRange::V6(min, max),
+        _ => panic!("families differ"),
+    });
+    NatRange { addresses, ports, selection: PortSelection::Default, persistent: false }
+}
+
+/// Chooses with a fixed hash until nothing is free; gives the translated tuples in order.
+fn exhaust(action: &NatAction, original: &Tuple, hash: u64) -> Vec<Tuple> {
+    let mut taken = HashSet::new();
+    let mut translated = Vec::new();
+    loop {
+        let chosen = reply_tuple(action, original, hash, 7, &mut || 5, &mut |reply| !taken.contains(reply));
+        match chosen {
+            Ok(reply) => {
+                assert!(taken.insert(reply), "{reply} was handed out twice");
+                translated.push(reply.reversed());
+            }
+            Err(error) => {
+                assert!(matches!(error, ChooseError::Exhausted { .. }));
+                return translated;
+            }
+        }
+    }
+}
+
+fn choose(action: &NatAction, original: &Tuple) -> Result<Tuple, ChooseError> {
+    reply_tuple(action, original, 0x1234_5678_9abc_def0, 7, &mut || 5, &mut |_| true)
+        .map(|reply| reply.reversed())
+}
+
+#[test]
+fn the_original_port_is_kept_while_it_is_free() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.1")), None));
+    assert_eq!(choose(&action, &tcp(40000)).unwrap().src_port(), 40000);
+    let order = exhaust(&action, &tcp(40000), 1);
+    assert_eq!(order.iter().take(3).map(Tuple::src_port).collect::<Vec<_>>(), [40000, 40001, 40002]);
+    assert!(order.iter().all(|tuple| tuple.src_port() >= 1024));
+}
+
+#[test]
+fn without_a_range_a_port_stays_in_its_class() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.1")), None));
+    let low = exhaust(&action, &tcp(510), 1);
+    assert_eq!(low.len(), 511);
+    assert_eq!(low.iter().take(3).map(Tuple::src_port).collect::<Vec<_>>(), [510, 511, 1]);
+    let middle = exhaust(&action, &tcp(1023), 1);
+    assert_eq!(middle.len(), 512);
+    assert!(middle.iter().all(|tuple| (512..1024).contains(&tuple.src_port())));
+}
+
+#[test]
+fn icmp_identifiers_count_up_from_the_original() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.1")), None));
+    let ping = v4([192, 168, 0, 1], 500, [8, 8, 8, 8], 8 << 8, protocol::ICMP);
+    let order = exhaust(&action, &ping, 1);
+    assert_eq!(order.iter().take(3).map(Tuple::src_port).collect::<Vec<_>>(), [500, 501, 502]);
+    assert!(order.iter().all(|tuple| tuple.dst_port() == 8 << 8));
+}
+
+#[test]
+fn a_one_port_range_serves_one_connection() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.1")), Some((5000, 5000))));
+    let order = exhaust(&action, &tcp(40000), 99);
+    assert_eq!(order, [v4([10, 0, 0, 1], 5000, [8, 8, 8, 8], 80, TCP)]);
+}
+
+#[test]
+fn other_protocols_are_translated_by_address_alone() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.3")), Some((5000, 6000))));
+    let gre = v4([192, 168, 0, 1], 0, [8, 8, 8, 8], 0, protocol::GRE);
+    let order = exhaust(&action, &gre, 99);
+    assert_eq!(order.len(), 3);
+    assert!(order.iter().all(|tuple| tuple.src_port() == 0 && tuple.dst_port() == 0));
+}
+
+#[test]
+fn null_translation_changes_the_port_only_on_a_collision() {
+    for addresses in [Some(("0.0.0.0", "0.0.0.0")), None] {
+        let action = NatAction::Source(range(addresses, None));
+        let order = exhaust(&action, &tcp(40000), 3);
+        assert_eq!(order.first(), Some(&tcp(40000)));
+        assert!(order.iter().all(|tuple| tuple.src() == tcp(1).src()));
+    }
+    let action = NatAction::Source(range(Some(("0.0.0.0", "0.0.0.0")), Some((6000, 6001))));
+    assert_eq!(
+        exhaust(&action, &tcp(40000), 0).iter().map(Tuple::src_port).collect::<Vec<_>>(),
+        [40000, 6000, 6001]
+    );
+}
+
+#[test]
+fn a_destination_range_takes_destination_ports_then_source_ports() {
+    let action = NatAction::Destination(range(Some(("10.0.0.1", "10.0.0.2")), Some((8000, 8001))));
+    let order = exhaust(&action, &tcp(300), 0);
+    let kept: Vec<_> = order.iter().take(4).map(|tuple| (tuple.dst(), tuple.dst_port())).collect();
+    assert_eq!(kept.iter().collect::<HashSet<_>>().len(), 4);
+    assert!(order.iter().take(4).all(|tuple| tuple.src_port() == 300));
+    assert!(order.iter().all(|tuple| tuple.src() == tcp(1).src()));
+    // Then one destination port at both addresses with the other 510 source ports of the class.
+    assert_eq!(order.len(), 4 + 2 * 510);
+    let ping = v4([192, 168, 0, 1], 500, [8, 8, 8, 8], 8 << 8, protocol::ICMP);
+    assert_eq!(choose(&action, &ping).unwrap().src_port(), 500);
+}
+
+#[test]
+fn a_persistent_range_looks_at_the_source_hash_only() {
+    let mut source = range(Some(("10.0.0.1", "10.0.0.200")), None);
+    source.persistent = true;
+    let action = NatAction::Source(source);
+    let at = |hash: u64, source_hash: u64| {
+        reply_tuple(&action, &tcp(40000), hash, source_hash, &mut || 0, &mut |_| true).unwrap().dst()
+    };
+    assert_eq!(at(1, u64::MAX / 3), at(u64::MAX, u64::MAX / 3));
+    assert_ne!(at(1, u64::MAX / 3), at(1, u64::MAX / 2));
+}
+
+#[test]
+fn a_random_range_starts_where_chance_says() {
+    let mut source = range(Some(("10.0.0.1", "10.0.0.1")), Some((1000, 1999)));
+    source.selection = PortSelection::Random;
+    let action = NatAction::Source(source);
+    let at = |drawn: u32| {
+        reply_tuple(&action, &tcp(40000), 1, 1, &mut || drawn, &mut |_| true).unwrap().dst_port()
+    };
+    assert_eq!((at(0), at(17), at(1000)), (1000, 1017, 1000));
+}
+
+#[test]
+fn families_that_differ_are_an_error() {
+    let action = NatAction::Source(range(Some(("fd00::1", "fd00::2")), None));
+    assert_eq!(choose(&action, &tcp(40000)), Err(ChooseError::FamilyMismatch));
+}
+
+#[test]
+fn the_largest_ranges_neither_overflow_nor_run_away() {
+    let original: Tuple = Tuple6::new([1; 16], [2; 16], 40000, 80, TCP, 0).into();
+    for (min, max) in
+        [("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ("::1", "8000::"), ("fe00::", "ff00::")]
+    {
+        let action = NatAction::Source(range(Some((min, max)), Some((0, u16::MAX))));
+        for hash in [0, 1, u64::MAX / 2, u64::MAX] {
+            let chosen = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |_| true).unwrap().dst();
+            let (min, max): (Ipv6Addr, Ipv6Addr) = (min.parse().unwrap(), max.parse().unwrap());
+            assert!((IpAddr::V6(min)..=IpAddr::V6(max)).contains(&chosen));
+            let refused = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |_| false);
+            assert_eq!(refused, Err(ChooseError::Exhausted { probes: PROBES }));
+        }
+    }
+}
+
+#[test]
+fn a_crowded_large_range_is_searched_across_its_whole_width() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.1")), Some((1024, 65535))));
+    // One solid block of taken ports, larger than the whole budget.
+    let chosen = reply_tuple(&action, &tcp(40000), 0, 0, &mut || 0, &mut |reply| reply.dst_port() > 60000);
+    assert!(chosen.is_ok());
+}
+
+#[test]
+fn strides_are_coprime_to_every_length() {
+    fn gcd(a: u32, b: u32) -> u32 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    for len in 1..=65536 {
+        assert_eq!(gcd(PortRing { first: 0, len, start: 0 }.stride(), len), 1, "length {len}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn a_chosen_tuple_is_free_and_in_range(
+        first in any::<u32>(), more in 0u32..300, ports in any::<(u16, u16)>(), hash in any::<u64>(),
+        src_port in 1u16.., crowd in 0u64..8, destination in any::<bool>(), random in any::<bool>(),
+    ) {
+        let last = first.saturating_add(more);
+        prop_assume!(last != 0);
+        let ports = (ports.0.min(ports.1).max(1), ports.0.max(ports.1).max(1));
+        let range = NatRange {
+            addresses: Some(AddressRange::V4(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last))),
+            ports: Some(ports),
+            selection: if random { PortSelection::Random } else { PortSelection::Default },
+            persistent: false,
+        };
+        let action = if destination { NatAction::Destination(range) } else { NatAction::Source(range) };
+        let free = |reply: &Tuple| reply.hash(&[1, 2]) % 8 >= crowd;
+        let mut asked = 0u32;
+        let chosen = reply_tuple(&action, &tcp(src_port), hash, hash, &mut || hash as u32, &mut |reply| {
+            asked += 1;
+            free(reply)
+        });
+        prop_assert!(asked <= 2 * PROBES);
+        if let Ok(reply) = chosen {
+            prop_assert!(free(&reply));
+            let (address, port) = if destination {
+                (reply.src(), reply.src_port())
+            } else {
+                (reply.dst(), reply.dst_port())
+            };
+            let wanted = IpAddr::V4(Ipv4Addr::from_bits(first))..=IpAddr::V4(Ipv4Addr::from_bits(last));
+            prop_assert!(wanted.contains(&address));
+            prop_assert!((ports.0..=ports.1).contains(&port));
+        }
+    }
+
+    #[test]
+    fn a_small_range_is_searched_to_the_last_tuple(
+        addresses in 1u32..20, size in 1u16..200, first in 1u16..60000, hash in any::<u64>(), pick in any::<u32>(),
+    ) {
+        let combinations = addresses * u32::from(size);
+        let range = NatRange {
+            addresses: Some(AddressRange::V4(Ipv4Addr::from_bits(100), Ipv4Addr::from_bits(99 + addresses))),
+            ports: Some((first, first + size - 1)),
+            selection: PortSelection::Default,
+            persistent: false,
+        };
+        let only = pick % combinations;
+        let free = |reply: &Tuple| {
+            let Tuple::V4(reply) = reply else { return false };
+            let address = u32::from_be_bytes(reply.dst) - 100;
+            address * u32::from(size) + u32::from(reply.dst_port - first) == only
+        };
+        let chosen = reply_tuple(&NatAction::Source(range), &tcp(9), hash, 0, &mut || 0, &mut |reply| free(reply));
+        prop_assert!(chosen.is_ok_and(|reply| free(&reply)));
+    }
+}
