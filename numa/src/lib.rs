@@ -1,1 +1,3 @@
-//! Placeholder
+//! Topology, core pinning and node-local memory.
+
+pub mod memory;

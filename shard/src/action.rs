@@ -11,6 +11,28 @@ pub enum Helper {
     Tftp,
 }
 
+impl Helper {
+    /// Every helper; a connection holds its place in here + 1.
+    const ALL: [Self; 2] = [Self::Ftp, Self::Tftp];
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    pub(crate) const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+
+    /// The name that `alg=` takes and dumps show.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ftp => "ftp",
+            Self::Tftp => "tftp",
+        }
+    }
+}
+
 /// A `ct` action with its zone resolved. `(value, mask)` pairs set `value` where `mask` is 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtAction {

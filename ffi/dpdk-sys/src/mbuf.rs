@@ -40,6 +40,7 @@ pub struct MbufHead {
     flow_high: u32,
     vlan_tci_outer: u16,
     /// Bytes of the buffer, its headroom included.
+    /// The pool it came from.
     pub buf_len: u16,
     pub pool: *mut c_void,
 }

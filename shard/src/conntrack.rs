@@ -1,0 +1,517 @@
+//! The ct action: the third stage, in which a packet meets its connection, or starts one. All that ovs-actions(7)
+//! says of `ct` happens here, in the order verify, track, commit, translate.
+
+use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
+use weir_wire::extract::{ChecksumTrust, Extracted};
+use weir_wire::numbers::protocol;
+use weir_wire::{Layers, Tuple, Tuple4};
+
+use crate::action::CtAction;
+use crate::clock::{Deadline, Millis, Moment};
+use crate::lookup::{Lookup, Target};
+use crate::meta::{ConnectionRef, CtMeta};
+use crate::outcome::{DropReason, Outcome};
+use crate::shard::Shard;
+use crate::state::CtState;
+use crate::table::Full;
+use crate::table::bucket::{Direction, Slot};
+use crate::table::connection::{Connection, flag};
+use crate::tcp::{self, Peer, Segment};
+use crate::timeouts::Timeout;
+use crate::verdict::Verdict;
+use crate::{datagram, icmp};
+
+/// Expired connections that a new one may sweep away to find a place.
+const MAKE_ROOM: u32 = 8;
+
+const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
+
+impl Shard {
+    /// Stage 3: verifies, tracks, commits and translates. `lookup` is what [`Shard::prepare`] made of the same frame,
+    /// `layers`, `meta` and zone. Packets of one burst are executed in order.
+    pub fn execute(
+        &mut self,
+        now: Millis,
+        frame: &mut [u8],
+        layers: &Layers,
+        lookup: &Lookup,
+        action: &CtAction,
+        meta: &mut CtMeta,
+    ) -> Outcome {
+        let moment = self.clock.advance(now);
+        if meta.zone != action.zone || !meta.state.has(CtState::TRK) {
+            // ct_state begins anew in another zone.
+            *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
+        }
+        let mut packet = Packet { moment, frame, layers, action, meta };
+        match &lookup.target {
+            Target::Packet(tuple) => self.execute_packet(&mut packet, tuple, lookup.hash, lookup.candidate),
+            Target::Known(connection) => self.execute_known(&mut packet, *connection),
+            Target::Related { tuple, inner_layers } => {
+                self.execute_related(&mut packet, tuple, lookup.hash, inner_layers)
+            }
+            Target::Invalid(cause) => {
+                self.counters.invalid[cause.index()] += 1;
+                packet.judge_invalid()
+            }
+        }
+    }
+
+    #[inline]
+    fn execute_packet(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        candidate: Option<Slot>,
+    ) -> Outcome {
+        let found = candidate
+            .filter(|&slot| self.table.holds(slot, tuple, hash))
+            .or_else(|| self.table.find(tuple, hash));
+        let Some(slot) = found.and_then(|slot| self.if_live(slot, packet.moment)) else {
+            return self.start(packet, tuple, hash);
+        };
+        if packet.replaces(slot.direction()) {
+            self.replace(slot.index());
+            return self.start(packet, tuple, hash);
+        }
+        let state = match self.track(packet, slot) {
+            Verdict::Established => {
+                self.counters.established += 1;
+                CtState::EST
+            }
+            Verdict::New => {
+                self.counters.new += 1;
+                CtState::NEW
+            }
+            Verdict::Restart => {
+                self.replace(slot.index());
+                return self.start(packet, tuple, hash);
+            }
+            Verdict::Invalid => return self.judge_outside(packet, slot),
+        };
+        let reply = match slot.direction() {
+            Direction::Reply if state == CtState::EST => CtState::RPL,
+            _ => CtState::NONE,
+        };
+        packet.set_state(state.with(reply));
+        self.belong(packet, slot);
+        self.apply_nat(packet, slot, None)
+    }
+
+    /// The packet met its connection in an earlier ct action of this zone, where it was tracked.
+    fn execute_known(&mut self, packet: &mut Packet<'_>, known: ConnectionRef) -> Outcome {
+        let (slot, connection) = (known.slot, self.table.connection(known.slot.index()));
+        let is_current = connection.is_used() && connection.generation == known.generation;
+        let is_valid = !packet.meta.state.has(CtState::INV);
+        let replaces = is_valid && packet.replaces(slot.direction());
+        if is_current && !replaces {
+            if is_valid {
+                self.belong(packet, slot);
+            }
+            if !packet.wants_nat() || packet.meta.is_translated_in(packet.action.zone) {
+                return UNTOUCHED;
+            }
+            return match packet.inner_layers() {
+                Ok(inner_layers) => self.apply_nat(packet, slot, inner_layers.as_ref()),
+                Err(()) => self.drop_untranslated(DropReason::Untranslatable),
+            };
+        }
+        if !is_current && packet.meta.is_translated_in(packet.action.zone) {
+            // Its headers are those of a connection that is no more; nothing tells what they were before.
+            return self.drop_untranslated(DropReason::Stale);
+        }
+        if is_current {
+            self.replace(slot.index());
+        }
+        self.execute_again(packet)
+    }
+
+    /// Looks at the packet as if it came here first.
+    #[cold]
+    fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
+        *packet.meta = CtMeta { zone: packet.action.zone, ..CtMeta::default() };
+        match Tuple::extract(packet.frame, packet.layers, packet.action.zone, ChecksumTrust::ALL) {
+            Ok(Extracted::Packet(tuple)) => {
+                let hash = self.table.hash(&tuple);
+                self.execute_packet(packet, &tuple, hash, None)
+            }
+            Ok(Extracted::IcmpError { inner, inner_layers }) => {
+                let tuple = inner.reversed();
+                let hash = self.table.hash(&tuple);
+                self.execute_related(packet, &tuple, hash, &inner_layers)
+            }
+            Err(cause) => {
+                self.counters.invalid[cause.index()] += 1;
+                packet.judge_invalid()
+            }
+        }
+    }
+
+    /// An ICMP error: related to the connection whose packet it quotes. It keeps no connection alive.
+    #[cold]
+    fn execute_related(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        inner_layers: &Layers,
+    ) -> Outcome {
+        let found = self.table.find(tuple, hash);
+        let Some(slot) = found.and_then(|slot| self.if_live(slot, packet.moment)) else {
+            self.counters.icmp_unknown += 1;
+            return packet.judge_invalid();
+        };
+        self.counters.related += 1;
+        packet.set_state(match slot.direction() {
+            Direction::Original => CtState::REL,
+            Direction::Reply => CtState::REL.with(CtState::RPL),
+        });
+        self.belong(packet, slot);
+        self.apply_nat(packet, slot, Some(inner_layers))
+    }
+
+    /// The slot, unless its connection has expired: then it is removed on sight.
+    #[inline]
+    fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
+        if self.table.connection(slot.index()).deadline.is_past(moment) {
+            self.expire(slot.index());
+            return None;
+        }
+        Some(slot)
+    }
+
+    #[cold]
+    fn expire(&mut self, index: u32) {
+        self.remove(index);
+        self.counters.expired += 1;
+    }
+
+    fn replace(&mut self, index: u32) {
+        self.remove(index);
+        self.counters.replaced += 1;
+    }
+
+    /// Shows the packet to its connection's tracker and moves the deadline.
+    #[inline]
+    fn track(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
+        let liberal = self.liberal_tcp;
+        let connection = self.table.connection_mut(slot.index());
+        let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        let Some(timeout) = timeout else { return verdict };
+        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        if deadline != connection.deadline {
+            let sooner = deadline.is_before(connection.deadline);
+            connection.deadline = deadline;
+            if sooner {
+                // The wheel only ever finds out that it is too early.
+                self.arm(slot.index());
+            }
+        }
+        verdict
+    }
+
+    /// Puts a connection where the wheel finds it at its deadline.
+    #[cold]
+    fn arm(&mut self, index: u32) {
+        let tick = self.table.connection(index).deadline.near(crate::clock::tick(self.clock.moment()));
+        self.wheel.remove(self.table.links(), index);
+        self.wheel.insert(self.table.links(), index, tick);
+    }
+
+    /// A TCP segment outside its window: invalid, but never shown with a private address, so its connection's
+    /// translation is applied, as Open vSwitch does it.
+    #[cold]
+    fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
+        self.counters.tcp_out_of_window += 1;
+        packet.judge_invalid();
+        self.show(packet, slot);
+        self.apply_nat(packet, slot, None)
+    }
+
+    /// Takes mark and label of a commit over into the connection, and the connection's into the packet.
+    #[inline]
+    fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) {
+        if packet.action.commit {
+            self.refresh(packet.action, slot.index());
+        }
+        self.show(packet, slot);
+    }
+
+    #[inline]
+    fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) {
+        let connection = self.table.connection(slot.index());
+        packet.meta.mark = connection.mark;
+        packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label } else { 0 };
+        packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation });
+        packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+    }
+
+    fn refresh(&mut self, action: &CtAction, index: u32) {
+        if let Some((value, mask)) = action.mark {
+            let mark = &mut self.table.connection_mut(index).mark;
+            *mark = *mark & !mask | value & mask;
+        }
+        if let Some((value, mask)) = action.label {
+            let label = &mut self.table.cold_mut(index).label;
+            *label = *label & !mask | value & mask;
+            let is_set = *label != 0;
+            self.table.connection_mut(index).set(flag::LABEL, is_set);
+        }
+        if let Some(helper) = action.helper {
+            self.table.cold_mut(index).helper = helper.number();
+        }
+    }
+
+    /// A packet that belongs to no connection: new, and with commit the first of one.
+    fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        let Some((peers, timeout)) = first_packet(packet, tuple) else {
+            let counter = match tuple.protocol() {
+                protocol::TCP => &mut self.counters.tcp_bad_start,
+                _ => &mut self.counters.icmp_bad_start,
+            };
+            *counter += 1;
+            return packet.judge_invalid();
+        };
+        self.counters.new += 1;
+        packet.set_state(CtState::NEW);
+        *packet.meta = CtMeta {
+            state: CtState::TRK.with(CtState::NEW),
+            zone: packet.action.zone,
+            original: Some(*tuple),
+            ..CtMeta::default()
+        };
+        if !packet.action.commit {
+            return UNTOUCHED;
+        }
+        let reply = match self.choose_reply(packet, tuple, hash) {
+            Ok(reply) => reply,
+            Err(outcome) => return outcome,
+        };
+        let index = match self.table.insert(tuple, hash, &reply) {
+            Ok(index) => index,
+            Err(Full) => {
+                let _ = self.sweep_to(packet.moment, MAKE_ROOM);
+                match self.table.insert(tuple, hash, &reply) {
+                    Ok(index) => index,
+                    Err(Full) => {
+                        self.counters.refused_by_full_table += 1;
+                        return packet.refused();
+                    }
+                }
+            }
+        };
+        self.counters.created += 1;
+        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        let connection = self.table.connection_mut(index);
+        connection.peers = peers;
+        connection.deadline = deadline;
+        match packet.action.nat {
+            Some(NatAction::Source(_)) => connection.flags |= flag::SOURCE_NAT,
+            Some(NatAction::Destination(_)) => connection.flags |= flag::DESTINATION_NAT,
+            Some(NatAction::Apply) | None => {}
+        }
+        self.table.cold_mut(index).created = packet.moment;
+        self.arm(index);
+        let slot = Slot::new(index, Direction::Original);
+        self.belong(packet, slot);
+        self.apply_nat(packet, slot, None)
+    }
+
+    /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
+    fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
+        if self.table.len() >= self.max_connections {
+            let _ = self.sweep_to(packet.moment, MAKE_ROOM);
+            if self.table.len() >= self.max_connections {
+                self.counters.refused_by_limit += 1;
+                return Err(packet.refused());
+            }
+        }
+        let reply = match packet.action.nat {
+            Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
+                let source_hash = source_of(tuple).hash(&self.address_secret);
+                let (table, moment) = (&self.table, packet.moment);
+                let mut is_free = |reply: &Tuple| {
+                    let found = table.find(reply, table.hash(reply));
+                    reply != tuple
+                        && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
+                };
+                let random = &mut self.random;
+                match reply_tuple(&nat, tuple, hash, source_hash, &mut || random.next(), &mut is_free) {
+                    Ok(reply) => reply,
+                    Err(ChooseError::Exhausted { .. }) => {
+                        self.counters.nat_exhausted += 1;
+                        return Err(Outcome::Drop(DropReason::NatExhausted));
+                    }
+                    Err(ChooseError::FamilyMismatch) => {
+                        return Err(self.drop_untranslated(DropReason::NatFamily));
+                    }
+                }
+            }
+            Some(NatAction::Apply) | None => tuple.reversed(),
+        };
+        // Free, or another connection's: one that has expired, or of an untranslated tuple that somebody's
+        // translation has taken.
+        let owner = self.table.find(&reply, self.table.hash(&reply));
+        if owner.and_then(|slot| self.if_live(slot, packet.moment)).is_some() {
+            self.counters.refused_by_clash += 1;
+            return Err(UNTOUCHED);
+        }
+        Ok(reply)
+    }
+
+    /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
+    /// this zone has. An ICMP error comes with the headers that it quotes.
+    #[inline]
+    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
+        let connection = self.table.connection(slot.index());
+        if !packet.wants_nat()
+            || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
+            || packet.meta.is_translated_in(packet.action.zone)
+        {
+            return UNTOUCHED;
+        }
+        let bits = match (connection.has(flag::SOURCE_NAT), slot.direction()) {
+            (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
+            (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
+        };
+        // What the other side sends, turned round, is what it is to receive.
+        let to = self.table.tuple(slot.index(), slot.direction().opposite()).reversed();
+        let done: Result<(), Untranslatable> = match inner_layers {
+            None => translate(packet.frame, packet.layers, &to),
+            Some(inner_layers) => translate_icmp_error(packet.frame, packet.layers, inner_layers, &to),
+        };
+        match done {
+            Ok(()) => {
+                packet.meta.state = packet.meta.state.with(bits);
+                Outcome::Continue { rewritten: true }
+            }
+            Err(_) => self.drop_untranslated(DropReason::Untranslatable),
+        }
+    }
+
+    #[cold]
+    fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
+        self.counters.untranslated += 1;
+        Outcome::Drop(reason)
+    }
+}
+
+/// One call's arguments.
+struct Packet<'a> {
+    moment: Moment,
+    frame: &'a mut [u8],
+    layers: &'a Layers,
+    action: &'a CtAction,
+    meta: &'a mut CtMeta,
+}
+
+impl Packet<'_> {
+    const fn wants_nat(&self) -> bool {
+        self.action.nat.is_some()
+    }
+
+    /// True if `force` makes the packet, which goes in `direction`, start its connection anew.
+    fn replaces(&self, direction: Direction) -> bool {
+        self.action.commit && self.action.force && direction == Direction::Reply
+    }
+
+    /// The state that this action found, beside what an earlier one in the zone did to the headers.
+    #[inline]
+    fn set_state(&mut self, state: CtState) {
+        let translated = CtState(self.meta.state.0 & (CtState::SNAT.0 | CtState::DNAT.0));
+        self.meta.state = translated.with(CtState::TRK).with(state);
+        self.meta.zone = self.action.zone;
+    }
+
+    #[cold]
+    fn judge_invalid(&mut self) -> Outcome {
+        let state = CtState::TRK.with(CtState::INV);
+        *self.meta = CtMeta { state, zone: self.action.zone, ..CtMeta::default() };
+        UNTOUCHED
+    }
+
+    /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
+    #[cold]
+    fn refused(&self) -> Outcome {
+        match self.action.nat {
+            Some(NatAction::Source(_) | NatAction::Destination(_)) => Outcome::Drop(DropReason::NatRefused),
+            Some(NatAction::Apply) | None => UNTOUCHED,
+        }
+    }
+
+    /// The headers that an ICMP error quotes, read again; `None` of any other packet.
+    fn inner_layers(&self) -> Result<Option<Layers>, ()> {
+        if !self.meta.state.has(CtState::REL) {
+            return Ok(None);
+        }
+        match Tuple::extract(self.frame, self.layers, self.action.zone, ChecksumTrust::ALL) {
+            Ok(Extracted::Packet(_)) => Ok(None),
+            Ok(Extracted::IcmpError { inner_layers, .. }) => Ok(Some(inner_layers)),
+            Err(_) => Err(()),
+        }
+    }
+}
+
+/// What the protocol's tracker says of a packet, and how long the connection may be silent from now on.
+#[inline]
+fn judge(
+    connection: &mut Connection,
+    direction: Direction,
+    packet: &Packet<'_>,
+    liberal: bool,
+) -> (Verdict, Option<Timeout>) {
+    let state = &mut connection.peers[0].state;
+    let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
+        (protocol::TCP, _) => {
+            return match Segment::parse(packet.frame, packet.layers) {
+                Some(segment) => tcp::track(&mut connection.peers, direction, &segment, liberal),
+                None => (Verdict::Invalid, None),
+            };
+        }
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
+        _ => datagram::track(state, direction),
+    };
+    (verdict, Some(timeout))
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+#[inline]
+fn connection_family(layers: &Layers) -> Family {
+    if layers.is_ipv6() { Family::V6 } else { Family::V4 }
+}
+
+/// Both sides after a connection's first packet; `None` if it may not start one.
+fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeout)> {
+    let (state, timeout) = match tuple.protocol() {
+        protocol::TCP => return tcp::start(&Segment::parse(packet.frame, packet.layers)?),
+        _ if tuple.is_icmp() => icmp::start(tuple)?,
+        _ => datagram::start(),
+    };
+    Some(([Peer::with_state(state), Peer::default()], timeout))
+}
+
+/// True if a connection other than TCP was seen in both directions.
+pub(crate) fn is_answered(connection: &Connection) -> bool {
+    let state = connection.peers[0].state;
+    let is_icmp =
+        matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
+    if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
+}
+
+/// A tuple of the source address alone, to be hashed.
+fn source_of(tuple: &Tuple) -> Tuple {
+    match tuple {
+        Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
+        Tuple::V6(tuple) => Tuple::V6(weir_wire::Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What a packet carries of its connection between the ct actions that it meets.
+
+use weir_wire::Tuple;
+
+use crate::state::CtState;
+use crate::table::bucket::Slot;
+
+/// Names a connection and the direction that a packet has in it. Goes stale when the connection ends; a shard
+/// notices. It means nothing to another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRef {
+    pub(crate) slot: Slot,
+    pub(crate) generation: u16,
+}
+
+impl ConnectionRef {
+    /// Number of the connection's slot, below the shard's capacity.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.slot.index()
+    }
+
+    /// True if the packet goes in the reply direction.
+    #[must_use]
+    pub const fn is_reply(&self) -> bool {
+        self.slot.0 & 1 == 1
+    }
+}
+
+/// A packet's conntrack fields. The default is an untracked packet's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CtMeta {
+    /// ct_state.
+    pub state: CtState,
+    /// ct_zone: of the last ct action.
+    pub zone: u16,
+    /// ct_mark.
+    pub mark: u32,
+    /// ct_label, host order.
+    pub label: u128,
+    /// The original direction's tuple: of the packet's connection, or of the one that it could start.
+    pub original: Option<Tuple>,
+    /// The packet's connection, if it has one.
+    pub connection: Option<ConnectionRef>,
+}
+
+impl CtMeta {
+    /// `ct_clear`: the packet is as if no ct action had seen it.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// True if a ct action in `zone` has translated the packet's headers already.
+    pub(crate) const fn is_translated_in(&self, zone: u16) -> bool {
+        self.zone == zone && self.state.0 & (CtState::SNAT.0 | CtState::DNAT.0) != 0
+    }
+
+    /// The packet's connection, if the last ct action was in `zone`.
+    pub(crate) fn connection_in(&self, zone: u16) -> Option<ConnectionRef> {
+        self.connection.filter(|_| self.zone == zone && self.state.has(CtState::TRK))
+    }
+}

@@ -1,0 +1,55 @@
+//! What becomes of a packet after a ct action.
+
+/// The end of a ct action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The packet goes on.
+    Continue {
+        /// Its headers were translated: whoever has parsed fields of it must read them again.
+        rewritten: bool,
+    },
+    /// The packet must not go on.
+    Drop(DropReason),
+}
+
+macro_rules! reasons {
+    ($($variant:ident $name:literal $doc:literal;)*) => {
+        /// Why a packet must not go on. Each is a packet that had to be translated and could not be.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),*];
+            /// How many there are.
+            pub const COUNT: usize = [$($name),*].len();
+
+            /// A number below [`DropReason::COUNT`].
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+            /// Name for counters.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+            /// One sentence.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => $doc),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    NatExhausted "nat_exhausted" "No address and port of the range is free.";
+    NatFamily "nat_family" "The range's addresses are of another family than the packet.";
+    NatRefused "nat_refused" "The connection was to be translated and was refused: limit reached or table full.";
+    Untranslatable "untranslatable" "The packet's headers cannot carry the translation.";
+    Stale "stale" "The connection that had translated the packet ended before its next ct action.";
+}

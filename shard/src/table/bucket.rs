@@ -1,0 +1,134 @@
+//! One cache line of the index: eight tags that are compared at once, and the eight slots they stand for.
+
+#![allow(unsafe_code)] // part of the table
+
+use weir_numa::memory::Zeroable;
+
+/// Entries in a bucket.
+pub(crate) const LANES: usize = 8;
+
+/// A direction of a connection: connection index * 2 + direction (0 = original, 1 = reply).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Slot(pub(crate) u32);
+
+impl Slot {
+    #[inline]
+    pub(crate) const fn new(index: u32, direction: Direction) -> Self {
+        Self(index << 1 | direction as u32)
+    }
+    #[inline]
+    pub(crate) const fn index(self) -> u32 {
+        self.0 >> 1
+    }
+    #[inline]
+    pub(crate) const fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
+    }
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Direction {
+    Original = 0,
+    Reply = 1,
+}
+
+impl Direction {
+    #[inline]
+    pub(crate) const fn opposite(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
+
+/// A bucket. All zero is empty.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    /// 16 bits of the hash each; 0 = free lane. First, so that they are aligned to 16 bytes.
+    pub(super) tags: [u16; LANES],
+    pub(super) slots: [Slot; LANES],
+    /// How many entries wanted in here or passed by and live further on: a look-up may stop where this is 0.
+    /// Stays at its maximum once it got there.
+    pub(super) overflow: u16,
+}
+
+// SAFETY: integers only, for which 0 is valid.
+unsafe impl Zeroable for Bucket {}
+
+impl Bucket {
+    /// One bit a lane, set where the tag equals `tag`.
+    #[inline]
+    pub(crate) fn matching(&self, tag: u16) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        return self.matching_sse2(tag);
+        #[cfg(not(target_arch = "x86_64"))]
+        return self.matching_portable(tag);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn matching_sse2(&self, tag: u16) -> u32 {
+        use core::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+            _mm_setzero_si128,
+        };
+        // SAFETY: SSE2 is part of x86-64. `tags` is 16 bytes at offset 0 of a type aligned to 64.
+        unsafe {
+            let tags = _mm_load_si128(self.tags.as_ptr().cast());
+            let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()));
+            _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+        }
+    }
+
+    #[cfg(any(test, not(target_arch = "x86_64")))]
+    fn matching_portable(&self, tag: u16) -> u32 {
+        self.tags.iter().rev().fold(0, |mask, &own| mask << 1 | u32::from(own == tag))
+    }
+
+    /// The slot in a lane of a mask that [`Bucket::matching`] gave.
+    #[inline]
+    pub(crate) fn slot(&self, lane: u32) -> Slot {
+        self.slots[lane as usize % LANES]
+    }
+}
+
+/// Asks for the cache line of `line`, to be there a few hundred cycles from now.
+#[inline]
+pub(crate) fn prefetch<T>(line: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64; a prefetch reads nothing and never faults.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+            core::ptr::from_ref(line).cast(),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_bucket_is_one_cache_line_with_its_tags_in_front() {
+        assert_eq!(size_of::<Bucket>(), 64);
+        assert_eq!(align_of::<Bucket>(), 64);
+        assert_eq!(memoffset::offset_of!(Bucket, tags), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn simd_and_portable_comparison_agree(tags: [u16; LANES], pick in 0usize..9, other: u16) {
+            let bucket = Bucket { tags, slots: [Slot(0); LANES], overflow: 0 };
+            let tag = tags.get(pick).copied().unwrap_or(other);
+            prop_assert_eq!(bucket.matching(tag), bucket.matching_portable(tag));
+        }
+    }
+}

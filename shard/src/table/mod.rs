@@ -1,0 +1,361 @@
+//! The connection table of one shard: a slab of connections and an index over the tuples of both directions. It has
+//! one writer, which is also its only reader so far, a fixed capacity, and never moves or evicts a live connection.
+//!
+//! The index is an array of cache lines of eight 16-bit tags and slots. A tuple's keyed hash gives its home bucket;
+//! an entry that finds it full goes to the next one and leaves a mark in each bucket that it passed, so look-ups
+//! stop at the first bucket that nobody passed. At 70 % load nearly all entries are at home, and since the hash has
+//! a secret, nobody can choose tuples that crowd one place.
+//!
+//! Later readers on other threads will walk the slab under an epoch guard; for them each slot counts generations.
+
+pub(crate) mod bucket;
+pub(crate) mod connection;
+
+use thiserror::Error;
+use weir_numa::memory::{MemoryError, NodeSlice};
+use weir_wire::Tuple;
+
+use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
+use self::connection::{Addresses6, Cold, Connection, Key, flag};
+use crate::wheel::{Link, Links};
+
+/// Most connections that a table can be made for.
+pub const MAX_CAPACITY: u32 = 1 << 30;
+
+/// Longest way from home, in buckets. At 70 % load the chance that an entry has to go further is below 2^-60.
+const MAX_PROBES: usize = 64;
+
+/// Why a table cannot be made.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// Capacity out of range.
+    #[error("a table of {0} connections cannot be; give a capacity of 1 to {MAX_CAPACITY}")]
+    Capacity(u32),
+    /// No memory.
+    #[error("no memory for a table of {capacity} connections: {source}")]
+    Memory {
+        /// Connections asked for.
+        capacity: u32,
+        /// The kernel's reason.
+        source: MemoryError,
+    },
+}
+
+/// The table has no place for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The table.
+pub(crate) struct Table {
+    buckets: NodeSlice<Bucket>,
+    connections: NodeSlice<Connection>,
+    addresses6: NodeSlice<Addresses6>,
+    cold: NodeSlice<Cold>,
+    secret: [u64; 2],
+    /// First free slot + 1 of those that were used before; 0 = none.
+    free: u32,
+    /// Slots from here on were never used.
+    used: u32,
+    len: u32,
+}
+
+impl Links for NodeSlice<Cold> {
+    #[inline]
+    fn link(&mut self, index: u32) -> &mut Link {
+        &mut self[index as usize].link
+    }
+}
+
+/// Never 0, which marks a free lane.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low bits of the hash; the home bucket uses the high ones"
+)]
+const fn tag_of(hash: u64) -> u16 {
+    let tag = hash as u16;
+    if tag == 0 { 1 } else { tag }
+}
+
+impl Table {
+    /// An empty table, whose memory is touched as it fills.
+    pub(crate) fn new(capacity: u32, secret: [u64; 2]) -> Result<Self, TableError> {
+        if capacity == 0 || capacity > MAX_CAPACITY {
+            return Err(TableError::Capacity(capacity));
+        }
+        let slots = capacity as usize;
+        // Two entries a connection, 70 % load.
+        let buckets = (slots * 2 * 10).div_ceil(7 * LANES);
+        let no_memory = |source| TableError::Memory { capacity, source };
+        Ok(Self {
+            buckets: NodeSlice::zeroed(buckets, None).map_err(no_memory)?,
+            connections: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            addresses6: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            cold: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            secret,
+            free: 0,
+            used: 0,
+            len: 0,
+        })
+    }
+
+    /// Touches all memory but that for IPv6.
+    pub(crate) fn prefault(&mut self) {
+        self.buckets.prefault();
+        self.connections.prefault();
+        self.cold.prefault();
+    }
+
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "made from a u32")]
+    pub(crate) fn capacity(&self) -> u32 {
+        self.connections.len() as u32
+    }
+
+    /// Slots below this may hold connections.
+    pub(crate) const fn used(&self) -> u32 {
+        self.used
+    }
+
+    #[inline]
+    pub(crate) const fn hash(&self, tuple: &Tuple) -> u64 {
+        tuple.hash(&self.secret)
+    }
+
+    /// Multiply-shift on the hash's high bits in place of a modulo.
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the product's upper half is below the number of buckets"
+    )]
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
+    }
+
+    #[inline]
+    fn next_bucket(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
+    }
+
+    #[inline]
+    fn probes(&self) -> usize {
+        self.buckets.len().min(MAX_PROBES)
+    }
+
+    /// Asks for the home bucket of a hash.
+    #[inline]
+    pub(crate) fn prefetch_bucket(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// Asks for a connection's hot line, and over IPv6 for its addresses.
+    #[inline]
+    pub(crate) fn prefetch_connection(&self, slot: Slot, ipv6: bool) {
+        let index = slot.index() as usize;
+        prefetch(&self.connections[index]);
+        if ipv6 {
+            prefetch(&self.addresses6[index]);
+        }
+    }
+
+    /// Calls `visit` with each slot whose tag fits, until it returns true; the slot it did so for.
+    #[inline]
+    fn probe(&self, hash: u64, mut visit: impl FnMut(Slot) -> bool) -> Option<Slot> {
+        let tag = tag_of(hash);
+        let mut at = self.home(hash);
+        for _ in 0..self.probes() {
+            let bucket = &self.buckets[at];
+            let mut lanes = bucket.matching(tag);
+            while lanes != 0 {
+                let slot = bucket.slot(lanes.trailing_zeros());
+                if visit(slot) {
+                    return Some(slot);
+                }
+                lanes &= lanes - 1;
+            }
+            if bucket.overflow == 0 {
+                return None;
+            }
+            at = self.next_bucket(at);
+        }
+        None
+    }
+
+    /// A slot that may be the tuple's, by its tag alone.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<Slot> {
+        self.probe(hash, |_| true)
+    }
+
+    /// The slot of a tuple.
+    #[inline]
+    pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<Slot> {
+        self.probe(hash, |slot| self.holds(slot, tuple, hash))
+    }
+
+    /// True if `slot` is this tuple's.
+    #[inline]
+    pub(crate) fn holds(&self, slot: Slot, tuple: &Tuple, hash: u64) -> bool {
+        let index = slot.index() as usize;
+        if self.connections[index].key(slot.direction()) != Key::new(tuple, hash) {
+            return false;
+        }
+        match tuple {
+            Tuple::V4(_) => true,
+            Tuple::V6(tuple) => self.addresses6[index].0[slot.direction() as usize] == [tuple.src, tuple.dst],
+        }
+    }
+
+    #[inline]
+    pub(crate) fn connection(&self, index: u32) -> &Connection {
+        &self.connections[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn connection_mut(&mut self, index: u32) -> &mut Connection {
+        &mut self.connections[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn cold(&self, index: u32) -> &Cold {
+        &self.cold[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn cold_mut(&mut self, index: u32) -> &mut Cold {
+        &mut self.cold[index as usize]
+    }
+
+    /// Where the timer wheel's links live.
+    #[inline]
+    pub(crate) fn links(&mut self) -> &mut impl Links {
+        &mut self.cold
+    }
+
+    #[inline]
+    pub(crate) fn tuple(&self, index: u32, direction: Direction) -> Tuple {
+        self.connections[index as usize].tuple(&self.addresses6[index as usize], direction)
+    }
+
+    /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of
+    /// one family and protocol. If they are equal they make one entry.
+    pub(crate) fn insert(&mut self, original: &Tuple, hash: u64, reply: &Tuple) -> Result<u32, Full> {
+        let index = match self.free.checked_sub(1) {
+            Some(index) => index,
+            None if (self.used as usize) < self.connections.len() => self.used,
+            None => return Err(Full),
+        };
+        let mirror = original == reply;
+        let reply_hash = self.hash(reply);
+        self.add_entry(hash, Slot::new(index, Direction::Original))?;
+        if !mirror && self.add_entry(reply_hash, Slot::new(index, Direction::Reply)).is_err() {
+            self.remove_entry(hash, Slot::new(index, Direction::Original));
+            return Err(Full);
+        }
+        if self.free == 0 {
+            self.used += 1;
+        } else {
+            self.free = self.cold[index as usize].next_free;
+        }
+        self.len += 1;
+        let (key, reply_key) = (Key::new(original, hash), Key::new(reply, reply_hash));
+        let connection = &mut self.connections[index as usize];
+        connection.addresses = [key.addresses, reply_key.addresses];
+        connection.ports = [key.ports, reply_key.ports];
+        connection.rest = key.rest;
+        connection.flags = if mirror { flag::MIRROR } else { 0 };
+        if let (Tuple::V6(original), Tuple::V6(reply)) = (original, reply) {
+            self.addresses6[index as usize] =
+                Addresses6([[original.src, original.dst], [reply.src, reply.dst]]);
+        }
+        Ok(index)
+    }
+
+    /// Removes a connection, which must be there and must have left the timer wheel.
+    pub(crate) fn remove(&mut self, index: u32) {
+        let connection = self.connections[index as usize];
+        if !connection.is_used() {
+            return;
+        }
+        let ipv6 = connection.family() == 6;
+        for direction in [Direction::Original, Direction::Reply] {
+            if direction == Direction::Reply && connection.flags & flag::MIRROR != 0 {
+                continue;
+            }
+            let hash = if ipv6 {
+                connection.key(direction).addresses
+            } else {
+                self.hash(&self.tuple(index, direction))
+            };
+            self.remove_entry(hash, Slot::new(index, direction));
+        }
+        self.connections[index as usize] = Connection {
+            addresses: [0; 2],
+            ports: [0; 2],
+            rest: 0,
+            deadline: Default::default(),
+            mark: 0,
+            flags: 0,
+            generation: connection.generation.wrapping_add(1),
+            peers: Default::default(),
+        };
+        self.cold[index as usize] =
+            Cold { label: 0, created: 0, link: Link::default(), next_free: self.free, helper: 0 };
+        self.free = index + 1;
+        self.len -= 1;
+    }
+
+    fn add_entry(&mut self, hash: u64, slot: Slot) -> Result<(), Full> {
+        let home = self.home(hash);
+        let mut at = home;
+        for _ in 0..self.probes() {
+            let lanes = self.buckets[at].matching(0);
+            if lanes != 0 {
+                let lane = lanes.trailing_zeros() as usize % LANES;
+                let bucket = &mut self.buckets[at];
+                bucket.tags[lane] = tag_of(hash);
+                bucket.slots[lane] = slot;
+                self.mark_passed(home, at, |overflow| overflow.saturating_add(1));
+                return Ok(());
+            }
+            at = self.next_bucket(at);
+        }
+        Err(Full)
+    }
+
+    fn remove_entry(&mut self, hash: u64, slot: Slot) {
+        let (tag, home) = (tag_of(hash), self.home(hash));
+        let mut at = home;
+        for _ in 0..self.probes() {
+            let bucket = &mut self.buckets[at];
+            let mut lanes = bucket.matching(tag);
+            while lanes != 0 {
+                let lane = lanes.trailing_zeros() as usize % LANES;
+                if bucket.slots[lane] == slot {
+                    bucket.tags[lane] = 0;
+                    // A count that reached its maximum is no longer exact and stays.
+                    self.mark_passed(home, at, |n| if n == u16::MAX { n } else { n.saturating_sub(1) });
+                    return;
+                }
+                lanes &= lanes - 1;
+            }
+            at = self.next_bucket(at);
+        }
+    }
+
+    /// Changes the overflow count of each bucket from `home` up to but not including `end`.
+    #[inline]
+    fn mark_passed(&mut self, home: usize, end: usize, change: impl Fn(u16) -> u16) {
+        let mut at = home;
+        while at != end {
+            self.buckets[at].overflow = change(self.buckets[at].overflow);
+            at = self.next_bucket(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A connection as it is shown: what dumps and filters of flushes get to see.
+
+use core::fmt;
+
+use weir_wire::Tuple;
+use weir_wire::numbers::protocol;
+
+use crate::action::Helper;
+use crate::tcp::TcpState;
+
+/// What a connection's tracker knows, as far as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolState {
+    /// TCP: the state of the original direction's sender and of its peer.
+    Tcp {
+        /// Who started the connection.
+        original: TcpState,
+        /// Who was called.
+        reply: TcpState,
+    },
+    /// Any other protocol.
+    Other {
+        /// Both sides were seen.
+        answered: bool,
+    },
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionView {
+    /// Tuple of the packets of who started it.
+    pub original: Tuple,
+    /// Tuple of the answers, as they come in.
+    pub reply: Tuple,
+    /// Zone.
+    pub zone: u16,
+    /// ct_mark.
+    pub mark: u32,
+    /// ct_label, host order.
+    pub label: u128,
+    /// Milliseconds until it ends, if no packet comes.
+    pub remaining: u64,
+    /// Milliseconds since it was committed.
+    pub age: u64,
+    /// Its tracker's state.
+    pub state: ProtocolState,
+    /// Helper.
+    pub helper: Option<Helper>,
+    /// The source of the original direction is translated.
+    pub source_nat: bool,
+    /// The destination of the original direction is translated.
+    pub destination_nat: bool,
+}
+
+impl ConnectionView {
+    /// The line of `dpctl/dump-conntrack -s`: with the seconds until the connection ends.
+    #[must_use]
+    pub fn with_timeout(&self) -> impl fmt::Display + '_ {
+        Line { view: self, timeout: true }
+    }
+}
+
+/// The line of `dpctl/dump-conntrack`.
+impl fmt::Display for ConnectionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line { view: self, timeout: false }.fmt(f)
+    }
+}
+
+struct Line<'a> {
+    view: &'a ConnectionView,
+    timeout: bool,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = self.view;
+        match view.original.protocol() {
+            protocol::ICMP => f.write_str("icmp")?,
+            protocol::ICMPV6 => f.write_str("icmpv6")?,
+            protocol::TCP => f.write_str("tcp")?,
+            protocol::UDP => f.write_str("udp")?,
+            protocol::SCTP => f.write_str("sctp")?,
+            other => write!(f, "{other}")?,
+        }
+        write!(f, ",orig=({}),reply=({})", view.original, view.reply)?;
+        if view.zone != 0 {
+            write!(f, ",zone={}", view.zone)?;
+        }
+        if self.timeout {
+            write!(f, ",timeout={}", view.remaining / 1000)?;
+        }
+        if view.mark != 0 {
+            write!(f, ",mark={}", view.mark)?;
+        }
+        if view.label != 0 {
+            write!(f, ",labels={:#x}", view.label)?;
+        }
+        if let ProtocolState::Tcp { original, reply } = view.state {
+            write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
+        }
+        match view.helper {
+            Some(helper) => write!(f, ",helper={}", helper.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(protocol: u8, ports: (u16, u16)) -> ConnectionView {
+        let original =
+            Tuple::new([10, 1, 1, 1].into(), [10, 1, 1, 2].into(), ports.0, ports.1, protocol, 0).unwrap();
+        ConnectionView {
+            original,
+            reply: original.reversed(),
+            zone: 0,
+            mark: 0,
+            label: 0,
+            remaining: 29_999,
+            age: 0,
+            state: ProtocolState::Other { answered: false },
+            helper: None,
+            source_nat: false,
+            destination_nat: false,
+        }
+    }
+
+    #[test]
+    fn connections_print_as_open_vswitch_prints_them() {
+        assert_eq!(
+            view(1, (7, 8 << 8)).to_string(),
+            "icmp,orig=(src=10.1.1.1,dst=10.1.1.2,id=7,type=8,code=0),reply=(src=10.1.1.2,dst=10.1.1.1,id=7,type=0,code=0)"
+        );
+        assert_eq!(
+            view(47, (0, 0)).to_string(),
+            "47,orig=(src=10.1.1.1,dst=10.1.1.2,sport=0,dport=0),reply=(src=10.1.1.2,dst=10.1.1.1,sport=0,dport=0)"
+        );
+        let tcp = ConnectionView {
+            zone: 5,
+            mark: 7,
+            label: 0xabc,
+            helper: Some(Helper::Ftp),
+            state: ProtocolState::Tcp { original: TcpState::FinWait2, reply: TcpState::Closing },
+            ..view(6, (40000, 80))
+        };
+        assert_eq!(
+            tcp.with_timeout().to_string(),
+            "tcp,orig=(src=10.1.1.1,dst=10.1.1.2,sport=40000,dport=80),\
+             reply=(src=10.1.1.2,dst=10.1.1.1,sport=80,dport=40000),\
+             zone=5,timeout=29,mark=7,labels=0xabc,protoinfo=(state=TIME_WAIT),helper=ftp"
+        );
+    }
+}

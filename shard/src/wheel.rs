@@ -1,0 +1,193 @@
+//! A lazy hierarchical timer wheel. It knows for each connection a tick before which nothing need be looked at;
+//! packets only move the deadline in their connection's hot line, and when the wheel comes to a connection whose
+//! deadline moved on, the owner puts it back. Lists are linked by index through the cold array, so that a
+//! connection that is removed early leaves at once.
+//!
+//! Level `n` has 64 slots of `64^n` ticks. An element sits on the level of the highest bit in which its tick and the
+//! wheel's differ, so slots never wrap round and a leap of days costs as much as there are elements to look at.
+
+/// "No element".
+pub(crate) const NONE: u32 = u32::MAX;
+
+const BITS: u32 = 6;
+const SLOTS: usize = 1 << BITS;
+/// 11 levels of 6 bits cover every `u64` tick.
+const LEVELS: usize = 11;
+
+/// An element's place in the wheel. All zero means: in none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Link {
+    next: u32,
+    prev: u32,
+    /// Level * 64 + slot + 1; 0 = not linked.
+    place: u16,
+}
+
+/// Where the links live.
+pub(crate) trait Links {
+    /// The link of an element that is in range.
+    fn link(&mut self, index: u32) -> &mut Link;
+}
+
+/// The wheel.
+#[derive(Clone, Debug)]
+pub(crate) struct Wheel {
+    /// No element's slot starts before this tick.
+    now: u64,
+    heads: [[u32; SLOTS]; LEVELS],
+    occupied: [u64; LEVELS],
+}
+
+impl Wheel {
+    pub(crate) const fn new() -> Self {
+        Self { now: 0, heads: [[NONE; SLOTS]; LEVELS], occupied: [0; LEVELS] }
+    }
+
+    /// The tick that the wheel has come to.
+    pub(crate) const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Links `index`, which must not be linked, to come up at `tick` or, if that is past, next.
+    pub(crate) fn insert(&mut self, links: &mut impl Links, index: u32, tick: u64) {
+        let tick = tick.max(self.now);
+        // The lowest level for ticks that differ in the low 6 bits only.
+        let level = ((tick ^ self.now) | 1).ilog2() / BITS;
+        let slot = (tick >> (level * BITS)) & (SLOTS as u64 - 1);
+        self.occupied[level as usize] |= 1 << slot;
+        let head = &mut self.heads[level as usize][slot as usize];
+        let place = (level * SLOTS as u32 + slot as u32 + 1) as u16;
+        *links.link(index) = Link { next: *head, prev: NONE, place };
+        if *head != NONE {
+            links.link(*head).prev = index;
+        }
+        *head = index;
+    }
+
+    /// Unlinks `index` if it is linked.
+    pub(crate) fn remove(&mut self, links: &mut impl Links, index: u32) {
+        let link = core::mem::take(links.link(index));
+        let Some(place) = usize::from(link.place).checked_sub(1) else { return };
+        if link.next != NONE {
+            links.link(link.next).prev = link.prev;
+        }
+        if link.prev != NONE {
+            links.link(link.prev).next = link.next;
+            return;
+        }
+        let (level, slot) = (place / SLOTS, place % SLOTS);
+        self.heads[level][slot] = link.next;
+        if link.next == NONE {
+            self.occupied[level] &= !(1 << slot);
+        }
+    }
+
+    /// Unlinks and returns the next element whose slot starts at `until` or before; its own tick may be later, then
+    /// it goes back by [`Wheel::insert`]. `None` when there is none: the wheel has then come to `until`.
+    pub(crate) fn pop(&mut self, links: &mut impl Links, until: u64) -> Option<u32> {
+        match self.earliest() {
+            Some((start, level, slot)) if start <= until => {
+                self.now = self.now.max(start);
+                let index = self.heads[level][slot];
+                self.remove(links, index);
+                Some(index)
+            }
+            _ => {
+                self.now = self.now.max(until);
+                None
+            }
+        }
+    }
+
+    /// First tick, level and slot of the occupied slot that starts first.
+    fn earliest(&self) -> Option<(u64, usize, usize)> {
+        let mut best: Option<(u64, usize, usize)> = None;
+        for (level, &occupied) in self.occupied.iter().enumerate() {
+            if occupied == 0 {
+                continue;
+            }
+            let shift = level as u32 * BITS;
+            let slot = occupied.trailing_zeros();
+            // The bits above this level are the wheel's own.
+            let above =
+                self.now.checked_shr(shift + BITS).unwrap_or(0).checked_shl(shift + BITS).unwrap_or(0);
+            let start = above | u64::from(slot) << shift;
+            if best.is_none_or(|(earliest, ..)| start < earliest) {
+                best = Some((start, level, slot as usize));
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    impl Links for Vec<Link> {
+        fn link(&mut self, index: u32) -> &mut Link {
+            &mut self[index as usize]
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32, u64),
+        Remove(u32),
+        Advance(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let distance = (0u32..40).prop_flat_map(|bits| 0..=(1u64 << bits));
+        prop_oneof![
+            (0u32..50, distance.clone()).prop_map(|(i, d)| Step::Insert(i, d)),
+            (0u32..50).prop_map(Step::Remove),
+            distance.prop_map(Step::Advance),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn elements_come_up_exactly_when_a_sorted_map_says(start in any::<u32>(), steps in prop::collection::vec(step(), 1..400)) {
+            let mut links = vec![Link::default(); 50];
+            let mut wheel = Wheel::new();
+            let mut now = u64::from(start);
+            assert_eq!(wheel.pop(&mut links, now), None);
+            let mut model: BTreeMap<u32, u64> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(index, distance) => {
+                        wheel.remove(&mut links, index);
+                        wheel.insert(&mut links, index, now + distance);
+                        model.insert(index, now + distance);
+                    }
+                    Step::Remove(index) => {
+                        wheel.remove(&mut links, index);
+                        model.remove(&index);
+                    }
+                    Step::Advance(distance) => {
+                        now += distance;
+                        let mut pops = 0;
+                        while let Some(index) = wheel.pop(&mut links, now) {
+                            pops += 1;
+                            prop_assert!(pops <= 50 * (LEVELS + 1), "work is bounded by the elements");
+                            let tick = model[&index];
+                            if tick > now {
+                                wheel.insert(&mut links, index, tick);
+                            } else {
+                                model.remove(&index);
+                            }
+                        }
+                        prop_assert!(model.values().all(|&tick| tick > now));
+                    }
+                }
+            }
+            for index in 0..50 {
+                prop_assert_eq!(links[index as usize] != Link::default(), model.contains_key(&index));
+            }
+        }
+    }
+}
