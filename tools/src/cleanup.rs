@@ -105,7 +105,8 @@ pub fn signal(name: &str, id: u32) {
 /// Ends what runs in the namespace, then removes it; its interfaces go with it.
 fn remove_namespace(name: &str) {
     if let Ok(output) = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output() {
-        for id in String::from_utf8_lossy(&output.stdout).split_whitespace().filter_map(|id| id.parse().ok()) {
+        for id in String::from_utf8_lossy(&output.stdout).split_whitespace().filter_map(|id| id.parse().ok())
+        {
             kill(id);
         }
     }

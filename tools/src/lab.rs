@@ -124,7 +124,16 @@ impl Namespace {
     /// If `ip` refuses.
     pub fn veth(&self, device: &str, other: &Self, other_device: &str) -> Result<(), ProcessError> {
         self.ip(&[
-            "link", "add", device, "type", "veth", "peer", "name", other_device, "netns", &other.name,
+            "link",
+            "add",
+            device,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            other_device,
+            "netns",
+            &other.name,
         ])?;
         self.ip(&["link", "set", device, "up"])?;
         other.ip(&["link", "set", other_device, "up"])

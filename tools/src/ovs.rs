@@ -100,8 +100,7 @@ impl Daemons {
         vswitchd.arg(format!("--unixctl={}/vswitchd.ctl", directory.display()));
         vswitchd.arg(format!("--pidfile={}/vswitchd.pid", directory.display()));
         vswitchd.args(["-vconsole:info", "-vsyslog:off"]);
-        let mut vswitchd =
-            Background::start("ovs-vswitchd", &mut vswitchd, &directory.join("vswitchd.log"))?;
+        let mut vswitchd = Background::start("ovs-vswitchd", &mut vswitchd, &directory.join("vswitchd.log"))?;
         let control = directory.join("vswitchd.ctl");
         vswitchd.wait_until("its control socket appears", START, || control.exists())?;
         Ok(Self { vswitchd, _ovsdb: ovsdb, directory, namespace: namespace.cloned() })

@@ -412,7 +412,8 @@ impl Places {
         }
     }
 
-    fn is_icmp(&self) -> bool {
+    /// Whether it is ICMP of either version.
+    pub fn is_icmp(&self) -> bool {
         matches!(self.protocol, protocol::ICMP | protocol::ICMPV6)
     }
 
@@ -507,11 +508,6 @@ impl Places {
             put16(bytes, self.l4 + at, 0);
         }
     }
-
-    /// Port-less protocols compare with port 0 at both ends, ICMP queries with the identifier at one.
-    pub fn is_query_or_has_ports(&self) -> bool {
-        self.is_icmp() || matches!(self.protocol, protocol::TCP | protocol::UDP)
-    }
 }
 
 #[cfg(test)]
@@ -524,7 +520,13 @@ mod tests {
 
     fn bodies() -> Vec<Body> {
         let tcp = Body::Tcp { flags: 2, seq: 1, ack: 0, window: 1000, scale: Some(7) };
-        vec![tcp, Body::Udp, Body::Echo { reply: false, code: 0 }, Body::Echo { reply: true, code: 0 }, Body::Other]
+        vec![
+            tcp,
+            Body::Udp,
+            Body::Echo { reply: false, code: 0 },
+            Body::Echo { reply: true, code: 0 },
+            Body::Other,
+        ]
     }
 
     #[test]
@@ -552,7 +554,8 @@ mod tests {
         assert_eq!(
             packet.bytes(),
             [
-                0x45, 0, 0, 31, 0, 0, 0x40, 0, 64, 17, 0x4f, 0xef, 192, 168, 0, 2, 198, 51, 100, 1, // IP
+                0x45, 0, 0, 31, 0, 0, 0x40, 0, 64, 17, 0x4f, 0xef, 192, 168, 0, 2, 198, 51, 100,
+                1, // IP
                 0x0f, 0xa0, 0, 53, 0, 11, 0x03, 0x23, 0, 1, 2, // UDP
             ]
         );

@@ -257,7 +257,8 @@ mod tests {
         let mut command = Command::new("sh");
         let mut background =
             Background::start("sh", command.args(["-c", "echo no such port; exit 3"]), &log).unwrap();
-        let error = background.wait_until("ready", Duration::from_secs(10), || false).unwrap_err().to_string();
+        let error =
+            background.wait_until("ready", Duration::from_secs(10), || false).unwrap_err().to_string();
         assert!(error.contains("no such port") && error.contains("exit status: 3"), "{error}");
         fs::remove_file(log).unwrap();
     }

@@ -51,6 +51,11 @@ impl Translations {
         self.known_as.get(&key(protocol, inside, remote)).copied().unwrap_or(inside)
     }
 
+    /// The number of a drawn endpoint; 0 if it was never seen.
+    fn number(&self, protocol: u8, drawn: Endpoint, remote: Endpoint) -> u16 {
+        self.drawn.get(&key(protocol, drawn, remote)).map_or(0, |(number, _)| *number)
+    }
+
     /// Notes that `inside` was seen as `drawn`; returns its number, or who else was seen so.
     fn note(
         &mut self,
@@ -163,7 +168,7 @@ fn describe(
         let mut frame = emission.frame.clone();
         let mut notes = String::new();
         if table.translates() {
-            match normalise(&mut frame, port, sent, translations) {
+            match normalise(&mut frame, port, sent, table, translations) {
                 Ok(checksums) => notes = checksums,
                 Err(failure) => failures.push(format!("{line}: {failure}")),
             }
@@ -179,13 +184,15 @@ fn normalise(
     frame: &mut [u8],
     port: u32,
     sent: &Packet,
+    table: Table,
     translations: &mut Translations,
 ) -> Result<String, String> {
     let Some(places) = Places::find(frame, ETHERNET) else { return Ok(String::new()) };
     let (Some(src), Some(dst)) = (places.src(frame), places.dst(frame)) else { return Ok(String::new()) };
     let inner = places.inner(frame);
     let mut notes = String::new();
-    let mut note = |name: &str, right: bool| notes += &format!("{name}={} ", if right { "right" } else { "wrong" });
+    let mut note =
+        |name: &str, right: bool| notes += &format!("{name}={} ", if right { "right" } else { "wrong" });
     let drawn_is_inside = [Some(&places), inner.as_ref()].into_iter().flatten().any(|places| {
         [places.src(frame), places.dst(frame)].into_iter().flatten().any(|end| in_pool(end.address))
     });
@@ -202,36 +209,37 @@ fn normalise(
         }
     }
     if let Some(inner) = inner {
-        // An error from inside about a packet from outside: its destination, as outside knows it.
-        let (near, far) = (inner.dst(frame), inner.src(frame));
-        if let (Some(near), Some(far)) = (near, far)
-            && in_pool(near.address)
+        // Whatever end is still known to outside only: an error on its way out, or one that was not translated.
+        for (second, near, far) in
+            [(false, inner.src(frame), inner.dst(frame)), (true, inner.dst(frame), inner.src(frame))]
         {
-            let known = translations.drawn.get(&key(inner.protocol, near, far));
-            let number = known.map_or(0, |(number, _)| *number);
-            inner.replace(frame, true, placeholder(number));
+            if let (Some(near), Some(far)) = (near, far)
+                && in_pool(near.address)
+            {
+                inner.replace(frame, second, placeholder(translations.number(inner.protocol, near, far)));
+            }
         }
-        if in_pool(src.address) {
-            places.replace(frame, false, placeholder(0));
+        for (second, end) in [(false, src), (true, dst)] {
+            if in_pool(end.address) {
+                places.replace(frame, second, placeholder(0));
+            }
         }
         return Ok(notes);
     }
     if port == 1 && in_pool(src.address) {
-        let id_or_port = if places.is_query_or_has_ports() { src.port } else { 0 };
-        if id_or_port != 0 && !(5000..=50000).contains(&id_or_port) {
-            return Err(format!("translated to port {id_or_port}, which is not of the range"));
+        // Open vSwitch keeps the identifier of a query; a switch that draws one may take any.
+        if src.port != 0 && !places.is_icmp() && !(5000..=50000).contains(&src.port) {
+            return Err(format!("translated to port {}, which is not of the range", src.port));
         }
         let number = translations
             .note(places.protocol, sent.src, src, dst)
             .map_err(|owner| format!("{owner:?} was already seen as {src:?} by {dst:?}"))?;
         places.replace(frame, false, placeholder(number));
-    } else if port == 1 && src.address == sent.src.address {
+    } else if port == 1 && src.address == sent.src.address && table == Table::Nat {
         return Err("left with its own, untranslated source".into());
     } else if port == 2 && in_pool(dst.address) {
         // An untranslated packet from outside, shown by a table that shows everything.
-        let known = translations.drawn.get(&key(places.protocol, dst, src));
-        let number = known.map_or(0, |(number, _)| *number);
-        places.replace(frame, true, placeholder(number));
+        places.replace(frame, true, placeholder(translations.number(places.protocol, dst, src)));
     }
     Ok(notes)
 }

@@ -261,10 +261,24 @@ pub struct Line {
 
 /// Options that a line can have, with what they mean.
 const OPTIONS: [&str; 19] = [
-    "seq", "ack", "win", "ws", "len", "ttl", "id", "code", // fields
-    "from", "to", // fragment: these bytes of the L4 packet
-    "bad-ip-checksum", "bad-checksum", "no-checksum", // =1
-    "cut", "longer", "header-words", "data-offset", "udp-length", // damage, see packet::Damage
+    "seq",
+    "ack",
+    "win",
+    "ws",
+    "len",
+    "ttl",
+    "id",
+    "code", // fields
+    "from",
+    "to", // fragment: these bytes of the L4 packet
+    "bad-ip-checksum",
+    "bad-checksum",
+    "no-checksum", // =1
+    "cut",
+    "longer",
+    "header-words",
+    "data-offset",
+    "udp-length", // damage, see packet::Damage
     "inner-port", // the error is about this destination port instead of the right one
 ];
 
@@ -301,7 +315,12 @@ impl Line {
         packet
     }
 
-    fn error(&self, about: About, v6: bool, known_as: &impl Fn(u8, Endpoint, Endpoint) -> Endpoint) -> Packet {
+    fn error(
+        &self,
+        about: About,
+        v6: bool,
+        known_as: &impl Fn(u8, Endpoint, Endpoint) -> Endpoint,
+    ) -> Packet {
         let body = match about.kind {
             AboutKind::Tcp => Body::Tcp { flags: 16, seq: 1, ack: 1, window: 1000, scale: None },
             AboutKind::Udp => Body::Udp,
@@ -312,6 +331,9 @@ impl Line {
         inner.ttl = 60;
         let mut dst = self.dst.endpoint(v6);
         let protocol = inner.protocol();
+        // Inside knows its own packets untranslated.
+        let known_as =
+            |protocol, near, far| if self.port == 1 { near } else { known_as(protocol, near, far) };
         if Host::INSIDE.contains(&about.src.host) {
             let original = inner.src;
             inner.src = known_as(protocol, inner.src, inner.dst);
@@ -424,7 +446,10 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
         }
         ["connections", count] => Ok(Step::Connections(number(count)?)),
         [port, kind, src, ">", dst, rest @ ..] => parse_packet(port, kind, src, dst, rest).map(Step::Packet),
-        _ => Err("expected `PORT KIND SOURCE > DESTINATION ... STATE`, `wait SECONDS` or `connections N`".into()),
+        _ => {
+            Err("expected `PORT KIND SOURCE > DESTINATION ... STATE`, `wait SECONDS` or `connections N`"
+                .into())
+        }
     }
 }
 
@@ -529,7 +554,10 @@ impl fmt::Display for Step {
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "# {}", self.name)?;
-        let named = self.tables.iter().filter(|table| !table.shows_states()).map(|table| table.name());
+        // `states` follow from the others where there are others.
+        let only_states = self.tables.iter().all(|table| table.shows_states());
+        let named =
+            self.tables.iter().filter(|table| only_states || !table.shows_states()).map(|table| table.name());
         writeln!(f, "tables {}", named.collect::<Vec<_>>().join(" "))?;
         self.steps.iter().try_for_each(|(_, step)| writeln!(f, "{step}"))
     }
@@ -562,7 +590,10 @@ mod tests {
             ("wait -1", "negative"),
         ] {
             let error = Script::parse("t", text).unwrap_err();
-            assert!(error.to_string().starts_with("t, line 1: ") && error.what.contains(part), "{text}: {error}");
+            assert!(
+                error.to_string().starts_with("t, line 1: ") && error.what.contains(part),
+                "{text}: {error}"
+            );
         }
     }
 }

@@ -108,10 +108,8 @@ impl Author {
 
     fn tcp(&mut self) -> Line {
         let (inside, outside) = self.ends();
-        let found = self
-            .conversations
-            .iter()
-            .position(|known| (known.inside, known.outside) == (inside, outside));
+        let found =
+            self.conversations.iter().position(|known| (known.inside, known.outside) == (inside, outside));
         let at = found.unwrap_or_else(|| {
             let next = [self.dice.below(1 << 31), self.dice.below(1 << 31)];
             self.conversations.push(Conversation { inside, outside, next });
@@ -203,9 +201,11 @@ impl Author {
 
     fn error(&mut self) -> Line {
         let (inside, mut outside) = self.ends();
-        let about = self.dice.pick(&[AboutKind::Tcp, AboutKind::Udp, AboutKind::Echo]).unwrap_or(AboutKind::Udp);
+        let about =
+            self.dice.pick(&[AboutKind::Tcp, AboutKind::Udp, AboutKind::Echo]).unwrap_or(AboutKind::Udp);
         let outward = self.dice.one_in(4);
-        let outbound = Place { host: if self.dice.one_in(2) { Host::OUTSIDE[2] } else { outside.host }, port: 0 };
+        let outbound =
+            Place { host: if self.dice.one_in(2) { Host::OUTSIDE[2] } else { outside.host }, port: 0 };
         if about == AboutKind::Echo {
             outside.port = 0;
         }

@@ -20,12 +20,14 @@ fn reference() -> Option<OvsDummy> {
 
 fn scripts() -> Vec<Script> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let files = fs::read_dir(directory).expect("tools/scenarios is there").map(|file| file.expect("read").path());
+    let files =
+        fs::read_dir(directory).expect("tools/scenarios is there").map(|file| file.expect("read").path());
     let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "pkt")).collect();
     files.sort();
     let read = |path: &std::path::PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Script::parse(&name, &fs::read_to_string(path).expect("read")).unwrap_or_else(|error| panic!("{error}"))
+        Script::parse(&name, &fs::read_to_string(path).expect("read"))
+            .unwrap_or_else(|error| panic!("{error}"))
     };
     files.iter().map(read).collect()
 }

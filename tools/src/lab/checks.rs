@@ -48,7 +48,8 @@ fn curl(pair: &Pair, address: IpAddr, path: &str, more: &[&str]) -> Result<Strin
 /// `ADDRESS PORT`, as the servers print a client.
 fn check_seen(pair: &Pair, text: &str, to: IpAddr, seen: Seen) -> Result<(), CheckError> {
     let mut words = text.split_whitespace();
-    let (address, port) = (words.next().and_then(|w| w.parse().ok()), words.next().and_then(|w| w.parse().ok()));
+    let (address, port) =
+        (words.next().and_then(|w| w.parse().ok()), words.next().and_then(|w| w.parse().ok()));
     let (Some(address), Some(port)) = (address, port) else {
         return wrong(format!("the server's answer is no address and port: {text:?}"));
     };
@@ -86,7 +87,11 @@ pub fn download(pair: &Pair, to: IpAddr, bytes: u64) -> Result<(), CheckError> {
     let length = fs::metadata(&file).map(|data| data.len()).unwrap_or(0);
     let same = got.split_whitespace().next() == Some(sent.trim());
     let _ = fs::remove_file(&file);
-    if same && length == bytes { Ok(()) } else { wrong(format!("{length} of {bytes} bytes came, or not the same")) }
+    if same && length == bytes {
+        Ok(())
+    } else {
+        wrong(format!("{length} of {bytes} bytes came, or not the same"))
+    }
 }
 
 /// Datagrams of several sizes, each echoed.

@@ -105,7 +105,9 @@ fn configuration(pair: &Pair, driver: Driver, socket: &Path) -> String {
          [conntrack]\ncapacity = 100000\n\n[[bridge]]\nname = \"br0\"\nflows = \"test.flows\"\n",
         socket.display()
     );
-    for (number, (name, host)) in [("inside", &pair.inside), ("outside", &pair.outside)].into_iter().enumerate() {
+    for (number, (name, host)) in
+        [("inside", &pair.inside), ("outside", &pair.outside)].into_iter().enumerate()
+    {
         // Writing into a string cannot fail.
         let _ = write!(
             text,
@@ -131,7 +133,8 @@ pub fn binary() -> Result<PathBuf, ProcessError> {
     // Test programs lie in PROFILE/deps, others in PROFILE itself.
     let own = std::env::current_exe()
         .map_err(|source| ProcessError::Io { what: "cannot find the running program".into(), source })?;
-    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join("weir")).find(|path| path.is_file());
+    let found =
+        own.ancestors().skip(1).take(2).map(|directory| directory.join("weir")).find(|path| path.is_file());
     found.ok_or_else(|| ProcessError::Io {
         what: format!("no weir beside {} (build the workspace first, or set WEIR_BIN)", own.display()),
         source: std::io::ErrorKind::NotFound.into(),

@@ -6,21 +6,28 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{BRIDGE, Daemons, OvsError, START, Unixctl};
 use crate::lab::Lab;
+use crate::process::ProcessError;
 use crate::switch::{Emission, PORTS, Switch};
 
-/// A packet is worked on in the daemon's main loop, after the command that brought it has been answered. Each
-/// further command takes at least one turn of that loop; one has always been enough, three are safe.
-const TURNS: u32 = 3;
+/// A packet is worked on some time after the command that brought it has been answered. So each is followed, at
+/// the same port, by a marker of this ethertype (IEEE 802, local experiments), which leaves through a port of its own:
+/// when it is out, whatever the packet caused is out.
+const MARKER: u16 = 0x88b5;
+const MARKER_PORT: u32 = 99;
+/// A marker that needs longer is lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The reference switch for packet scripts.
 #[derive(Debug)]
 pub struct OvsDummy {
     control: Unixctl,
     outputs: Vec<Output>,
+    markers: Output,
+    markers_sent: u32,
     daemons: Daemons,
     _lab: Lab,
 }
@@ -45,12 +52,19 @@ impl OvsDummy {
         let lab = Lab::new()?;
         // "override" replaces every datapath type by the dummy, so that no device of the system is opened.
         let daemons = Daemons::start(&lab, None, &["--enable-dummy=override", "--disable-system"])?;
-        let mut words: Vec<String> = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE].map(String::from).into();
+        let mut words: Vec<String> =
+            ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE].map(String::from).into();
         words.extend(["datapath_type=dummy", "fail-mode=secure"].map(String::from));
-        for port in PORTS {
+        for port in PORTS.into_iter().chain([MARKER_PORT]) {
             let capture = daemons.directory.join(format!("{port}.pcap"));
             words.extend(["--", "add-port", BRIDGE].map(String::from));
-            words.extend([format!("p{port}"), "--".into(), "set".into(), "interface".into(), format!("p{port}")]);
+            words.extend([
+                format!("p{port}"),
+                "--".into(),
+                "set".into(),
+                "interface".into(),
+                format!("p{port}"),
+            ]);
             words.push("type=dummy".into());
             words.push(format!("ofport_request={port}"));
             words.push(format!("options:tx_pcap={}", capture.display()));
@@ -59,7 +73,8 @@ impl OvsDummy {
         let mut control = daemons.control()?;
         control.call("time/stop", &[])?;
         let outputs = PORTS.iter().map(|&port| Output::open(&daemons, port)).collect::<Result<_, _>>()?;
-        Ok(Self { control, outputs, daemons, _lab: lab })
+        let markers = Output::open(&daemons, MARKER_PORT)?;
+        Ok(Self { control, outputs, markers, markers_sent: 0, daemons, _lab: lab })
     }
 
     /// Runs a command of `ovs-appctl`.
@@ -70,9 +85,22 @@ impl OvsDummy {
         Ok(self.control.call(method, words)?)
     }
 
-    fn turn(&mut self) -> Result<(), OvsError> {
-        for _ in 0..TURNS {
+    /// Waits until everything that came in at `port` has been worked on.
+    fn settle(&mut self, port: u32) -> Result<(), OvsError> {
+        self.markers_sent += 1;
+        let number = self.markers_sent.to_be_bytes();
+        let marker = format!("{}{MARKER:04x}{}{}", "02".repeat(12), hex(&number), "00".repeat(42));
+        self.control.call("netdev-dummy/receive", &[&format!("p{port}"), &marker])?;
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        while !seen.iter().any(|marker: &Emission| marker.frame.get(14..18) == Some(&number)) {
+            if start.elapsed() > PATIENCE {
+                let what = format!("the marker behind a packet at port {port}");
+                return Err(ProcessError::Timeout { what, seconds: PATIENCE.as_secs() }.into());
+            }
+            // A command wakes the daemon's main loop.
             self.control.call("version", &[])?;
+            self.markers.read(&mut seen)?;
         }
         Ok(())
     }
@@ -91,7 +119,8 @@ impl Switch for OvsDummy {
     }
 
     fn load(&mut self, flows: &str) -> Result<(), OvsError> {
-        self.daemons.load(flows)?;
+        let marker = format!("table=0,priority=65535,dl_type={MARKER:#06x},actions=output:{MARKER_PORT}");
+        self.daemons.load(&format!("{flows}\n{marker}\n"))?;
         self.control.call("revalidator/purge", &[])?;
         self.control.call("fdb/flush", &[BRIDGE])?;
         self.control.call("dpctl/flush-conntrack", &[])?;
@@ -99,13 +128,8 @@ impl Switch for OvsDummy {
     }
 
     fn inject(&mut self, port: u32, frame: &[u8]) -> Result<Vec<Emission>, OvsError> {
-        let mut hex = String::with_capacity(frame.len() * 2);
-        for byte in frame {
-            // Writing into a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        self.control.call("netdev-dummy/receive", &[&format!("p{port}"), &hex])?;
-        self.turn()?;
+        self.control.call("netdev-dummy/receive", &[&format!("p{port}"), &hex(frame)])?;
+        self.settle(port)?;
         let mut emissions = Vec::new();
         for output in &mut self.outputs {
             output.read(&mut emissions)?;
@@ -115,7 +139,7 @@ impl Switch for OvsDummy {
 
     fn advance(&mut self, by: Duration) -> Result<(), OvsError> {
         self.control.call("time/warp", &[&by.as_millis().to_string()])?;
-        self.turn()
+        self.settle(PORTS[0])
     }
 
     fn connections(&mut self) -> Result<Vec<String>, OvsError> {
@@ -124,8 +148,19 @@ impl Switch for OvsDummy {
 
     fn flows(&mut self) -> Result<Vec<String>, OvsError> {
         let lines = self.lines("dpctl/dump-flows")?;
-        Ok(lines.into_iter().filter(|line| !line.starts_with("flow-dump from")).collect())
+        let marker = format!("eth_type({MARKER:#06x})");
+        let ours = |line: &String| line.starts_with("flow-dump from") || line.contains(&marker);
+        Ok(lines.into_iter().filter(|line| !ours(line)).collect())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl Output {

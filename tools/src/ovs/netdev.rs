@@ -17,7 +17,8 @@ impl OvsNetdev {
     /// If Open vSwitch is not installed, does not start or does not take the flows.
     pub fn start(pair: &Pair, flows: &str) -> Result<Self, OvsError> {
         let daemons = Daemons::start(&pair.lab, Some(&pair.middle), &["--disable-system"])?;
-        let mut words: Vec<String> = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE].map(String::from).into();
+        let mut words: Vec<String> =
+            ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE].map(String::from).into();
         words.extend(["datapath_type=netdev", "fail-mode=secure"].map(String::from));
         for (name, number) in [("inside", 1), ("outside", 2)] {
             words.extend(["--", "add-port", BRIDGE, name, "--", "set", "interface", name].map(String::from));
