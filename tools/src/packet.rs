@@ -344,8 +344,10 @@ pub struct Places {
     pub l3: usize,
     /// Start of the L4 header.
     pub l4: usize,
-    /// End of the packet, by its own length field.
+    /// End of the packet, by its own length field or where the bytes end.
     pub end: usize,
+    /// Whether the bytes reach as far as its length field says.
+    pub whole: bool,
     /// Protocol after extension headers.
     pub protocol: u8,
     /// 4 or 16.
@@ -357,7 +359,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Finds a packet whose IP header starts at `l3`; None if it is not whole.
+    /// Finds a packet whose IP header starts at `l3`; None if its headers do not fit.
     pub fn find(bytes: &[u8], l3: usize) -> Option<Self> {
         let first = *bytes.get(l3)?;
         match first >> 4 {
@@ -369,6 +371,7 @@ impl Places {
                     l3,
                     l4,
                     end,
+                    whole: true,
                     protocol: bytes[l3 + 9],
                     address_length: 4,
                     later_fragment: fragment & 0x1fff != 0,
@@ -387,6 +390,7 @@ impl Places {
                     l3,
                     l4,
                     end,
+                    whole: true,
                     protocol,
                     address_length: 16,
                     later_fragment: field.is_some_and(|field| field & 0xfff8 != 0),
@@ -395,7 +399,8 @@ impl Places {
             }
             _ => None,
         }
-        .filter(|places| places.l4 <= places.end && places.end <= bytes.len())
+        .map(|places| Self { whole: places.end <= bytes.len(), end: places.end.min(bytes.len()), ..places })
+        .filter(|places| places.l4 <= places.end)
     }
 
     fn address_at(&self, second: bool) -> usize {
@@ -568,6 +573,6 @@ mod tests {
         let frame = packet.frame([2; 6], [4; 6]);
         assert!(!Places::find(&frame, ETHERNET).unwrap().l4_checksum_is_right(&frame));
         packet.damage = vec![Damage::Longer(100)];
-        assert_eq!(Places::find(&packet.frame([2; 6], [4; 6]), ETHERNET), None);
+        assert!(!Places::find(&packet.frame([2; 6], [4; 6]), ETHERNET).unwrap().whole);
     }
 }
