@@ -1,4 +1,5 @@
 //! weir: a stateful packet datapath that speaks Open vSwitch's flow language.
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod flow;
