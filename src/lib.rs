@@ -1,6 +1,8 @@
 //! weir: a stateful packet datapath that speaks Open vSwitch's flow language.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod control;
 pub mod flow;
 pub mod lcore;
 pub mod pipeline;

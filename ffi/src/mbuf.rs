@@ -281,7 +281,7 @@ impl Mbuf {
     /// [`MbufError::PoolEmpty`].
     pub fn copy(&self) -> Result<Self, MbufError> {
         // SAFETY: the packet is alive, and with it its pool.
-        let raw = unsafe { sys::shim_pktmbuf_copy(self.0.as_ptr(), self.head().pool, 0, u32::MAX) };
+        let raw = unsafe { sys::shim_pktmbuf_copy(self.0.as_ptr(), self.head().pool.cast(), 0, u32::MAX) };
         // SAFETY: a fresh buffer is owned by nobody else.
         NonNull::new(raw).map(|raw| unsafe { Self::from_raw(raw) }).ok_or(MbufError::PoolEmpty)
     }

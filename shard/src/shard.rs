@@ -77,6 +77,12 @@ impl DumpCursor {
     }
 }
 
+impl core::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shard").field("connections", &self.len()).field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}
+
 impl Shard {
     /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start.
     ///

@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 
 use crate::flow::key::{Key, Mask, WORDS, at};
-use crate::flow::table::Rule;
+use crate::flow::rule::Rule;
 
 /// Bits that each stage adds to those before it.
 const STAGES: [Mask; 4] = stages();

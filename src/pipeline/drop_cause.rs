@@ -1,5 +1,7 @@
 //! Why a packet went nowhere. Every packet that comes in leaves by a port or is counted here once.
 
+use weir_shard::DropReason;
+
 /// The causes, in the order in which they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropCause {
@@ -21,6 +23,14 @@ pub enum DropCause {
     RecirculationContexts,
     /// It had to be translated and every address and port was taken.
     NatExhausted,
+    /// It had to be translated to an address of another family.
+    NatFamily,
+    /// It had to be translated and its connection was refused: the limit or the table's end was reached.
+    NatRefused,
+    /// Its headers cannot carry the translation.
+    Untranslatable,
+    /// The connection that had translated it ended before its next ct action.
+    StaleConnection,
     /// It came in by a port that belongs to no bridge.
     UnknownPort,
     /// Buffers ran out while copying it.
@@ -31,7 +41,7 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -41,6 +51,10 @@ impl DropCause {
         Self::TooManyRecirculations,
         Self::RecirculationContexts,
         Self::NatExhausted,
+        Self::NatFamily,
+        Self::NatRefused,
+        Self::Untranslatable,
+        Self::StaleConnection,
         Self::UnknownPort,
         Self::NoBuffers,
         Self::VlanRoom,
@@ -59,6 +73,10 @@ impl DropCause {
             Self::TooManyRecirculations => "too_many_recirculations",
             Self::RecirculationContexts => "recirculation_contexts",
             Self::NatExhausted => "nat_exhausted",
+            Self::NatFamily => "nat_family",
+            Self::NatRefused => "nat_refused",
+            Self::Untranslatable => "untranslatable",
+            Self::StaleConnection => "stale_connection",
             Self::UnknownPort => "unknown_port",
             Self::NoBuffers => "no_buffers",
             Self::VlanRoom => "vlan_room",
@@ -69,5 +87,17 @@ impl DropCause {
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
+    }
+}
+
+impl From<DropReason> for DropCause {
+    fn from(reason: DropReason) -> Self {
+        match reason {
+            DropReason::NatExhausted => Self::NatExhausted,
+            DropReason::NatFamily => Self::NatFamily,
+            DropReason::NatRefused => Self::NatRefused,
+            DropReason::Untranslatable => Self::Untranslatable,
+            DropReason::Stale => Self::StaleConnection,
+        }
     }
 }

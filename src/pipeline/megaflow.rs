@@ -13,7 +13,7 @@ use super::Fdb;
 use super::fdb::Station;
 use super::step::Step;
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask};
-use crate::flow::table::RuleStats;
+use crate::flow::rule::RuleStats;
 
 /// The learning table's part in a translation.
 #[derive(Clone, Debug)]

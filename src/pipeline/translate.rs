@@ -16,7 +16,7 @@ use super::step::{Fields, Step};
 use super::{BridgeView, DropCause, Snapshot};
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, WORDS, at};
 use crate::flow::port::{self, PortNumber};
-use crate::flow::table::RuleStats;
+use crate::flow::rule::RuleStats;
 use crate::flow::{Action, CtSpec, Field, Subfield, Zone};
 
 /// Nested resubmits a packet may take (ovs-actions(7), `resubmit`: at most 64 deep, 4096 in total).

@@ -1,9 +1,10 @@
 //! Several captures as one sequence of packets in the order of their timestamps. Packets of equal time come in
 //! the order of the ports on the command line; one capture's packets never change their order.
 
+use std::fs::File;
 use std::path::PathBuf;
 
-use weir_wire::pcap::{CaptureReader, Captured};
+use weir_wire::pcap::{CaptureError, CaptureReader, Captured};
 
 use super::ReplayError;
 use crate::flow::port::PortNumber;
@@ -11,7 +12,7 @@ use crate::flow::port::PortNumber;
 struct Source {
     port: PortNumber,
     path: PathBuf,
-    reader: CaptureReader,
+    reader: CaptureReader<File>,
     head: Option<Captured>,
 }
 
@@ -22,11 +23,12 @@ pub struct Merge {
 
 impl Source {
     fn advance(&mut self) -> Result<Option<Captured>, ReplayError> {
-        let next = self
+        let mut next = Captured::default();
+        let more = self
             .reader
-            .next_packet()
+            .read_into(&mut next)
             .map_err(|source| ReplayError::Read { path: self.path.clone(), source })?;
-        Ok(std::mem::replace(&mut self.head, next))
+        Ok(std::mem::replace(&mut self.head, more.then_some(next)))
     }
 }
 
@@ -39,8 +41,9 @@ impl Merge {
         let mut sources = Vec::new();
         for (port, path) in ports {
             let Some(path) = path else { continue };
-            let reader = CaptureReader::open(path)
-                .map_err(|source| ReplayError::Read { path: path.clone(), source })?;
+            let failed = |source| ReplayError::Read { path: path.clone(), source };
+            let file = File::open(path).map_err(|source| failed(CaptureError::Io { offset: 0, source }))?;
+            let reader = CaptureReader::new(file).map_err(failed)?;
             let mut source = Source { port: *port, path: path.clone(), reader, head: None };
             source.advance()?;
             sources.push(source);
@@ -68,6 +71,6 @@ impl Merge {
     /// Bytes of the captures read so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.reader.bytes_read()).sum()
+        self.sources.iter().map(|source| source.reader.offset()).sum()
     }
 }

@@ -6,17 +6,20 @@ mod report;
 mod virtual_switch;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use weir_shard::ShardConfig;
-use weir_wire::pcap::{CaptureError, CaptureWriter};
+use weir_wire::pcap::{CaptureError, CaptureWriter, Precision};
 
 pub use merge::Merge;
 pub use report::{PortReport, Report};
 pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
 
-use crate::flow::file::FlowFileError;
-use crate::flow::port::PortNumber;
+use crate::flow::file::{FileError, FlowFile};
+use crate::flow::flow::Command;
+use crate::flow::port::{NoNames, PortNumber};
 
 /// What to replay.
 #[derive(Clone, Debug)]
@@ -45,8 +48,8 @@ pub enum ReplayError {
         source: std::io::Error,
     },
     /// The flow file has an error.
-    #[error("{0}")]
-    Syntax(FlowFileError),
+    #[error(transparent)]
+    Syntax(#[from] FileError),
     /// A port is named twice, or has a wrong number.
     #[error(transparent)]
     Switch(#[from] VirtualSwitchError),
@@ -81,9 +84,10 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     if options.ports.is_empty() {
         return Err(ReplayError::NoPorts);
     }
-    let text = std::fs::read_to_string(&options.flows)
+    let text = std::fs::read(&options.flows)
         .map_err(|source| ReplayError::Flows { path: options.flows.clone(), source })?;
-    let flows = crate::flow::file::parse(&options.flows.display().to_string(), &text).map_err(ReplayError::Syntax)?;
+    let name = options.flows.display().to_string();
+    let flows = FlowFile::parse(&name, &text, Command::Add, &NoNames)?.flows;
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
     let mut switch = VirtualSwitch::new(&numbers, &flows, options.shard.clone(), secret(options.seed))?;
     let mut merge = Merge::open(&options.ports)?;
@@ -124,17 +128,19 @@ pub fn secret(seed: u64) -> [u64; 8] {
 
 /// One capture for each port.
 struct Writers {
-    files: BTreeMap<PortNumber, (PathBuf, CaptureWriter)>,
+    files: BTreeMap<PortNumber, (PathBuf, CaptureWriter<BufWriter<File>>)>,
 }
 
 impl Writers {
     fn create(folder: &Path, ports: &[PortNumber]) -> Result<Self, ReplayError> {
         std::fs::create_dir_all(folder)
-            .map_err(|source| ReplayError::Write { path: folder.into(), source: source.into() })?;
+            .map_err(|source| ReplayError::Write { path: folder.into(), source: CaptureError::Io { offset: 0, source } })?;
         let mut files = BTreeMap::new();
         for &port in ports {
             let path = folder.join(format!("{port}.pcap"));
-            let writer = CaptureWriter::create(&path)
+            let writer = File::create(&path)
+                .map_err(|source| CaptureError::Io { offset: 0, source })
+                .and_then(|file| CaptureWriter::new(BufWriter::new(file), Precision::Nano))
                 .map_err(|source| ReplayError::Write { path: path.clone(), source })?;
             files.insert(port, (path, writer));
         }
@@ -154,8 +160,12 @@ impl Writers {
     }
 
     fn finish(self) -> Result<(), ReplayError> {
+        use std::io::Write as _;
         for (path, writer) in self.files.into_values() {
-            writer.finish().map_err(|source| ReplayError::Write { path, source })?;
+            let flushed = writer.finish().and_then(|mut file| {
+                file.flush().map_err(|source| CaptureError::Io { offset: 0, source })
+            });
+            flushed.map_err(|source| ReplayError::Write { path, source })?;
         }
         Ok(())
     }

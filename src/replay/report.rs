@@ -4,6 +4,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use weir_shard::{ConnectionView, DumpCursor};
 
 use super::VirtualSwitch;
 use crate::flow::port::PortNumber;
@@ -69,7 +70,11 @@ impl Report {
             })
             .collect();
         let mut connections = Vec::new();
-        worker.shard().dump_all(now, &mut |connection| connections.push(connection.to_string()));
+        let mut cursor = DumpCursor::default();
+        while !cursor.is_done() {
+            let mut visit = |connection: &ConnectionView| connections.push(connection.to_string());
+            worker.shard().dump(now, &mut cursor, usize::MAX, &mut visit);
+        }
         connections.sort_unstable();
         Self {
             received: counters.received,
@@ -77,7 +82,7 @@ impl Report {
             copies: counters.copies,
             dropped: counters.dropped_in_all(),
             dropped_by: counters.drops().filter(|(_, count)| *count > 0).map(|(cause, count)| (cause.name(), count)).collect(),
-            conntrack: worker.shard().counters().iter().filter(|(_, count)| *count > 0).collect(),
+            conntrack: worker.shard().counters().iter().filter(|(_, count, _)| *count > 0).map(|(name, count, _)| (name, count)).collect(),
             connections,
             ports,
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use weir_shard::{ShardConfig, ShardError};
 
 use crate::flow::port::PortNumber;
-use crate::flow::{FlowMod, Rule};
+use crate::flow::flow::FlowMod;
+use crate::flow::rule::Rule;
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
 use crate::switch::{Switch, SwitchError};
@@ -146,7 +147,7 @@ impl VirtualSwitch {
         self.flush();
         self.worker.report_flows();
         let bridge = self.switch.bridge(BRIDGE)?;
-        Ok(bridge.tables().iter().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
+        Ok(bridge.tables().tables().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
     }
 
     /// Milliseconds now.

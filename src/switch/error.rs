@@ -1,7 +1,7 @@
 //! What can be wrong with a change to the switch.
 
-use crate::flow::TableError;
 use crate::flow::port::PortNumber;
+use crate::flow::table::ApplyError;
 
 /// Why a change was refused. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum SwitchError {
     },
     /// The flow tables refused it.
     #[error(transparent)]
-    Flows(#[from] TableError),
+    Flows(#[from] ApplyError),
 }
 
 fn known_list(known: &[String]) -> String {

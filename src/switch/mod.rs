@@ -9,7 +9,9 @@ use std::sync::Arc;
 pub use error::SwitchError;
 
 use crate::flow::port::{FIRST_RESERVED, PortNames, PortNumber};
-use crate::flow::{FlowMod, FlowTables};
+use crate::flow::action::Action;
+use crate::flow::flow::{Command, FlowMod};
+use crate::flow::table::FlowTables;
 use crate::pipeline::classifier::Classifier;
 use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
 
@@ -58,21 +60,33 @@ impl Bridge {
 
     /// Port names, for reading and printing flows.
     #[must_use]
-    pub fn port_names(&self) -> &dyn PortNames {
-        &self.ports
+    pub fn port_names(&self) -> impl PortNames + '_ {
+        Names(&self.ports)
     }
 
     /// Freezes the tables that have changed.
     fn freeze(&mut self) -> Vec<Option<Arc<Classifier>>> {
-        let count = self.tables.iter().map(|(number, ..)| usize::from(number) + 1).max().unwrap_or(0);
+        let count = self.tables.tables().map(|(number, ..)| usize::from(number) + 1).max().unwrap_or(0);
         self.frozen.resize_with(count, || None);
-        for (number, version, rules) in self.tables.iter() {
+        for (number, version, rules) in self.tables.tables() {
             let slot = &mut self.frozen[usize::from(number)];
             if slot.as_ref().is_none_or(|(frozen, _)| *frozen != version) {
                 *slot = Some((version, Arc::new(Classifier::new(rules))));
             }
         }
         self.frozen.iter().map(|slot| slot.as_ref().map(|(_, table)| Arc::clone(table))).collect()
+    }
+}
+
+/// The ports of one bridge.
+struct Names<'a>(&'a [(PortNumber, String)]);
+
+impl PortNames for Names<'_> {
+    fn number(&self, name: &str) -> Option<PortNumber> {
+        self.0.number(name)
+    }
+    fn name(&self, number: PortNumber) -> Option<&str> {
+        self.0.name(number)
     }
 }
 
@@ -157,7 +171,7 @@ impl Switch {
         }
         self.bridges[free] = Some(Bridge {
             name: name.into(),
-            tables: FlowTables::learning_switch(now),
+            tables: learning_switch(now)?,
             frozen: Vec::new(),
             fdb: Arc::default(),
             ports: Vec::new(),
@@ -272,7 +286,8 @@ impl Switch {
     pub fn replace(&mut self, bridge: &str, flows: &[FlowMod], now: u64) -> Result<(), SwitchError> {
         let index = self.index(bridge)?;
         if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            bridge.tables.replace(flows, now)?;
+            let changes = bridge.tables.replacement(flows, false);
+            bridge.tables.apply(&changes, now)?;
         }
         Ok(())
     }
@@ -281,11 +296,19 @@ impl Switch {
     pub fn expire(&mut self, now: u64) -> bool {
         let mut any = false;
         for bridge in self.bridges.iter_mut().flatten() {
-            any |= bridge.tables.expire(now) > 0;
+            any |= !bridge.tables.expire(now).is_empty();
             bridge.fdb.expire(now);
         }
         any
     }
+}
+
+/// One flow of the lowest priority that forwards as a learning switch.
+fn learning_switch(now: u64) -> Result<FlowTables, SwitchError> {
+    let mut tables = FlowTables::default();
+    let normal = FlowMod { priority: 0, actions: vec![Action::Normal], ..FlowMod::new(Command::Add) };
+    tables.apply(&[normal], now)?;
+    Ok(tables)
 }
 
 fn valid_name(name: &str) -> Result<(), SwitchError> {
