@@ -10,6 +10,7 @@ pub mod extract;
 pub mod header;
 pub mod layers;
 pub mod numbers;
+pub mod pcap;
 pub mod tuple;
 
 pub use extract::{ChecksumTrust, Extracted, Invalid};
