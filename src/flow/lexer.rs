@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn unbalanced_parentheses_and_quotes_are_found_where_they_are() {
-        for (text, at) in [("ct(a", 2), ("ct(a))", 5), ("x=(1", 2), ("a,\"b", 2), (")", 0), ("ct(((((((", 2)]
+        for (text, at) in [("ct(a", 2), ("ct(a))", 5), ("x=(1", 2), ("a,\"b", 2), (")", 0), ("ct(((((((", 3)]
         {
             let error = Items::new(Text::line(text)).find_map(Result::err).unwrap();
             assert_eq!(error.span.start, at, "{text}");

@@ -253,7 +253,7 @@ pub(crate) fn hex(value: u128) -> String {
     if value == 0 { "0".into() } else { format!("{value:#x}") }
 }
 
-fn mac_text(value: u128) -> String {
+pub(crate) fn mac_text(value: u128) -> String {
     let bytes = value.to_be_bytes();
     let mut out = String::with_capacity(17);
     for (i, byte) in bytes.iter().skip(10).enumerate() {
