@@ -170,10 +170,10 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&mut self, item: &Item<'_>) -> Result<Action, Error> {
-        if item.joint == Joint::None {
-            if let Some(action) = self.bare_port(item)? {
-                return Ok(action);
-            }
+        if item.joint == Joint::None
+            && let Some(action) = self.bare_port(item)?
+        {
+            return Ok(action);
         }
         if item.destination.is_some() && item.key.text != "check_pkt_larger" {
             return Err(item.key.error(Problem::Other("'->' does not go with this action")));
@@ -579,7 +579,7 @@ fn bytes(text: Text<'_>) -> Result<Vec<u8>, Error> {
         let expected = "pairs of hexadecimal digits like 01.02.ff".into();
         text.error(Problem::BadValue { what: "the action".into(), found: text.text.into(), expected })
     };
-    if digits.len() % 2 != 0 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+    if !digits.len().is_multiple_of(2) || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
         return Err(wrong());
     }
     digits

@@ -38,7 +38,7 @@ pub enum Problem {
     UnwantedValue { key: String },
     #[error("expected {expected}")]
     Expected { expected: String },
-    #[error("'{found}' is not {expected}, as {what} needs it")]
+    #[error("{what} needs {expected}, not '{found}'")]
     BadValue { what: String, found: String, expected: String },
     #[error("{value} is too large for {what}; the largest is {max}")]
     TooLarge { what: String, value: String, max: u128 },
@@ -62,6 +62,8 @@ pub enum Problem {
     Unopened,
     #[error("the flow says nothing of actions; end it with actions=, and with actions=drop to drop")]
     MissingActions,
+    #[error("a flow to select others has no actions; leave them out")]
+    UnwantedActions,
     #[error("drop stands alone: no other action goes with it")]
     DropNotAlone,
     #[error("{first} has to stand before {second}")]

@@ -67,7 +67,8 @@ pub struct Field {
     pub width: u8,
     pub format: Format,
     pub prerequisite: Prerequisite,
-    /// Bits that may be matched or set as a whole field (all of them, but for `nw_tos`).
+    /// Bits that may be matched or set as a whole field (all of them, but for `nw_tos` and the
+    /// unused ones of `ct_state`).
     pub bits: u128,
     pub maskable: bool,
     pub writable: bool,
@@ -264,6 +265,7 @@ pub static FIELDS: [Field; 78] = [
         Format::CtState,
         "connection-tracking state flags",
     )
+    .only(0xff)
     .maskable(),
     field("ct_zone", "NXM_NX_CT_ZONE", at::CT_ZONE, 2, 16, Format::Hex, "connection-tracking zone"),
     field("ct_mark", "NXM_NX_CT_MARK", at::CT_MARK, 4, 32, Format::Hex, "mark of the connection")

@@ -8,13 +8,13 @@ use super::port::PortNames;
 use super::print;
 
 /// Lines with flows in a file.
-pub const MAX_FLOWS: usize = 4_000_000;
+pub const MAX_FLOWS: usize = 1_000_000;
 
 /// A mistake in a file of flows. Shows the line and points at the place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     #[error("{}", render(source_name, *line, text, &error.span, &error.to_string()))]
-    Flow { source_name: String, line: usize, text: String, error: Error },
+    Flow { source_name: String, line: usize, text: String, error: Box<Error> },
     #[error("{source_name}:{line}: more than {MAX_FLOWS} flows in one file; split it")]
     TooManyFlows { source_name: String, line: usize },
     #[error("{source_name}:{line}: the line is not UTF-8 text")]
@@ -74,7 +74,7 @@ impl FlowFile {
                 source_name: source_name.to_owned(),
                 line: line_number,
                 text: shortened(line),
-                error,
+                error: Box::new(error),
             })?;
             let room = MAX_WARNINGS.saturating_sub(file.warnings.len());
             file.warnings.extend(parsed.warnings.into_iter().take(room).map(|warning| FileWarning {

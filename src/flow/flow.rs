@@ -199,6 +199,7 @@ impl<'a> Parser<'a> {
         }
         let warnings = self.finish()?;
         match actions {
+            Some((key, _)) if self.flow.command.selects() => return Err(key.error(Problem::UnwantedActions)),
             Some((_, text)) => {
                 let context = action_parse::Context { matching: &self.flow.matching, table: self.flow.table };
                 self.flow.actions = action_parse::actions(text, context, self.ports)?;
@@ -269,6 +270,7 @@ impl<'a> Parser<'a> {
             return Ok(true);
         }
         match item.key.text {
+            "actions" | "action" => return Err(item.key.error(Problem::MissingActions)),
             // Every packet is an Ethernet frame here.
             "eth" => item.no_value()?,
             "table" => {

@@ -241,7 +241,13 @@ impl<'a> Items<'a> {
                     item.destination = Some(self.text.slice(from, self.position));
                 } else if self.peek().is_some_and(|byte| !is_separator(byte)) {
                     let here = self.text.slice(self.position, self.text.text.len());
-                    return Err(here.error(Problem::Expected { expected: "',' after ')'".into() }));
+                    let closing = here.text.starts_with(')');
+                    let problem = Problem::Expected { expected: "',' after ')'".into() };
+                    return Err(if closing {
+                        here.slice(0, 1).error(Problem::Unopened)
+                    } else {
+                        here.error(problem)
+                    });
                 }
             }
             _ => {}

@@ -10,6 +10,9 @@ pub struct Match {
     pub mask: Mask,
 }
 
+/// Offset and length of a field in a key.
+pub(crate) type Place = (usize, usize);
+
 /// Ethernet types that fields depend on.
 pub mod ether_type {
     pub const IPV4: u16 = 0x0800;
@@ -58,7 +61,7 @@ impl Match {
     }
 
     /// Adds `value/mask` at a place, unless that contradicts what is matched already.
-    pub(crate) fn agree(&mut self, (offset, bytes): (usize, usize), value: u128, mask: u128) -> bool {
+    pub(crate) fn agree(&mut self, (offset, bytes): Place, value: u128, mask: u128) -> bool {
         let (old, old_mask) = (self.key.read(offset, bytes), self.mask.read(offset, bytes));
         if (old ^ value) & old_mask & mask != 0 {
             return false;
@@ -159,7 +162,7 @@ impl Match {
             self.exact::<u8>(at::CT_NW_PROTO, 1),
             Some(protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6)
         );
-        let rules: [(bool, &[(usize, usize)], &'static str); 11] = [
+        let rules: [(bool, &[Place], &'static str); 11] = [
             (ip4 || arp, &[(at::NW_SRC, 4), (at::NW_DST, 4)], "ip or arp"),
             (ip || arp, &[(at::NW_PROTO, 1)], "ip, ipv6 or arp"),
             (ip, &[(at::NW_TOS, 1), (at::NW_TTL, 1), (at::NW_FRAG, 1)], "ip or ipv6"),

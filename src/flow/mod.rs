@@ -15,6 +15,8 @@ pub mod port;
 pub mod print;
 pub mod rule;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod value;
 
 pub use action::{Action, Assignment, Controller, CtSpec, Reason, Zone};

@@ -6,7 +6,7 @@ use weir_nat::{AddressRange, NatAction, NatRange, PortSelection};
 use weir_shard::Helper;
 
 use super::action::{Action, Controller, CtSpec, Reason, Zone};
-use super::field::{FIELDS, Field, Prerequisite, Subfield};
+use super::field::{FIELDS, Field, Format, Prerequisite, Subfield};
 use super::flow::{Command, DEFAULT_PRIORITY, Flags, FlowMod, SHORTHANDS};
 use super::matching::{Match, VLAN_PRESENT};
 use super::port::PortNames;
@@ -246,7 +246,11 @@ fn set_field(field: &Field, value: u128, mask: u128, ports: &dyn PortNames) -> S
         "nw_dst" => "ip_dst",
         name => name,
     };
-    format!("set_field:{}->{name}", value::print(field, value, mask, ports))
+    let text = match field.format {
+        Format::Decimal if mask != field.bits => format!("{value}/{}", hex(mask)),
+        _ => value::print(field, value, mask, ports),
+    };
+    format!("set_field:{text}->{name}")
 }
 
 fn controller(spec: &Controller) -> String {
@@ -328,9 +332,9 @@ fn nat_range(range: &NatRange) -> String {
         Some(AddressRange::V4(low, high)) => out = format!("={low}-{high}"),
         Some(AddressRange::V6(low, high)) => {
             let (open, close) = if range.ports.is_some() { ("[", "]") } else { ("", "") };
-            out = format!("={open}{low}{close}");
+            out = format!("={open}{}{close}", value::ipv6_text(low));
             if low != high {
-                let _ = write!(out, "-{open}{high}{close}");
+                let _ = write!(out, "-{open}{}{close}", value::ipv6_text(high));
             }
         }
         None => {}

@@ -85,14 +85,12 @@ pub(crate) fn port(text: Text<'_>, ports: &dyn PortNames) -> Result<PortNumber, 
     }
     if text.text.starts_with(|c: char| c.is_ascii_digit())
         && text.text.chars().all(|c| c.is_ascii_alphanumeric())
+        && let Ok(number) = number("a port", text, u128::from(u32::MAX))
     {
-        if let Ok(number) = number("a port", text, u128::from(u32::MAX)) {
-            // The 32-bit notation of the reserved ports.
-            let number = if number >= 0xffff_ff00 { number & 0xffff } else { number };
-            return PortNumber::try_from(number).map_err(|_| {
-                text.error(Problem::TooLarge { what: "a port".into(), value: text.text.into(), max: 0xffff })
-            });
-        }
+        // The 32-bit notation of the reserved ports.
+        let number = if number >= 0xffff_ff00 { number & 0xffff } else { number };
+        let large = || Problem::TooLarge { what: "a port".into(), value: text.text.into(), max: 0xffff };
+        return PortNumber::try_from(number).map_err(|_| text.error(large()));
     }
     if let Some((number, _)) = port::RESERVED.iter().find(|(_, name)| name.eq_ignore_ascii_case(text.text)) {
         return Ok(*number);
@@ -262,6 +260,17 @@ pub(crate) fn mac_text(value: u128) -> String {
     out
 }
 
+/// An IPv6 address as RFC 5952 writes it, those that embed an IPv4 address with its dots.
+pub(crate) fn ipv6_text(address: Ipv6Addr) -> String {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => {
+            let [.., a, b, c, d] = address.octets();
+            format!("::{a}.{b}.{c}.{d}")
+        }
+        _ => address.to_string(),
+    }
+}
+
 /// Length of the prefix that `mask` is, if it is one.
 fn prefix(mask: u128, width: u8) -> Option<u8> {
     let zeros = u8::try_from(mask.trailing_zeros()).unwrap_or(width).min(width);
@@ -300,7 +309,7 @@ pub fn print(field: &Field, value: u128, mask: u128, ports: &dyn PortNames) -> S
         Format::Ipv4 => {
             address_text(value, mask, 32, |v| Ipv4Addr::from(u32::try_from(v).unwrap_or(0)).to_string())
         }
-        Format::Ipv6 => address_text(value, mask, 128, |v| Ipv6Addr::from(v).to_string()),
+        Format::Ipv6 => address_text(value, mask, 128, |v| ipv6_text(Ipv6Addr::from(v))),
         Format::Port => print_port(PortNumber::try_from(value).unwrap_or(port::NONE), ports),
         Format::CtState => flags_text(value, mask, field.bits, &CT_STATE_FLAGS),
         Format::TcpFlags => flags_text(value, mask, field.bits, &TCP_FLAGS),
