@@ -7,7 +7,7 @@ use weir_nat::NatAction;
 use weir_shard::Helper;
 
 use super::field::{Field, Subfield};
-use super::port::PortNumber;
+use super::port::{self, PortNumber};
 
 /// One action. An action that does not fit the packet (TTL of an ARP packet, say) does nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,24 @@ pub enum Reason {
     PacketOut,
 }
 
+impl Default for Controller {
+    fn default() -> Self {
+        Self { max_len: u16::MAX, reason: Reason::default(), id: 0, userdata: Vec::new(), pause: false }
+    }
+}
+
+impl Reason {
+    /// Every reason and its name.
+    pub const NAMES: [(Self, &'static str); 6] = [
+        (Self::NoMatch, "no_match"),
+        (Self::Action, "action"),
+        (Self::InvalidTtl, "invalid_ttl"),
+        (Self::ActionSet, "action_set"),
+        (Self::Group, "group"),
+        (Self::PacketOut, "packet_out"),
+    ];
+}
+
 /// `ct(...)` as written; the pipeline makes a [`weir_shard::CtAction`] of it for a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CtSpec {
@@ -163,4 +181,52 @@ pub struct Assignment {
     /// `value & mask == value`.
     pub value: u128,
     pub mask: u128,
+}
+
+impl Action {
+    /// The constant that the action puts into a field. The fields of `mod_nw_src` and its kin may be missing in a
+    /// packet, and the action does nothing then: look at the field's prerequisite. `mod_tp_src` and `mod_tp_dst` name
+    /// the TCP field and mean UDP and SCTP too. `mod_vlan_*` are not among them, as they may push a tag.
+    #[must_use]
+    pub fn assignment(&self) -> Option<Assignment> {
+        let whole = |name: &str, value: u128| {
+            Field::named(name).map(|field| Assignment { field, value, mask: field.bits })
+        };
+        let mac = super::value::mac_number;
+        match self {
+            Self::SetField { field, value, mask } => Some(Assignment { field, value: *value, mask: *mask }),
+            Self::Load { value, dst } => {
+                Some(Assignment { field: dst.field, value: value << dst.start, mask: dst.mask() })
+            }
+            Self::ModDlSrc(address) => whole("eth_src", mac(*address)),
+            Self::ModDlDst(address) => whole("eth_dst", mac(*address)),
+            Self::ModNwSrc(address) => whole("nw_src", u32::from(*address).into()),
+            Self::ModNwDst(address) => whole("nw_dst", u32::from(*address).into()),
+            Self::ModNwTos(tos) => whole("nw_tos", (*tos).into()),
+            Self::ModNwEcn(ecn) => whole("nw_ecn", (*ecn).into()),
+            Self::ModNwTtl(ttl) => whole("nw_ttl", (*ttl).into()),
+            Self::ModTpSrc(port) => whole("tcp_src", (*port).into()),
+            Self::ModTpDst(port) => whole("tcp_dst", (*port).into()),
+            Self::WriteMetadata { value, mask } => {
+                let assignment = whole("metadata", (*value).into())?;
+                Some(Assignment { mask: (*mask).into(), ..assignment })
+            }
+            _ => None,
+        }
+    }
+
+    /// True if the action sends packets to this very port, which may be a reserved one.
+    #[must_use]
+    pub const fn outputs_to(&self, wanted: PortNumber) -> bool {
+        match self {
+            Self::Output(port) | Self::OutputTruncated { port, .. } => *port == wanted,
+            Self::InPort => wanted == port::IN_PORT,
+            Self::Normal => wanted == port::NORMAL,
+            Self::Flood => wanted == port::FLOOD,
+            Self::All => wanted == port::ALL,
+            Self::Local => wanted == port::LOCAL,
+            Self::Controller(_) => wanted == port::CONTROLLER,
+            _ => false,
+        }
+    }
 }

@@ -67,10 +67,39 @@ pub struct Field {
     pub width: u8,
     pub format: Format,
     pub prerequisite: Prerequisite,
+    /// Bits that may be matched or set as a whole field (all of them, but for `nw_tos` and the
+    /// unused ones of `ct_state`).
+    pub bits: u128,
     pub maskable: bool,
     pub writable: bool,
     /// One line for people.
     pub help: &'static str,
+}
+
+impl Prerequisite {
+    /// What to write into the match to meet it.
+    #[must_use]
+    pub const fn needs(self) -> &'static str {
+        match self {
+            Self::None => "nothing",
+            Self::Vlan => "a VLAN tag (dl_vlan=..., or push_vlan before)",
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ipv6",
+            Self::Ip => "ip or ipv6",
+            Self::Arp => "arp",
+            Self::Tcp => "tcp or tcp6",
+            Self::Udp => "udp or udp6",
+            Self::Sctp => "sctp or sctp6",
+            Self::Icmp4 => "icmp",
+            Self::Icmp6 => "icmp6",
+            Self::Nd => "icmp6,icmp_type=135 or icmp6,icmp_type=136",
+            Self::NdSolicit => "icmp6,icmp_type=135",
+            Self::NdAdvert => "icmp6,icmp_type=136",
+            Self::Ct => "ct_state=+trk with ip or ipv6",
+            Self::Ct4 => "ct_state=+trk,ip",
+            Self::Ct6 => "ct_state=+trk,ipv6",
+        }
+    }
 }
 
 impl PartialEq for Field {
@@ -190,6 +219,7 @@ const fn field(
         width,
         format,
         prerequisite: Prerequisite::None,
+        bits: low_bits(width),
         maskable: false,
         writable: false,
         help,
@@ -208,6 +238,9 @@ impl Field {
     }
     const fn needs(self, prerequisite: Prerequisite) -> Self {
         Self { prerequisite, ..self }
+    }
+    const fn only(self, bits: u128) -> Self {
+        Self { bits, ..self }
     }
     const fn maskable(self) -> Self {
         Self { maskable: true, ..self }
@@ -232,6 +265,7 @@ pub static FIELDS: [Field; 78] = [
         Format::CtState,
         "connection-tracking state flags",
     )
+    .only(0xff)
     .maskable(),
     field("ct_zone", "NXM_NX_CT_ZONE", at::CT_ZONE, 2, 16, Format::Hex, "connection-tracking zone"),
     field("ct_mark", "NXM_NX_CT_MARK", at::CT_MARK, 4, 32, Format::Hex, "mark of the connection")
@@ -429,6 +463,7 @@ pub static FIELDS: [Field; 78] = [
     .maskable()
     .writable(),
     field("vlan_vid", "OXM_OF_VLAN_VID", at::VLAN_TCI, 2, 12, Format::Decimal, "VLAN id")
+        .needs(Prerequisite::Vlan)
         .maskable()
         .writable(),
     field("vlan_pcp", "OXM_OF_VLAN_PCP", at::VLAN_TCI, 2, 3, Format::Decimal, "VLAN priority")
@@ -475,6 +510,7 @@ pub static FIELDS: [Field; 78] = [
         Format::Decimal,
         "DSCP in the high six bits of the traffic class; the low two are not looked at",
     )
+    .only(0xfc)
     .needs(Prerequisite::Ip)
     .writable(),
     field("ip_dscp", "OXM_OF_IP_DSCP", at::NW_TOS, 1, 6, Format::Decimal, "DSCP")
@@ -623,3 +659,11 @@ pub static FIELDS: [Field; 78] = [
     .maskable()
     .writable(),
 ];
+
+impl Field {
+    /// The field called `name` in a match: extended-match names are for actions only.
+    #[must_use]
+    pub fn for_match(name: &str) -> Option<&'static Self> {
+        FIELDS.iter().find(|field| field.name == name || field.aliases.contains(&name))
+    }
+}

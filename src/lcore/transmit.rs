@@ -13,7 +13,7 @@ struct Output {
 
 /// The transmit queues of one lcore, by port.
 #[derive(Debug, Default)]
-pub struct Outputs {
+pub(super) struct Outputs {
     ports: Vec<Option<Output>>,
     /// Ports with frames waiting.
     touched: Vec<PortId>,
@@ -23,7 +23,7 @@ pub struct Outputs {
 
 impl Outputs {
     /// Sends to `port` by `queue` from now on.
-    pub fn add(&mut self, port: PortId, queue: TxQueue) {
+    pub(super) fn add(&mut self, port: PortId, queue: TxQueue) {
         let index = port as usize;
         if index >= self.ports.len() {
             self.ports.resize_with(index + 1, || None);
@@ -32,26 +32,21 @@ impl Outputs {
     }
 
     /// Sends nothing more to `port`; what waits is sent first.
-    pub fn remove(&mut self, port: PortId) -> Option<TxQueue> {
+    pub(super) fn remove(&mut self, port: PortId) -> Option<TxQueue> {
         self.flush();
         self.ports.get_mut(port as usize)?.take().map(|output| output.queue)
     }
 
     /// Frames for `port` that the driver did not take.
     #[must_use]
-    pub fn refused(&self, port: PortId) -> u64 {
+    pub(super) fn refused(&self, port: PortId) -> u64 {
         self.ports.get(port as usize).and_then(Option::as_ref).map_or(0, |output| output.queue.dropped())
     }
 
-    /// Frames for ports without a queue.
-    #[must_use]
-    pub fn unroutable(&self) -> u64 {
-        self.unroutable
-    }
 
     /// Hands everything that waits to the drivers.
     #[inline]
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         while let Some(port) = self.touched.pop() {
             if let Some(Some(output)) = self.ports.get_mut(port as usize) {
                 output.queue.tx_burst_or_drop(&mut output.waiting);
