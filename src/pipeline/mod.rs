@@ -24,3 +24,6 @@ pub use fdb::Fdb;
 pub use frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 pub use snapshot::{BridgeView, PortEntry, PortId, Snapshot};
 pub use worker::{Worker, WorkerConfig};
+
+#[cfg(test)]
+mod tests;
