@@ -21,6 +21,9 @@ use super::protocol::{End, Options, Request};
 use super::server::Handler;
 use crate::config::nearest;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use vsctl::{Plan, Planner, Step, syntax_error as vsctl_syntax_error};
 
 /// Which of Open vSwitch's programs a command belongs to.
