@@ -1,6 +1,7 @@
 //! weir: a stateful packet datapath that speaks Open vSwitch's flow language.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod flow;

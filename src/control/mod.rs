@@ -3,7 +3,10 @@
 //! threads; no lcore ever waits for it.
 
 pub mod client;
+pub mod commands;
+pub mod engine;
 mod frame;
+pub mod output;
 pub mod protocol;
 pub mod server;
 pub mod socket;
@@ -11,5 +14,7 @@ pub mod socket;
 pub(crate) mod testing;
 
 pub use client::{Client, ClientError};
+pub use commands::{Daemon, Family, Host};
+pub use engine::Engine;
 pub use server::{Handler, Limits, Server};
 pub use socket::{ControlSocket, SocketError};
