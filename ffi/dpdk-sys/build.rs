@@ -6,7 +6,7 @@
 use std::env;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const MEND: &str = "on Debian and Ubuntu: apt-get install libdpdk-dev libclang-dev clang pkg-config";
@@ -53,8 +53,11 @@ fn build() -> Result<(), Box<dyn Error>> {
         .map_err(|e| format!("DPDK {OLDEST} or later (libdpdk) was not found.\n{e}"))?;
     // A DPDK upgraded in place must not meet bindings of the old one.
     if let Ok(directory) = pkg_config::get_variable("libdpdk", "includedir") {
-        println!("cargo::rerun-if-changed={directory}/rte_version.h");
-        println!("cargo::rerun-if-changed={directory}/dpdk/rte_version.h");
+        let versions = ["rte_version.h", "dpdk/rte_version.h"].map(|name| Path::new(&directory).join(name));
+        // A path that is not there would rebuild every time.
+        for path in versions.iter().filter(|path| path.exists()) {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
     }
     println!("cargo::metadata=version={}", library.version);
     let flags = compiler_flags()?;

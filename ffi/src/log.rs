@@ -11,7 +11,7 @@ use dpdk_sys as sys;
 /// Lines kept for errors to quote.
 const KEPT_LINES: usize = 128;
 /// Longer lines are cut: DPDK's own are under 200 bytes.
-const KEPT_BYTES: usize = 512;
+const KEPT_CHARS: usize = 512;
 /// Lines an error quotes.
 const QUOTED_LINES: usize = 6;
 
@@ -106,20 +106,20 @@ fn record(severity: Severity, bytes: &[u8]) {
     {
         let mut kept = kept();
         for piece in text.split_inclusive('\n') {
-            let piece_text = piece.trim_end();
+            let piece_text = piece.trim_end_matches(['\n', '\r']);
             if kept.open {
                 if let Some(last) = kept.lines.back_mut() {
-                    let room = KEPT_BYTES.saturating_sub(last.text.len());
+                    let room = KEPT_CHARS.saturating_sub(last.text.chars().count());
                     last.text.extend(piece_text.chars().take(room));
                 }
             } else {
-                if piece_text.is_empty() {
+                if piece_text.trim().is_empty() {
                     continue;
                 }
                 if kept.lines.len() == KEPT_LINES {
                     kept.lines.pop_front();
                 }
-                let text = piece_text.chars().take(KEPT_BYTES).collect();
+                let text = piece_text.chars().take(KEPT_CHARS).collect();
                 kept.lines.push_back(LogLine { severity, text });
                 kept.total += 1;
             }
@@ -176,7 +176,7 @@ mod tests {
             record(Severity::Error, b"\n");
         }
         assert!(kept().lines.len() <= KEPT_LINES);
-        assert!(kept().lines.iter().all(|line| line.text.len() <= KEPT_BYTES));
+        assert!(kept().lines.iter().all(|line| line.text.len() <= KEPT_CHARS));
         let after = mark();
         assert!(complaints_since(after).is_empty());
     }

@@ -171,8 +171,7 @@ impl Port {
             return Err(PortError::Unsuitable {
                 devargs: inner.devargs.text.clone(),
                 problem: format!(
-                    "its sockets cannot be kept from showing what the interface sends ({error}); Linux 4.20 or later is \
-                     needed, or use net_af_xdp"
+                    "its sockets cannot be kept from showing what the interface sends ({error}); use net_af_xdp instead"
                 ),
             });
         }

@@ -5,6 +5,7 @@ use dpdk_sys as sys;
 use super::config::{Applied, AppliedRss, HashOver, PortConfig, RssConfig};
 use super::error::PortError;
 use super::{PortInner, Slot, State, check, info};
+use crate::af_packet;
 use crate::log;
 use crate::pool::Pool;
 
@@ -69,6 +70,14 @@ fn checked_pools<'a>(
                 device.min_rx_bufsize
             )));
         }
+    }
+    let least = af_packet::least_data_room(&inner.devargs);
+    if let Some(pool) = config.pools.iter().find(|pool| u32::from(pool.data_room()) < least) {
+        return Err(inner.incapable(format!(
+            "pool {:?} has a data room of {} bytes, the devargs' framesz needs {least}; make either fit the other",
+            pool.name(),
+            pool.data_room()
+        )));
     }
     if let Some(bad) = config.rss.iter().flat_map(|rss| &rss.table).find(|&&queue| queue >= config.rx_queues)
     {
@@ -258,8 +267,15 @@ fn after_start(
     if inner.devargs.is("net_null") && inner.devargs.value("no-rx").is_none_or(|value| value != "1") {
         applied.notes.push("net_null makes up a frame for every receive; no-rx=1 turns that off".to_owned());
     }
+    if inner.devargs.is("net_af_xdp") {
+        let note = "net_af_xdp keeps its buffers when it is detached; give such a port a pool of its own";
+        applied.notes.push(note.to_owned());
+    }
     if inner.devargs.is("net_af_packet") {
         applied.notes.push("net_af_packet gives every VLAN tag back with protocol 0x8100".to_owned());
+        let note = "net_af_packet lets the kernel reassemble IPv4 fragments, and cuts what is then longer than framesz; \
+                    net_af_xdp leaves fragments alone";
+        applied.notes.push(note.to_owned());
     }
 }
 
