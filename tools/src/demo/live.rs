@@ -9,12 +9,9 @@ use super::{DemoError, command, heading, note, outcome};
 
 pub(super) fn run() -> Result<(), DemoError> {
     heading("Two hosts, and weir between them");
-    println!(
-        "    inside {:<12} ---- port 1 [ weir ] port 2 ----   outside {}\n    \
-         each host and weir itself in a network namespace of its own; the ports are DPDK's net_af_packet",
-        "192.168.1.1", "192.168.1.2"
-    );
     let pair = Pair::new(Resolution::Dynamic)?;
+    println!("    inside {} ---- port 1 [ weir ] port 2 ---- outside {}", pair.inside.v4, pair.outside.v4);
+    println!("    each of the three in a network namespace of its own; the ports are DPDK's net_af_packet");
     let mut weir = Weir::start(&pair, Driver::AfPacket, flows::NAT)?;
     let outside = peer::serve(&pair, &pair.outside.namespace, "outside")?;
     let inside = peer::serve(&pair, &pair.inside.namespace, "inside")?;
