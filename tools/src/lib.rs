@@ -5,6 +5,7 @@
 //! `curl`), so that it shows what an operator would see.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod cleanup;
 pub mod flows;
 pub mod lab;

@@ -225,7 +225,7 @@ impl Packet {
         put16(&mut header, 2, u16::try_from(20 + length).unwrap_or(u16::MAX).saturating_add(self.longer()));
         put16(&mut header, 4, self.id);
         let flags: u16 = if self.slice.is_some() { if more { 0x2000 } else { 0 } } else { 0x4000 };
-        put16(&mut header, 6, flags | offset / 8);
+        put16(&mut header, 6, flags | (offset / 8));
         for damage in &self.damage {
             if let Damage::HeaderWords(words) = damage {
                 header[0] = 0x40 | words & 0x0f;
