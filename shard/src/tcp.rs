@@ -332,10 +332,30 @@ pub(crate) fn track(
         }
     }
 
+    if source.tcp_state() == Closed {
+        // Its first segment sets a side's numbers; one that then turns out invalid must leave no trace.
+        let before = (*source, *destination);
+        let judged = judge(source, destination, segment, liberal);
+        if judged.0 == Verdict::Invalid {
+            (*source, *destination) = before;
+        }
+        return judged;
+    }
+    judge(source, destination, segment, liberal)
+}
+
+/// Holds a segment against the windows.
+#[inline]
+fn judge(
+    source: &mut Peer,
+    destination: &mut Peer,
+    segment: &Segment,
+    liberal: bool,
+) -> (Verdict, Option<Timeout>) {
     let (mut source_shift, mut destination_shift) = shifts(source, destination, segment);
     let end_of_segment = segment.end();
     let mut window = segment.window;
-    if source.tcp_state() < SynSent {
+    if source.tcp_state() == Closed {
         (source_shift, destination_shift) =
             open(source, destination, segment, &mut window, source_shift, destination_shift);
     }
