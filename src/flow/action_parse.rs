@@ -105,7 +105,7 @@ pub(crate) fn actions(
     let mut dropped = None;
     for item in Items::new(text) {
         let item = item?;
-        if item.key.text == "drop" {
+        if item.key.text.eq_ignore_ascii_case("drop") {
             item.no_value()?;
             dropped = Some(item.span());
         } else {
@@ -175,10 +175,13 @@ impl<'a> Reader<'a> {
         {
             return Ok(action);
         }
-        if item.destination.is_some() && item.key.text != "check_pkt_larger" {
+        if item.destination.is_some() && !item.key.text.eq_ignore_ascii_case("check_pkt_larger") {
             return Err(item.key.error(Problem::Other("'->' does not go with this action")));
         }
-        let key = item.key.text;
+        // Words for actions are read in any case.
+        let Some(key) = NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(item.key.text)) else {
+            return Err(unknown(item));
+        };
         let simple = match key {
             "ct_clear" => Some(Action::CtClear),
             "strip_vlan" | "pop_vlan" => Some(Action::StripVlan),
@@ -195,13 +198,10 @@ impl<'a> Reader<'a> {
             "ct" => return ct_parse::ct(self, item).map(|spec| Action::Ct(Box::new(spec))),
             "dec_ttl" => return dec_ttl(item),
             "resubmit" => return self.resubmit(item),
-            _ if key.eq_ignore_ascii_case("controller") => return controller(item),
+            "controller" => return controller(item),
             _ => {}
         }
-        if !NAMES.contains(&key) {
-            return Err(unknown(item));
-        }
-        let text = if item.joint == Joint::None { item.needed_value()? } else { text };
+
         let number = |max: u16| value::small::<u16>(key, item.needed_value()?, max);
         let byte = |max: u8| value::small::<u8>(key, item.needed_value()?, max);
         Ok(match key {
@@ -265,7 +265,10 @@ impl<'a> Reader<'a> {
                 Action::CheckPktLarger { length: value::small(key, text, u16::MAX)?, dst }
             }
             "note" => Action::Note(bytes(text)?),
-            _ => return Err(unknown(item)),
+            _ => {
+                item.no_value()?;
+                return Err(unknown(item));
+            }
         })
     }
 
@@ -282,7 +285,7 @@ impl<'a> Reader<'a> {
     }
 
     fn output(&self, item: &Item<'_>) -> Result<Action, Error> {
-        if item.joint == Joint::Parentheses {
+        if item.joint == Joint::Parentheses && item.value.text.contains('=') {
             let (mut port, mut max_len) = (None, None);
             for argument in Items::new(item.value) {
                 let argument = argument?;
@@ -561,9 +564,6 @@ fn controller(item: &Item<'_>) -> Result<Action, Error> {
 }
 
 fn dec_ttl(item: &Item<'_>) -> Result<Action, Error> {
-    if item.joint == Joint::Sign {
-        return item.no_value().map(|()| Action::DecTtl(Vec::new()));
-    }
     let ids = Items::new(item.value).map(|id| {
         let id = id?;
         id.no_value()?;

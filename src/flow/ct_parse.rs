@@ -15,9 +15,6 @@ use super::value;
 
 /// Reads the arguments of a `ct`.
 pub(crate) fn ct(reader: &mut Reader<'_>, item: &Item<'_>) -> Result<CtSpec, Error> {
-    if item.joint == Joint::Sign {
-        return Err(item.key.error(Problem::Expected { expected: "ct or ct(...)".into() }));
-    }
     if reader.in_exec {
         return Err(item.key.error(Problem::NotInExec));
     }
@@ -31,8 +28,12 @@ pub(crate) fn ct(reader: &mut Reader<'_>, item: &Item<'_>) -> Result<CtSpec, Err
     prerequisite(matching.meets(Prerequisite::Ip), item.key, "ct", "ip or ipv6")?;
     let mut spec = CtSpec::default();
     let mut force = None;
+    let mut seen = Vec::new();
     for argument in Items::new(item.value) {
         let argument = argument?;
+        if seen.contains(&argument.key.text) {
+            return Err(argument.key.error(Problem::Twice { key: argument.key.text.into() }));
+        }
         match argument.key.text {
             "commit" => {
                 argument.no_value()?;
@@ -63,9 +64,6 @@ pub(crate) fn ct(reader: &mut Reader<'_>, item: &Item<'_>) -> Result<CtSpec, Err
                 spec.helper = Some(helper);
             }
             "nat" => {
-                if spec.nat.is_some() {
-                    return Err(argument.key.error(Problem::Twice { key: "nat".into() }));
-                }
                 let action = nat(&argument)?;
                 if let NatAction::Source(range) | NatAction::Destination(range) = &action {
                     match range.addresses {
@@ -97,6 +95,7 @@ pub(crate) fn ct(reader: &mut Reader<'_>, item: &Item<'_>) -> Result<CtSpec, Err
                 return Err(unknown_argument("ct", argument.key, &known));
             }
         }
+        seen.push(argument.key.text);
     }
     if let Some(force) = force.filter(|_| !spec.commit) {
         let (what, needs) = ("force".into(), "commit beside it".into());

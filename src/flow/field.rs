@@ -1,7 +1,7 @@
 //! The one table of everything a flow can match or set. A field is data: its names, its place in the [`Key`], how it is
 //! written and what has to be matched before it means anything; parsing, printing and help are all made from this table.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use super::key::{Key, at};
 
@@ -666,4 +666,27 @@ impl Field {
     pub fn for_match(name: &str) -> Option<&'static Self> {
         FIELDS.iter().find(|field| field.name == name || field.aliases.contains(&name))
     }
+}
+
+/// All fields, one a line, for people.
+#[must_use]
+pub fn help() -> String {
+    let mut out = format!("{:<25} {:>4} {:<2} {:<9} {}\n", "field", "bits", "", "", "meaning");
+    for field in &FIELDS {
+        let names: Vec<&str> = core::iter::once(field.name).chain(field.aliases.iter().copied()).collect();
+        let needs = match field.prerequisite {
+            Prerequisite::None => String::new(),
+            needed => format!(" (needs {})", needed.needs()),
+        };
+        let _ = writeln!(
+            out,
+            "{:<25} {:>3} {:<2} {:<9} {}{needs}",
+            names.join(", "),
+            field.width,
+            if field.writable { "rw" } else { "r" },
+            if field.maskable { "maskable" } else { "" },
+            field.help
+        );
+    }
+    out
 }

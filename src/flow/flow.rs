@@ -304,10 +304,7 @@ impl<'a> Parser<'a> {
     }
 
     fn cookie(&mut self, key: Text<'a>, text: Text<'a>) -> Result<(), Error> {
-        let read = |text: Text<'a>| match text.text {
-            "-1" => Ok(u64::MAX),
-            _ => value::small("the cookie", text, u64::MAX),
-        };
+        let read = |text: Text<'a>| value::small("the cookie", text, u64::MAX);
         match (text.split_once("/"), self.flow.command) {
             (Some(_), Command::Add) => {
                 Err(text.error(Problem::Other("a flow to add has a cookie, but its cookie has no mask")))
@@ -429,6 +426,7 @@ fn actions_in(text: Text<'_>) -> Option<(Text<'_>, Text<'_>)> {
         text.text.len(),
     );
     let key = if text.text.starts_with("actions") { 7 } else { 6 };
-    let found = text.text.starts_with("action") && text.text.as_bytes().get(key) == Some(&b'=');
-    found.then(|| (text.slice(0, key), text.slice(key + 1, text.text.len())))
+    let behind = text.slice(key, text.text.len()).trim();
+    let found = text.text.starts_with("action") && behind.text.starts_with('=');
+    found.then(|| (text.slice(0, key), behind.slice(1, behind.text.len())))
 }

@@ -96,7 +96,7 @@ impl<'a> Item<'a> {
 
     /// The value, which has to be there.
     pub fn needed_value(&self) -> Result<Text<'a>, Error> {
-        if self.joint == Joint::None || self.value.text.is_empty() && self.joint == Joint::Sign {
+        if self.value.text.is_empty() {
             return Err(self.key.error(Problem::MissingValue { key: self.key.text.to_owned() }));
         }
         Ok(self.value)

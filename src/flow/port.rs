@@ -1,5 +1,7 @@
 //! Port numbers of the flow language, the reserved ones among them, and the names that stand for them.
 
+use std::collections::BTreeMap;
+
 /// Port numbers are the 16-bit ones of `OpenFlow` 1.0 in the flow language and in [`Key`](super::Key)s.
 pub type PortNumber = u16;
 
@@ -49,11 +51,11 @@ impl PortNames for NoNames {
     }
 }
 
-impl PortNames for [(PortNumber, String)] {
+impl PortNames for BTreeMap<PortNumber, String> {
     fn number(&self, name: &str) -> Option<PortNumber> {
-        self.iter().find(|(_, known)| known == name).map(|(number, _)| *number)
+        self.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
     }
     fn name(&self, number: PortNumber) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == number).map(|(_, name)| name.as_str())
+        self.get(&number).map(String::as_str)
     }
 }

@@ -15,6 +15,10 @@ use super::rule::{Expiry, Rule, RuleStats};
 /// Flows a bridge holds at most, unless told otherwise. A flow takes about 1 KB.
 pub const DEFAULT_MAX_FLOWS: usize = 1_000_000;
 
+/// Flows that one list of changes may look at, all together: changes that are not strict and `check_overlap` look at every
+/// flow of a table, and a list of many of them would keep the control side busy for hours.
+pub const MAX_VISITS: usize = 1 << 28;
+
 /// Why a change was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyProblem {
@@ -22,6 +26,11 @@ pub enum ApplyProblem {
     Full { limit: usize },
     #[error("the flow overlaps another of the same priority, and check_overlap forbids that: {other}")]
     Overlap { other: String },
+    #[error(
+        "the changes look at too many flows together; split the list (strict changes and additions without \
+         check_overlap look at one flow only)"
+    )]
+    TooMuchWork,
     #[error("a flow to show cannot be applied")]
     NotAChange,
 }
@@ -61,6 +70,7 @@ pub struct FlowTables {
     hasher: RandomState,
     count: usize,
     max_flows: usize,
+    max_visits: usize,
     next_id: u64,
     /// Counts every change that succeeded.
     generation: u64,
@@ -153,6 +163,7 @@ impl FlowTables {
             hasher: RandomState::new(),
             count: 0,
             max_flows,
+            max_visits: MAX_VISITS,
             next_id: 0,
             generation: 0,
         }
@@ -186,8 +197,15 @@ impl FlowTables {
     pub fn apply(&mut self, changes: &[FlowMod], now_ms: u64) -> Result<Applied, ApplyError> {
         let mut steps = Vec::new();
         let mut done = Applied::default();
+        let mut visits = 0usize;
         for (index, change) in changes.iter().enumerate() {
-            if let Err(problem) = self.one(change, now_ms, &mut steps, &mut done) {
+            visits = visits.saturating_add(self.visits(change));
+            let result = if visits > self.max_visits {
+                Err(ApplyProblem::TooMuchWork)
+            } else {
+                self.one(change, now_ms, &mut steps, &mut done)
+            };
+            if let Err(problem) = result {
                 self.take_back(steps);
                 return Err(ApplyError { index, problem });
             }
@@ -201,6 +219,16 @@ impl FlowTables {
             .collect();
         self.touch(touched);
         Ok(done)
+    }
+
+    /// Flows that a change will look at.
+    fn visits(&self, change: &FlowMod) -> usize {
+        let rules = |number: u8| self.tables.get(&number).map_or(0, |table| table.rules.len());
+        match change.command {
+            Command::Modify | Command::Delete => change.table.map_or(self.count, rules),
+            Command::Add if change.flags.check_overlap => rules(change.table.unwrap_or(0)),
+            _ => 1,
+        }
     }
 
     fn touch(&mut self, tables: impl IntoIterator<Item = u8>) {

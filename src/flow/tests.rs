@@ -1,5 +1,6 @@
 //! The whole language at once: against ovs-ofctl, against itself, against nonsense.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command as Process;
 
@@ -130,9 +131,9 @@ fn every_mistake_is_told_as_reviewed() {
 
 #[test]
 fn ports_are_read_and_printed_by_name() {
-    let ports: &[(PortNumber, String)] =
-        &[(1, "eth0".into()), (2, "p-2:x".into()), (3, "normal".into()), (4, "reg0".into())];
-    let names = PortList(ports);
+    let ports = [(1, "eth0"), (2, "p-2:x"), (3, "normal"), (4, "reg0")];
+    let names: BTreeMap<PortNumber, String> =
+        ports.into_iter().map(|(n, name)| (n, name.to_owned())).collect();
     let text = "in_port=eth0,actions=eth0,\"p-2:x\",output:\"p-2:x\",output:eth0,\"normal\",resubmit(eth0,2),5,output:\"reg0\"";
     let flow = FlowMod::parse(text, Command::Add, &names).unwrap().flow;
     let printed = print::flow(&flow, &names);
@@ -143,17 +144,6 @@ fn ports_are_read_and_printed_by_name() {
     );
     assert_eq!(FlowMod::parse(&printed, Command::Add, &names).unwrap().flow, flow);
     assert!(print::flow(&flow, &NoNames).starts_with("in_port=1 actions=output:1,output:2"));
-}
-
-struct PortList<'a>(&'a [(PortNumber, String)]);
-
-impl PortNames for PortList<'_> {
-    fn number(&self, name: &str) -> Option<PortNumber> {
-        self.0.number(name)
-    }
-    fn name(&self, number: PortNumber) -> Option<&str> {
-        self.0.name(number)
-    }
 }
 
 #[test]
@@ -167,6 +157,14 @@ fn every_field_lies_in_its_own_bytes_and_has_its_own_names() {
             assert!(names.insert(name), "{name} twice");
         }
     }
+}
+
+#[test]
+fn the_help_has_a_line_for_each_field() {
+    let help = field::help();
+    assert_eq!(help.lines().count(), FIELDS.len() + 1);
+    let line = help.lines().find(|line| line.starts_with("nw_src")).unwrap();
+    assert_eq!(line, "nw_src, ip_src             32 rw maskable  IPv4 source address (needs ip)");
 }
 
 #[test]

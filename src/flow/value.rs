@@ -25,14 +25,20 @@ fn bad(what: &str, text: Text<'_>, expected: &str) -> Error {
     })
 }
 
-/// A number, decimal or hexadecimal with `0x`, at most `max`.
+/// A number, at most `max`: decimal, hexadecimal with `0x`, or octal with a leading 0. As in C, -1 is all ones where 64
+/// bits are asked for.
 pub(crate) fn number(what: &str, text: Text<'_>, max: u128) -> Result<u128, Error> {
+    if text.text == "-1" && max == u128::from(u64::MAX) {
+        return Ok(max);
+    }
     let (digits, radix) = match text.text.strip_prefix("0x").or_else(|| text.text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
+        None if text.text.len() > 1 && text.text.starts_with('0') => (text.text, 8),
         None => (text.text, 10),
     };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(bad(what, text, "a number"));
+        let expected = if radix == 8 { "a number (a leading 0 means octal)" } else { "a number" };
+        return Err(bad(what, text, expected));
     }
     match u128::from_str_radix(digits, radix) {
         Ok(value) if value <= max => Ok(value),
@@ -85,7 +91,7 @@ pub(crate) fn port(text: Text<'_>, ports: &dyn PortNames) -> Result<PortNumber, 
     }
     if text.text.starts_with(|c: char| c.is_ascii_digit())
         && text.text.chars().all(|c| c.is_ascii_alphanumeric())
-        && let Ok(number) = number("a port", text, u128::from(u32::MAX))
+        && let Some(number) = port_number(text)
     {
         // The 32-bit notation of the reserved ports.
         let number = if number >= 0xffff_ff00 { number & 0xffff } else { number };
@@ -99,6 +105,14 @@ pub(crate) fn port(text: Text<'_>, ports: &dyn PortNames) -> Result<PortNumber, 
         return Ok(port::NONE);
     }
     ports.number(text.text).ok_or_else(unknown)
+}
+
+/// A port by number; ports are never octal.
+fn port_number(text: Text<'_>) -> Option<u32> {
+    match text.text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.text.parse().ok(),
+    }
 }
 
 /// Takes off quotes and backslashes.

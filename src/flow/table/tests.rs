@@ -122,6 +122,17 @@ fn a_full_bridge_refuses_new_flows_but_replaces_old_ones() {
 }
 
 #[test]
+fn a_list_that_would_look_at_too_many_flows_is_refused_as_a_whole() {
+    let mut tables = with(&["ip,actions=1", "arp,actions=1", "ipv6,actions=1"]);
+    tables.max_visits = 10;
+    let many = vec![change(Command::Modify, "ip,actions=2"); 4];
+    let error = tables.apply(&many, 0).unwrap_err();
+    assert_eq!((error.index, error.problem), (3, ApplyProblem::TooMuchWork));
+    assert_eq!(lines(&tables)[0], "ip actions=output:1");
+    tables.apply(&many[..3], 0).unwrap();
+}
+
+#[test]
 fn flows_go_when_they_idle_or_their_time_is_over() {
     let mut tables =
         with(&["ip,idle_timeout=10,actions=1", "arp,hard_timeout=15,actions=1", "ipv6,actions=1"]);
