@@ -360,3 +360,7 @@ fn delta_v6(ip: &[u8; 40], to: &Tuple6) -> Delta {
     }
     delta
 }
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+mod tests;

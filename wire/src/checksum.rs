@@ -284,3 +284,7 @@ fn word_at(bytes: &[u8], at: usize) -> [u8; 2] {
     let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
     [byte(at), byte(at + 1)]
 }
+
+#[cfg(test)]
+#[path = "checksum_tests.rs"]
+mod tests;

@@ -340,3 +340,7 @@ fn quoted_tuple(frame: &[u8], layers: &Layers, zone: u16) -> Result<Tuple, Inval
     }
     Ok(tuple)
 }
+
+#[cfg(test)]
+#[path = "extract_tests.rs"]
+mod tests;

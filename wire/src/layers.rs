@@ -301,3 +301,7 @@ fn chunk<const N: usize>(frame: &[u8], at: u16) -> Option<&[u8; N]> {
 fn be16(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..)?.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;

@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod build;
 pub mod checksum;
 pub mod extract;
 pub mod header;
 pub mod layers;
 pub mod numbers;
+pub mod pcap;
 pub mod tuple;
 
 pub use extract::{ChecksumTrust, Extracted, Invalid};

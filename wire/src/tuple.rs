@@ -367,3 +367,7 @@ const fn mix(a: u64, b: u64) -> u64 {
     let (low, high) = multiply(a, b);
     low ^ high
 }
+
+#[cfg(test)]
+#[path = "tuple_tests.rs"]
+mod tests;
