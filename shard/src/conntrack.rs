@@ -5,7 +5,7 @@ use weir_nat::choose::{ChooseError, reply_tuple};
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
-use weir_wire::{Layers, Tuple, Tuple4};
+use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
 
 use crate::action::CtAction;
 use crate::clock::{Deadline, Millis, Moment};
@@ -45,12 +45,24 @@ impl Shard {
             *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
         }
         let mut packet = Packet { moment, frame, layers, action, meta };
-        match &lookup.target {
-            Target::Packet(tuple) => self.execute_packet(&mut packet, tuple, lookup.hash, lookup.candidate),
-            Target::Known(connection) => self.execute_known(&mut packet, *connection),
+        self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
+    }
+
+    #[inline]
+    fn execute_target(
+        &mut self,
+        packet: &mut Packet<'_>,
+        target: &Target,
+        hash: u64,
+        candidate: Option<Slot>,
+    ) -> Outcome {
+        match target {
+            Target::Packet(tuple) => self.execute_packet(packet, tuple, hash, candidate),
+            Target::Known(connection) => self.execute_known(packet, *connection),
             Target::Related { tuple, inner_layers } => {
-                self.execute_related(&mut packet, tuple, lookup.hash, inner_layers)
+                self.execute_related(packet, tuple, hash, inner_layers)
             }
+            Target::Impossible { tuple, cause } => self.execute_impossible(packet, tuple, hash, *cause),
             Target::Invalid(cause) => {
                 self.counters.invalid[cause.index()] += 1;
                 packet.judge_invalid()
@@ -89,7 +101,10 @@ impl Shard {
                 self.replace(slot.index());
                 return self.start(packet, tuple, hash);
             }
-            Verdict::Invalid => return self.judge_outside(packet, slot),
+            Verdict::Invalid => {
+                self.counters.tcp_out_of_window += 1;
+                return self.judge_outside(packet, slot);
+            }
         };
         let reply = match slot.direction() {
             Direction::Reply if state == CtState::EST => CtState::RPL,
@@ -132,21 +147,9 @@ impl Shard {
     #[cold]
     fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
         *packet.meta = CtMeta { zone: packet.action.zone, ..CtMeta::default() };
-        match Tuple::extract(packet.frame, packet.layers, packet.action.zone, ChecksumTrust::ALL) {
-            Ok(Extracted::Packet(tuple)) => {
-                let hash = self.table.hash(&tuple);
-                self.execute_packet(packet, &tuple, hash, None)
-            }
-            Ok(Extracted::IcmpError { inner, inner_layers }) => {
-                let tuple = inner.reversed();
-                let hash = self.table.hash(&tuple);
-                self.execute_related(packet, &tuple, hash, &inner_layers)
-            }
-            Err(cause) => {
-                self.counters.invalid[cause.index()] += 1;
-                packet.judge_invalid()
-            }
-        }
+        let target = Target::of(packet.frame, packet.layers, packet.action.zone, ChecksumTrust::ALL);
+        let hash = target.tuple().map_or(0, |tuple| self.table.hash(tuple));
+        self.execute_target(packet, &target, hash, None)
     }
 
     /// An ICMP error: related to the connection whose packet it quotes. It keeps no connection alive.
@@ -220,11 +223,27 @@ impl Shard {
         self.wheel.insert(self.table.links(), index, tick);
     }
 
-    /// A TCP segment outside its window: invalid, but never shown with a private address, so its connection's
-    /// translation is applied, as Open vSwitch does it.
+    /// A segment whose flags make it invalid before any window is looked at.
+    #[cold]
+    fn execute_impossible(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        cause: Invalid,
+    ) -> Outcome {
+        self.counters.invalid[cause.index()] += 1;
+        let found = self.table.find(tuple, hash);
+        match found.and_then(|slot| self.if_live(slot, packet.moment)) {
+            Some(slot) => self.judge_outside(packet, slot),
+            None => packet.judge_invalid(),
+        }
+    }
+
+    /// A segment that does not belong to the connection which its tuple names: invalid, but never shown with a
+    /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
     fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
-        self.counters.tcp_out_of_window += 1;
         packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
@@ -509,7 +528,7 @@ pub(crate) fn is_answered(connection: &Connection) -> bool {
 fn source_of(tuple: &Tuple) -> Tuple {
     match tuple {
         Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
-        Tuple::V6(tuple) => Tuple::V6(weir_wire::Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
+        Tuple::V6(tuple) => Tuple::V6(Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
     }
 }
 

@@ -2,7 +2,8 @@
 //! may be. Both only ask the cache for lines; the third stage, which reads them, decides.
 
 use weir_wire::extract::{ChecksumTrust, Extracted};
-use weir_wire::{Invalid, Layers, Tuple};
+use weir_wire::header::{Ipv4, Ipv6, Tcp};
+use weir_wire::{Invalid, Layers, Tuple, checksum};
 
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::shard::Shard;
@@ -27,8 +28,65 @@ pub(crate) enum Target {
     Packet(Tuple),
     /// The tuple of the direction that an ICMP error travels in.
     Related { tuple: Tuple, inner_layers: Layers },
+    /// The tuple of a TCP segment with flags that no stack sends: invalid, and yet its connection's.
+    Impossible { tuple: Tuple, cause: Invalid },
     /// Nothing: the packet is invalid.
     Invalid(Invalid),
+}
+
+impl Target {
+    /// What a frame is.
+    #[inline]
+    pub(crate) fn of(frame: &[u8], layers: &Layers, zone: u16, trust: ChecksumTrust) -> Self {
+        match Tuple::extract(frame, layers, zone, trust) {
+            Ok(Extracted::Packet(tuple)) => Self::Packet(tuple),
+            Ok(Extracted::IcmpError { inner, inner_layers }) => {
+                Self::Related { tuple: inner.reversed(), inner_layers }
+            }
+            Err(cause) => match impossible_segment(frame, layers, zone, trust, cause) {
+                Some(tuple) => Self::Impossible { tuple, cause },
+                None => Self::Invalid(cause),
+            },
+        }
+    }
+
+    /// The tuple to look up.
+    #[inline]
+    pub(crate) const fn tuple(&self) -> Option<&Tuple> {
+        match self {
+            Self::Packet(tuple) | Self::Related { tuple, .. } | Self::Impossible { tuple, .. } => Some(tuple),
+            Self::Known(_) | Self::Invalid(_) => None,
+        }
+    }
+}
+
+/// The tuple of a segment that is refused for its flags alone. A flow table may let invalid packets pass; then
+/// not even this one may show a private address.
+#[cold]
+fn impossible_segment(
+    frame: &[u8],
+    layers: &Layers,
+    zone: u16,
+    trust: ChecksumTrust,
+    cause: Invalid,
+) -> Option<Tuple> {
+    let is_candidate = matches!(cause, Invalid::TcpSynFinRst | Invalid::TcpNoFlags | Invalid::TcpNoAck);
+    if !is_candidate || !(trust.l4 || checksum::l4_is_valid(frame, layers)) {
+        return None;
+    }
+    let packet = layers.l3_bytes(frame);
+    let (src, dst) = if layers.is_ipv6() {
+        let ip = Ipv6::new_checked(packet).ok()?;
+        (ip.src().into(), ip.dst().into())
+    } else {
+        let ip = Ipv4::new_checked(packet).ok()?;
+        (ip.src().into(), ip.dst().into())
+    };
+    let tcp = Tcp::new_checked(layers.l4_bytes(frame)).ok()?;
+    if tcp.src_port() == 0 || tcp.dst_port() == 0 {
+        return None;
+    }
+    Tuple::new(src, dst, tcp.src_port(), tcp.dst_port(), layers.protocol, zone)
 }
 
 impl Lookup {
@@ -41,11 +99,11 @@ impl Lookup {
         self.new_connection
     }
 
-    /// Why the packet has no tuple, if it has none.
+    /// Why the packet is invalid whatever connections there are, if it is.
     #[must_use]
     pub const fn invalid(&self) -> Option<Invalid> {
         match self.target {
-            Target::Invalid(cause) => Some(cause),
+            Target::Invalid(cause) | Target::Impossible { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -69,15 +127,9 @@ impl Shard {
             return idle(Target::Known(connection));
         }
         let trust = if checksum_trusted { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
-        let (target, tuple) = match Tuple::extract(frame, layers, zone, trust) {
-            Ok(Extracted::Packet(tuple)) => (Target::Packet(tuple), tuple),
-            Ok(Extracted::IcmpError { inner, inner_layers }) => {
-                let tuple = inner.reversed();
-                (Target::Related { tuple, inner_layers }, tuple)
-            }
-            Err(cause) => return idle(Target::Invalid(cause)),
-        };
-        let hash = self.table.hash(&tuple);
+        let target = Target::of(frame, layers, zone, trust);
+        let Some(tuple) = target.tuple() else { return idle(target) };
+        let hash = self.table.hash(tuple);
         self.table.prefetch_bucket(hash);
         Lookup { target, hash, candidate: None, new_connection: None }
     }
@@ -85,20 +137,18 @@ impl Shard {
     /// Stage 2: compares the bucket's tags and asks for the line of the connection that they point to.
     #[inline]
     pub fn prefetch(&self, lookup: &mut Lookup) {
-        match &lookup.target {
-            Target::Packet(tuple) | Target::Related { tuple, .. } => {
-                lookup.candidate = self.table.candidate(lookup.hash);
-                match (lookup.candidate, &lookup.target) {
-                    (Some(slot), _) => self.table.prefetch_connection(slot, matches!(tuple, Tuple::V6(_))),
-                    (None, Target::Packet(tuple)) => {
-                        let reversed = self.table.hash(&tuple.reversed());
-                        lookup.new_connection = Some(lookup.hash.wrapping_add(reversed));
-                    }
-                    _ => {}
-                }
+        let Some(tuple) = lookup.target.tuple() else {
+            if let Target::Known(connection) = lookup.target {
+                self.table.prefetch_connection(connection.slot, false);
             }
-            Target::Known(connection) => self.table.prefetch_connection(connection.slot, false),
-            Target::Invalid(_) => {}
+            return;
+        };
+        lookup.candidate = self.table.candidate(lookup.hash);
+        if let Some(slot) = lookup.candidate {
+            self.table.prefetch_connection(slot, matches!(tuple, Tuple::V6(_)));
+        } else if matches!(lookup.target, Target::Packet(_)) {
+            let reversed = self.table.hash(&tuple.reversed());
+            lookup.new_connection = Some(lookup.hash.wrapping_add(reversed));
         }
     }
 }

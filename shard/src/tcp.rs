@@ -332,30 +332,11 @@ pub(crate) fn track(
         }
     }
 
-    if source.tcp_state() == Closed {
-        // Its first segment sets a side's numbers; one that then turns out invalid must leave no trace.
-        let before = (*source, *destination);
-        let judged = judge(source, destination, segment, liberal);
-        if judged.0 == Verdict::Invalid {
-            (*source, *destination) = before;
-        }
-        return judged;
-    }
-    judge(source, destination, segment, liberal)
-}
-
-/// Holds a segment against the windows.
-#[inline]
-fn judge(
-    source: &mut Peer,
-    destination: &mut Peer,
-    segment: &Segment,
-    liberal: bool,
-) -> (Verdict, Option<Timeout>) {
     let (mut source_shift, mut destination_shift) = shifts(source, destination, segment);
     let end_of_segment = segment.end();
     let mut window = segment.window;
-    if source.tcp_state() == Closed {
+    let is_first = source.tcp_state() == Closed;
+    if is_first {
         (source_shift, destination_shift) =
             open(source, destination, segment, &mut window, source_shift, destination_shift);
     }
@@ -369,7 +350,9 @@ fn judge(
     // Segments without data may carry any sequence number that was ever right.
     let (seq, end) =
         if segment.seq == end_of_segment { (source.low, source.low) } else { (segment.seq, end_of_segment) };
-    let behind = destination.low.wrapping_sub(ack).cast_signed();
+    // What a side's first segment acknowledges is not held against it: the SYN that it answers may have been
+    // followed by one with another number, which changes nothing here.
+    let behind = if is_first { 0 } else { destination.low.wrapping_sub(ack).cast_signed() };
     let destination_window = u32::from(destination.window) << destination_shift;
     let offered = u32::from(window) << source_shift;
 
@@ -389,14 +372,13 @@ fn judge(
     }
 
     // pf's looser rule while one side was not heard yet or both are done: SYNs sent in both directions at once,
-    // streams picked up midway, stray FINs after the close. The deadline stays, so that a flood gains nothing.
+    // streams picked up midway, stray FINs and RSTs after the close. The deadline stays, so that a flood gains nothing.
     let unsettled = destination.tcp_state() < SynSent
         || destination.tcp_state() >= FinWait2
         || source.tcp_state() >= FinWait2;
     if unsettled
         && is_at_or_after(source.high.wrapping_add(SLACK), end)
         && is_at_or_after(seq, source.low.wrapping_sub(SLACK))
-        && (!segment.has(RST) || is_next(segment.seq, source.low))
     {
         source.saw(end, window);
         destination.may_send(ack, offered);

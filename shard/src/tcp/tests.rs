@@ -144,10 +144,12 @@ fn liberal_mode_takes_what_is_outside() {
 }
 
 #[test]
-fn a_forged_answer_that_acknowledges_nothing_sent_does_not_lock_out_the_true_one() {
+fn a_port_that_is_tried_again_with_another_number_is_answered() {
     let mut script = Script::start(&segment("S", 100, 0, 0));
-    script.sees(Reply, "SA", 77_777_777, 0x4000_0000, 0, Verdict::Invalid);
-    script.sees(Reply, "SA", 500, 101, 0, Verdict::Established);
+    script.sees(Original, "S", 900_000, 0, 0, Verdict::New);
+    script.sees(Reply, "SA", 500, 900_001, 0, Verdict::Established);
+    script.sees(Original, "A", 900_001, 501, 0, Verdict::Established);
+    script.sees(Original, "A", 900_001, 501, 100, Verdict::Established);
 }
 
 #[test]

@@ -333,6 +333,20 @@ fn a_segment_outside_its_window_is_invalid_and_still_translated() {
 }
 
 #[test]
+fn a_segment_with_impossible_flags_is_invalid_and_still_translated() {
+    let mut lab = Lab::new();
+    lab.send(&Frame::tcp(&stream(4000), "S", 100, 0), &source_nat(PUBLIC, None));
+    for flags in ["SF", "F", "P", "SR", ""] {
+        let (frame, meta) = lab.send(&Frame::tcp(&stream(4000), flags, 101, 0), &apply());
+        assert_eq!(name(meta.state), "inv trk snat");
+        assert_eq!(&frame.bytes[26..30], [192, 0, 2, 1]);
+    }
+    assert_eq!(lab.shard.counters().invalid.iter().sum::<u64>(), 5);
+    assert_eq!(lab.state(&Frame::tcp(&stream(4001), "SF", 101, 0), &commit()), "inv trk");
+    assert_eq!(lab.shard.len(), 1);
+}
+
+#[test]
 fn over_the_limit_packets_go_on_as_new_unless_they_were_to_be_translated() {
     let mut lab = Lab::with(ShardConfig { max_connections: 1, ..config(100) });
     lab.send(&Frame::udp(&flow(1000)), &commit());
