@@ -1,5 +1,7 @@
 //! Virtual devices that need no rights: captures, rings and the null device.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::sync::Arc;

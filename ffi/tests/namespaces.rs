@@ -1,6 +1,8 @@
 //! Devices on veth pairs. Each test runs on a thread in a network namespace of its own, which has no name and goes with
 //! the thread, whatever becomes of the test. Needs root.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::process::Command;

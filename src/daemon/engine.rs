@@ -128,7 +128,7 @@ impl Engine for Datapath {
         };
         let now = state.now();
         match edit.verb {
-            FlowVerb::Replace { readd } => state.switch.replace_with(bridge, &flows, readd, now)?,
+            FlowVerb::Replace { readd } => state.switch.replace(bridge, &flows, readd, now)?,
             _ => state.switch.apply(bridge, &flows, now)?,
         }
         Ok(state.publish()?)
@@ -156,7 +156,12 @@ impl Engine for Datapath {
         let bridge = state.switch.bridge(bridge)?;
         Ok(bridge
             .table_statistics()
-            .map(|(id, active, lookup, matched)| Table { id, active: active as u64, lookup, matched })
+            .map(|seen| Table {
+                id: seen.table,
+                active: seen.rules as u64,
+                lookup: seen.lookups,
+                matched: seen.matched,
+            })
             .collect())
     }
 

@@ -77,7 +77,7 @@ impl State {
                     tracing::warn!("{warning}");
                 }
                 drop(names);
-                state.switch.replace(bridge.name.as_str(), &file.flows, state.now())?;
+                state.switch.replace(bridge.name.as_str(), &file.flows, false, state.now())?;
             }
         }
         state.publish()?;

@@ -7,12 +7,13 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 
 use crate::flow::key::{Key, Mask, WORDS, at};
-use crate::flow::rule::Rule;
+use crate::flow::rule::{Rule, RuleStats};
 
 /// Bits that each stage adds to those before it.
 const STAGES: [Mask; 4] = stages();
@@ -56,6 +57,8 @@ const fn stage_bits(word: usize, stage: usize) -> u64 {
 pub struct Classifier {
     hasher: RandomState,
     subtables: Vec<Subtable>,
+    lookups: Arc<RuleStats>,
+    matched: Arc<RuleStats>,
 }
 
 #[derive(Debug)]
@@ -86,7 +89,33 @@ impl Classifier {
         let mut subtables: Vec<_> =
             by_mask.into_iter().map(|(mask, rules)| Subtable::new(mask, &rules, &hasher)).collect();
         subtables.sort_by_key(|subtable| (core::cmp::Reverse(subtable.priority), subtable.mask.words));
-        Self { hasher, subtables }
+        Self { hasher, subtables, lookups: Arc::default(), matched: Arc::default() }
+    }
+
+    /// The same table with other rules, which goes on counting where this one is.
+    #[must_use]
+    pub fn with_rules<'a>(&self, rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Self {
+        let (lookups, matched) = (Arc::clone(&self.lookups), Arc::clone(&self.matched));
+        Self { lookups, matched, ..Self::new(rules) }
+    }
+
+    /// Counts the packets looked up here.
+    #[must_use]
+    pub fn lookups(&self) -> &Arc<RuleStats> {
+        &self.lookups
+    }
+
+    /// Counts the packets for which there was a rule.
+    #[must_use]
+    pub fn matched(&self) -> &Arc<RuleStats> {
+        &self.matched
+    }
+
+    /// Packets looked up and matched so far.
+    #[must_use]
+    pub fn statistics(&self) -> (u64, u64) {
+        let read = |stats: &RuleStats| stats.packets.load(Ordering::Relaxed);
+        (read(&self.lookups), read(&self.matched))
     }
 
     /// The rule of highest priority that matches `key`; every bit that was looked at is set in `seen`.

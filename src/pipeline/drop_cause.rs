@@ -83,6 +83,29 @@ impl DropCause {
         }
     }
 
+    /// What it means, in a sentence.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Action => "a flow without output, or with drop",
+            Self::TableMiss => "no flow matched",
+            Self::Normal => "normal does not forward it: to its own port, or to a reserved multicast address",
+            Self::NoSuchPort => "the flow's output port does not exist",
+            Self::TtlExpired => "the TTL or hop limit ran out in dec_ttl",
+            Self::TooManyResubmits => "the tables resubmit in circles, or too deep",
+            Self::TooManyRecirculations => "the tables recirculate in circles",
+            Self::RecirculationContexts => "no room for another recirculation context",
+            Self::NatExhausted => "it had to be translated and every address and port was taken",
+            Self::NatFamily => "it had to be translated to an address of another family",
+            Self::NatRefused => "it had to be translated and its connection was refused",
+            Self::Untranslatable => "its headers cannot carry the translation",
+            Self::StaleConnection => "the connection that had translated it ended on the way",
+            Self::UnknownPort => "it came in by a port of no bridge",
+            Self::NoBuffers => "buffers ran out while copying it",
+            Self::VlanRoom => "a VLAN tag did not fit",
+        }
+    }
+
     /// Position in [`DropCause::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {

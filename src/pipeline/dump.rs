@@ -9,7 +9,7 @@ use weir_shard::{CtAction, Helper};
 use weir_wire::numbers::{ether_type, protocol};
 
 use super::extract::VLAN_PRESENT;
-use super::megaflow::Megaflow;
+use super::megaflow::FlowCopy;
 use super::step::{Fields, Step};
 use crate::flow::key::{Key, Mask, at};
 
@@ -20,8 +20,8 @@ const TCP_FLAGS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
 
 /// One line for one flow; `now` in milliseconds.
 #[must_use]
-pub fn line(flow: &Megaflow, now: u64) -> String {
-    let mut text = matched(&flow.key, &flow.recipe.mask);
+pub fn line(flow: &FlowCopy, now: u64) -> String {
+    let mut text = matched(&flow.key, &flow.mask);
     let _ = write!(text, ", packets:{}, bytes:{}, used:", flow.packets, flow.bytes);
     match flow.used {
         Some(used) => {
@@ -35,7 +35,7 @@ pub fn line(flow: &Megaflow, now: u64) -> String {
         text.extend((0..8).filter(|bit| flow.tcp_flags >> bit & 1 == 1).map(|bit| TCP_FLAGS[bit]));
     }
     text.push_str(", actions:");
-    text.push_str(&steps(&flow.recipe.steps));
+    text.push_str(&steps(&flow.steps));
     text
 }
 
@@ -117,7 +117,9 @@ impl Groups<'_> {
     }
 }
 
-fn matched(key: &Key, mask: &Mask) -> String {
+/// The match of a flow, field by field.
+#[must_use]
+pub fn matched(key: &Key, mask: &Mask) -> String {
     let mut groups = Groups { key, mask, text: String::new() };
     let (state, state_mask) = (key.read(at::CT_STATE, 4), mask.read(at::CT_STATE, 4));
     let flags: String = (0..8)

@@ -52,6 +52,39 @@ pub struct Recipe {
     pub drop: Option<super::DropCause>,
 }
 
+/// What is shown of a cached flow.
+#[derive(Clone, Debug)]
+pub struct FlowCopy {
+    /// Masked key.
+    pub key: Key,
+    /// Bits that are compared.
+    pub mask: Mask,
+    /// What it does.
+    pub steps: Box<[Step]>,
+    /// Packets it carried.
+    pub packets: u64,
+    /// Bytes it carried.
+    pub bytes: u64,
+    /// Union of its packets' TCP flags.
+    pub tcp_flags: u16,
+    /// Milliseconds of the last packet.
+    pub used: Option<u64>,
+}
+
+impl FlowCopy {
+    fn of(flow: &Megaflow) -> Self {
+        Self {
+            key: flow.key,
+            mask: flow.recipe.mask,
+            steps: flow.recipe.steps.clone(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            tcp_flags: flow.tcp_flags,
+            used: flow.used,
+        }
+    }
+}
+
 /// A cached flow.
 #[derive(Debug)]
 pub struct Megaflow {
@@ -311,6 +344,16 @@ impl Megaflows {
         for index in all {
             self.retire(index);
         }
+    }
+
+    /// Copies of the live flows from slot `from` on, out of `slots` slots, and the slot to go on at, if there are
+    /// more.
+    #[must_use]
+    pub fn page(&self, from: usize, slots: usize) -> (Vec<FlowCopy>, Option<usize>) {
+        let end = from.saturating_add(slots);
+        let live = (from..end.min(self.flows.capacity())).filter_map(|slot| self.flows.get(slot));
+        let copies = live.filter(|flow| !flow.retired).map(FlowCopy::of).collect();
+        (copies, (end < self.flows.capacity()).then_some(end))
     }
 
     /// The live flows.

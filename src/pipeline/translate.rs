@@ -169,11 +169,16 @@ impl Translator<'_> {
 
     fn table(&mut self, table: u8) -> Then {
         let bridge = self.bridge;
-        let classifier = bridge.tables.get(usize::from(table)).and_then(Option::as_ref);
-        let Some(rule) = classifier.and_then(|classifier| classifier.lookup(&self.flow, &mut self.seen)) else {
+        let Some(classifier) = bridge.tables.get(usize::from(table)).and_then(Option::as_ref) else {
             self.cause = Some(DropCause::TableMiss);
             return Then::Next;
         };
+        self.rules.push(Arc::clone(classifier.lookups()));
+        let Some(rule) = classifier.lookup(&self.flow, &mut self.seen) else {
+            self.cause = Some(DropCause::TableMiss);
+            return Then::Next;
+        };
+        self.rules.push(Arc::clone(classifier.matched()));
         self.rules.push(Arc::clone(&rule.stats));
         self.depth += 1;
         let then = self.list(&rule.actions);

@@ -12,7 +12,7 @@ use super::cache::ExactMatch;
 use super::counters::{Counters, PortCounters};
 use super::extract;
 use super::frame::{BURST, Burst, Frame, Transmit};
-use super::megaflow::{Megaflow, Megaflows};
+use super::megaflow::{FlowCopy, Megaflows};
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
@@ -148,9 +148,10 @@ impl Worker {
         }
     }
 
-    /// The cached megaflows.
-    pub fn megaflows(&self) -> impl Iterator<Item = &Megaflow> {
-        self.megaflows.iter()
+    /// Some of the cached megaflows, see [`Megaflows::page`].
+    #[must_use]
+    pub fn megaflow_page(&self, from: usize, slots: usize) -> (Vec<FlowCopy>, Option<usize>) {
+        self.megaflows.page(from, slots)
     }
 
     /// Cached megaflows and their distinct masks.

@@ -66,7 +66,7 @@ impl VirtualSwitch {
         for &number in ports {
             ids.push((number, switch.add_port(BRIDGE, &format!("p{number}"), Some(number))?));
         }
-        switch.replace(BRIDGE, flows, 0)?;
+        switch.replace(BRIDGE, flows, false, 0)?;
         let snapshot = switch.snapshot();
         let worker = Worker::new(WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret }, snapshot)?;
         Ok(Self {

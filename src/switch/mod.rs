@@ -22,13 +22,33 @@ pub const MAX_BRIDGES: usize = 256;
 /// Bytes in the name of a bridge or port.
 const MAX_NAME: usize = 64;
 
+/// A table as the lcores have it.
+#[derive(Debug)]
+struct Frozen {
+    version: u64,
+    classifier: Arc<Classifier>,
+}
+
+/// What one flow table has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableStatistics {
+    /// Its number.
+    pub table: u8,
+    /// Rules in it.
+    pub rules: usize,
+    /// Packets looked up in it.
+    pub lookups: u64,
+    /// Packets for which it had a rule.
+    pub matched: u64,
+}
+
 /// A bridge as it is configured.
 #[derive(Debug)]
 pub struct Bridge {
     name: String,
     tables: FlowTables,
     /// The tables as the lcores have them, with the version each was frozen at.
-    frozen: Vec<Option<(u64, Arc<Classifier>)>>,
+    frozen: Vec<Option<Frozen>>,
     fdb: Arc<Fdb>,
     ports: Vec<(PortNumber, String)>,
 }
@@ -64,17 +84,31 @@ impl Bridge {
         Names(&self.ports)
     }
 
+    /// What each table has seen, as far as the lcores have reported it.
+    pub fn table_statistics(&self) -> impl Iterator<Item = TableStatistics> {
+        self.tables.tables().filter_map(|(table, _, rules)| {
+            let classifier = &self.frozen.get(usize::from(table))?.as_ref()?.classifier;
+            let (lookups, matched) = classifier.statistics();
+            Some(TableStatistics { table, rules: rules.len(), lookups, matched })
+        })
+    }
+
     /// Freezes the tables that have changed.
     fn freeze(&mut self) -> Vec<Option<Arc<Classifier>>> {
         let count = self.tables.tables().map(|(number, ..)| usize::from(number) + 1).max().unwrap_or(0);
         self.frozen.resize_with(count, || None);
         for (number, version, rules) in self.tables.tables() {
             let slot = &mut self.frozen[usize::from(number)];
-            if slot.as_ref().is_none_or(|(frozen, _)| *frozen != version) {
-                *slot = Some((version, Arc::new(Classifier::new(rules))));
+            match slot {
+                Some(frozen) if frozen.version == version => {}
+                Some(frozen) => {
+                    let classifier = Arc::new(frozen.classifier.with_rules(rules));
+                    *frozen = Frozen { version, classifier };
+                }
+                None => *slot = Some(Frozen { version, classifier: Arc::new(Classifier::new(rules)) }),
             }
         }
-        self.frozen.iter().map(|slot| slot.as_ref().map(|(_, table)| Arc::clone(table))).collect()
+        self.frozen.iter().map(|slot| slot.as_ref().map(|frozen| Arc::clone(&frozen.classifier))).collect()
     }
 }
 
@@ -279,14 +313,21 @@ impl Switch {
         Ok(())
     }
 
-    /// Makes the flows of a bridge exactly these; flows that stay keep their counters. All or nothing.
+    /// Makes the flows of a bridge exactly these; flows that stay keep their counters,
+    /// unless `readd`. All or nothing.
     ///
     /// # Errors
     /// As [`Switch::apply`].
-    pub fn replace(&mut self, bridge: &str, flows: &[FlowMod], now: u64) -> Result<(), SwitchError> {
+    pub fn replace(
+        &mut self,
+        bridge: &str,
+        flows: &[FlowMod],
+        readd: bool,
+        now: u64,
+    ) -> Result<(), SwitchError> {
         let index = self.index(bridge)?;
         if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            let changes = bridge.tables.replacement(flows, false);
+            let changes = bridge.tables.replacement(flows, readd);
             bridge.tables.apply(&changes, now)?;
         }
         Ok(())

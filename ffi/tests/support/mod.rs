@@ -1,5 +1,5 @@
 //! What the tests with real devices share: one EAL a process, captures, packets.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used)]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
