@@ -70,11 +70,14 @@ mod tests {
     use super::*;
     use crate::script::Script;
 
-    /// The script that examples/inside.pcap is made of.
-    const SCRIPT: &str = include_str!("../../examples/inside.pkt");
+    /// The scripts that the captures in examples/ are made of.
+    const SCRIPTS: [(&str, &str); 2] = [
+        ("inside", include_str!("../../examples/inside.pkt")),
+        ("outside", include_str!("../../examples/outside.pkt")),
+    ];
 
-    fn example() -> Vec<u8> {
-        let script = Script::parse("inside.pkt", SCRIPT).unwrap();
+    fn example(text: &str) -> Vec<u8> {
+        let script = Script::parse("example", text).unwrap();
         let frames: Vec<_> = script
             .steps
             .iter()
@@ -97,13 +100,15 @@ mod tests {
         assert_eq!(frames(&whole[..whole.len() - 1]), None);
     }
 
-    /// To make it anew after a change of the script: `WEIR_BLESS=1 cargo test -p weir-tools example`.
+    /// To make them anew after a change of a script: `WEIR_BLESS=1 cargo test -p weir-tools example`.
     #[test]
-    fn the_example_capture_is_what_its_script_says() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/inside.pcap");
-        if std::env::var_os("WEIR_BLESS").is_some() {
-            std::fs::write(&path, example()).unwrap();
+    fn the_example_captures_are_what_their_scripts_say() {
+        for (name, text) in SCRIPTS {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{name}.pcap"));
+            if std::env::var_os("WEIR_BLESS").is_some() {
+                std::fs::write(&path, example(text)).unwrap();
+            }
+            assert!(std::fs::read(path).unwrap() == example(text), "see the comment on this test");
         }
-        assert!(std::fs::read(path).unwrap() == example(), "see the comment on this test");
     }
 }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
 /// Namespaces and directories start with this, then `PID-STARTTIME-NUMBER`.
 pub const PREFIX: &str = "weir-lab-";
 
@@ -39,15 +42,7 @@ pub struct Guard {
 impl Guard {
     /// Registers something that already exists.
     pub fn new(leftover: Leftover) -> Self {
-        SIGNALS.call_once(|| {
-            // Another handler in the same program (a test harness of its own) keeps its right; drops still clean up.
-            if let Err(error) = ctrlc::set_handler(|| {
-                undo_everything();
-                std::process::exit(130);
-            }) {
-                eprintln!("weir-lab: no clean-up on Ctrl-C: {error}");
-            }
-        });
+        SIGNALS.call_once(clean_up_on_signals);
         leftovers().push(leftover.clone());
         Self { leftover, armed: true }
     }
@@ -67,6 +62,21 @@ impl Drop for Guard {
             undo(&self.leftover);
             leftovers().retain(|other| *other != self.leftover);
         }
+    }
+}
+
+/// Ctrl-C and its like undo everything, then end the program with the usual status.
+fn clean_up_on_signals() {
+    match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
+        Ok(mut signals) => {
+            std::thread::spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    undo_everything();
+                    std::process::exit(128 + signal);
+                }
+            });
+        }
+        Err(error) => eprintln!("weir-lab: no clean-up on Ctrl-C: {error}"),
     }
 }
 

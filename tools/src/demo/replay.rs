@@ -15,7 +15,8 @@ use super::{DemoError, command, heading, note, outcome};
 
 pub(super) fn run() -> Result<(), DemoError> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let (flows, input) = (examples.join("nat.flows"), examples.join("inside.pcap"));
+    let flows = examples.join("nat.flows");
+    let (inside, outside) = (examples.join("inside.pcap"), examples.join("outside.pcap"));
     let directory = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
     fs::create_dir_all(&directory)
         .map_err(|source| file("cannot make a directory for the output", source))?;
@@ -23,16 +24,19 @@ pub(super) fn run() -> Result<(), DemoError> {
 
     heading("The tables, written for Open vSwitch");
     outcome(&read(&flows)?, usize::MAX);
-    heading("The packets that arrive at port 1");
-    let before = frames(&input)?;
+    let before = frames(&inside)?;
+    heading("The packets that arrive at port 1, from inside");
     outcome(&shown(&before), 12);
+    heading("The packets that arrive at port 2, which nobody asked for");
+    outcome(&shown(&frames(&outside)?), 12);
 
     heading("Through weir");
     let mut replay = Command::new(weir::binary()?);
-    replay.arg("replay").arg("--flows").arg(&flows).arg("--port").arg(format!("1={}", input.display()));
-    // A port without a capture: translated packets leave through it.
-    replay.arg("--port").arg("2").arg("--out").arg(&directory);
-    command("weir replay --flows examples/nat.flows --port 1=examples/inside.pcap --port 2 --out DIR");
+    replay.arg("replay").arg("--flows").arg(&flows);
+    replay.arg("--port").arg(format!("1={}", inside.display()));
+    replay.arg("--port").arg(format!("2={}", outside.display()));
+    replay.arg("--out").arg(&directory);
+    command("weir replay --flows nat.flows --port 1=inside.pcap --port 2=outside.pcap --out DIR");
     outcome(&process::run(&mut replay)?, 40);
 
     heading("The packets that leave through port 2");
@@ -57,6 +61,15 @@ pub(super) fn run() -> Result<(), DemoError> {
         return Err(DemoError::Unexpected(text));
     }
     note(&format!("all {good} packets carry an address of 10.0.0.1-255, and right checksums"));
+
+    heading("The packets that leave through port 1");
+    let back = directory.join("1.pcap");
+    let back = if back.exists() { frames(&back)? } else { Vec::new() };
+    if !back.is_empty() {
+        outcome(&shown(&back), 12);
+        return Err(DemoError::Unexpected("packets that nobody asked for went inside".into()));
+    }
+    note("none");
     Ok(())
 }
 

@@ -101,7 +101,7 @@ fn write(path: &Path, text: &str) -> Result<(), ProcessError> {
 
 fn configuration(pair: &Pair, driver: Driver, socket: &Path) -> String {
     let mut text = format!(
-        "profile = \"lab\"\nsocket = \"{}\"\nlcores = \"1\"\nmemory_mib = 256\n\n\
+        "profile = \"lab\"\nsocket = \"{}\"\nlcores = \"1\"\nmemory_mib = 512\n\n\
          [conntrack]\ncapacity = 100000\n\n[[bridge]]\nname = \"br0\"\nflows = \"test.flows\"\n",
         socket.display()
     );
