@@ -1,5 +1,6 @@
 //! The program as people type it: usage errors, configuration errors, and commands without a daemon, with what
 //! they print and their exit status.
+#![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output, Stdio};
 
@@ -33,7 +34,10 @@ fn usage_errors_are_those_of_open_vswitchs_programs() {
         ("ofctl add-flow", "weir ofctl: 'add-flow' command requires at least 2 arguments"),
         ("ofctl add-flow a b c", "weir ofctl: 'add-flow' command takes at most 2 arguments"),
         ("ofctl add-flows br0 /none", "weir ofctl: /none: open (No such file or directory)"),
-        ("ofctl dump-flows br0", "weir ofctl: cannot connect to \"/nonexistent/weir.sock\" (No such file or directory)"),
+        (
+            "ofctl dump-flows br0",
+            "weir ofctl: cannot connect to \"/nonexistent/weir.sock\" (No such file or directory)",
+        ),
         ("appctl", "weir appctl: at least one non-option argument is required (use --help for help)"),
         ("appctl -t /none version", "weir appctl: cannot connect to \"/none\" (No such file or directory)"),
         ("vsctl", "weir vsctl: missing command name (use --help for help)"),
@@ -44,7 +48,10 @@ fn usage_errors_are_those_of_open_vswitchs_programs() {
             "vsctl --may-exist add-port br0 p1 -- set Interface p1 type=dpdk",
             "weir vsctl: cannot connect to \"/nonexistent/weir.sock\" (No such file or directory)",
         ),
-        ("ofctl -O OpenFlow99 show br0", "error: invalid value 'OpenFlow99' for '--protocols <VERSIONS>': Unknown OpenFlow version: \"OpenFlow99\""),
+        (
+            "ofctl -O OpenFlow99 show br0",
+            "error: invalid value 'OpenFlow99' for '--protocols <VERSIONS>': Unknown OpenFlow version: \"OpenFlow99\"",
+        ),
         ("ofctl --bogus show br0", "error: unexpected argument '--bogus' found"),
     ] {
         assert_eq!(error(line), (1, message.to_owned()), "{line}");
