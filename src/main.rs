@@ -7,6 +7,7 @@ use std::sync::Arc;
 use weir::cli::{self, Command, ConfigCommand};
 use weir::config::{self, Config};
 use weir::control::Engine;
+use weir::flow::FlowMod;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 /// The seam to the datapath over DPDK.
-fn launch(_: &Config) -> Result<Arc<dyn Engine>, String> {
+fn launch(_: &Config, _: Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String> {
     Err("this build has no datapath over DPDK".into())
 }
 

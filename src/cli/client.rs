@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{AppctlArgs, OfctlArgs, VsctlArgs};
-use crate::control::commands::{FileArgument, vsctl_syntax_error};
-use crate::control::protocol::{MAX_REQUEST_BYTES, Options, Request, SortKey};
+use crate::control::commands::{Action, Call, CommandError, FileArgument, RunLocal, vsctl_syntax_error};
+use crate::control::output::Output;
+use crate::control::protocol::{End, MAX_REQUEST_BYTES, Options, Request, SortKey};
 use crate::control::{Client, ClientError, Family};
 
 /// Exit status when the pipe that output went to was closed: what a shell shows for SIGPIPE.
@@ -54,7 +55,28 @@ pub fn ofctl(args: OfctlArgs) -> u8 {
         },
         json: args.target.json,
     };
-    call(Family::Ofctl, &args.target.socket, args.timeout, &request)
+    match spec.action {
+        Action::Local(run) => run_here(&request, run),
+        _ => call(Family::Ofctl, &args.target.socket, args.timeout, &request),
+    }
+}
+
+/// Runs a command that needs no daemon.
+fn run_here(request: &Request, run: RunLocal) -> u8 {
+    let mut stdout = io::stdout().lock();
+    let mut print = |text: &str| stdout.write_all(text.as_bytes());
+    let mut output = Output::new(&mut print);
+    let Request { args, files, options, json, .. } = request;
+    let result = run(&Call { args, files, options, json: *json }, &mut output);
+    match result.and_then(|()| Ok(output.flush()?)) {
+        Ok(()) if output.warnings().is_empty() => 0,
+        Ok(()) => {
+            complain(Family::Ofctl, output.warnings());
+            0
+        }
+        Err(CommandError::Gone(_)) => PIPE_CLOSED,
+        Err(error) => complain(Family::Ofctl, &error.to_string()),
+    }
 }
 
 /// Runs `weir appctl`; the exit status.
@@ -138,18 +160,19 @@ fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) 
         (Err(error), _) => complain(family, &error.to_string()),
         (Ok(end), Ok(())) => {
             if !end.stderr.is_empty() {
-                report(family, socket, &end.stderr);
+                report(family, socket, &end);
             }
             end.exit
         }
     }
 }
 
-/// A failed command's message, as its program would have put it.
-fn report(family: Family, socket: &Path, message: &str) {
+/// A command's message, as its program would have put it.
+fn report(family: Family, socket: &Path, end: &End) {
     let mut stderr = io::stderr().lock();
+    let message = &end.stderr;
     let _ = match family {
-        Family::Appctl => {
+        Family::Appctl if end.exit != 0 => {
             writeln!(stderr, "{message}\nweir appctl: {}: server returned an error", socket.display())
         }
         _ => writeln!(stderr, "weir {}: {message}", family.name()),

@@ -9,14 +9,16 @@ use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{Log, RunArgs};
 use crate::config::{self, Config, Profile};
 use crate::control::{ControlSocket, Daemon, Engine, Host, Limits, Server};
+use crate::flow::FlowMod;
 
-/// Starts the datapath a configuration asks for. It runs until the last reference to the engine is dropped.
-pub type Launch = fn(&Config) -> Result<Arc<dyn Engine>, String>;
+/// Starts the datapath a configuration asks for, each bridge with its flows (in the order of the configuration's
+/// bridges). It runs until the last reference to the engine is dropped.
+pub type Launch = fn(&Config, Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String>;
 
 const ORDERLY: u8 = 0;
 const NOT_STARTED: u8 = 1;
@@ -61,6 +63,14 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
         let message = "profile \"replay\" is for `weir replay`; `weir run` takes lab or metal";
         return complain(&message, WRONG_INPUT);
     }
+    // All flow files are read before anything starts.
+    let mut flows = Vec::new();
+    for bridge in &config.bridges {
+        match config::flows(bridge) {
+            Ok(file) => flows.push(file),
+            Err(error) => return complain(&error, WRONG_INPUT),
+        }
+    }
     if args.check {
         eprintln!("{}: fine", args.config.display());
         return ORDERLY;
@@ -69,7 +79,11 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
         Ok(log) => log,
         Err(error) => return complain(&error, WRONG_INPUT),
     };
-    match serve(&config, log, launch) {
+    for warning in flows.iter().flat_map(|file| &file.warnings) {
+        warn!("{warning}");
+    }
+    let flows = flows.into_iter().map(|file| file.flows).collect();
+    match serve(&config, flows, log, launch) {
         Ok(()) => ORDERLY,
         Err(reason) => {
             error!("{reason}");
@@ -83,12 +97,12 @@ fn complain(message: &dyn std::fmt::Display, status: u8) -> u8 {
     status
 }
 
-fn serve(config: &Config, log: Log, launch: Launch) -> Result<(), String> {
+fn serve(config: &Config, flows: Vec<Vec<FlowMod>>, log: Log, launch: Launch) -> Result<(), String> {
     let (end, ended) = mpsc::channel();
     watch_signals(end.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
     // The socket first: a second daemon has to stop before it touches any port.
     let socket = ControlSocket::bind(&config.socket).map_err(|error| error.to_string())?;
-    let engine = launch(config)?;
+    let engine = launch(config, flows)?;
     let daemon = Daemon { engine: Arc::clone(&engine), host: Arc::new(Process { end, log }) };
     let server = Server::start(socket, Limits::default(), Arc::new(daemon))
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;

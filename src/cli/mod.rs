@@ -43,6 +43,13 @@ pub enum Command {
     /// line or the configuration is wrong.
     Run(RunArgs),
     /// Send capture files through flow tables, without root and without DPDK.
+    ///
+    /// Packets of all captures are merged by their time stamps, which are the only clock: connections
+    /// time out as the captures say. What leaves port N is written to DIR/N.pcap. At the end weir says
+    /// what it did: packets in, out, dropped by cause, connections. Example:
+    ///
+    ///   weir replay --flows nat.flows --port 1=inside.pcap --port 2=outside.pcap --out after/
+    #[command(verbatim_doc_comment)]
     Replay(ReplayArgs),
     /// Show and change bridges' flows: the arguments of ovs-ofctl.
     #[command(after_help = Family::Ofctl.help())]
@@ -264,6 +271,3 @@ fn protect_separators(mut args: Vec<OsString>, family: Option<Family>) -> Vec<Os
     }
     args
 }
-
-#[cfg(test)]
-mod tests;

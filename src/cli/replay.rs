@@ -9,14 +9,6 @@ use crate::config::PortNumber;
 
 /// `weir replay`
 #[derive(Debug, Args)]
-#[command(long_about = "Send capture files through flow tables, without root and without DPDK.
-
-Packets of all captures are merged by their time stamps, which are the only clock: connections time out as the
-captures say. What leaves port N is written to DIR/N.pcap. At the end weir says what it did: packets in, out,
-dropped by cause, connections.
-
-Example:
-  weir replay --flows nat.flows --port 1=inside.pcap --port 2=outside.pcap --out after/")]
 pub struct ReplayArgs {
     /// Flows in ovs-ofctl's language, one a line; `-` is standard input.
     #[arg(long, value_name = "FILE")]

@@ -3,6 +3,7 @@
 
 mod check;
 mod file;
+mod flows;
 mod nearest;
 mod types;
 
@@ -12,6 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use check::DEFAULT_SOCKET;
+pub use flows::{FlowsError, flows};
 pub use nearest::nearest;
 pub use types::{
     Bridge, Config, Conntrack, CpuList, CpuListError, DevArgs, DevArgsError, Name, NameError, Peer, Pool,
@@ -116,18 +118,23 @@ fn with_hint(message: &str) -> String {
 }
 
 fn place(text: &str, span: Range<usize>) -> Place {
-    let start = text.floor_char_boundary(span.start.min(text.len()));
+    let start = boundary(text, span.start);
     let before = text.get(..start).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     let rest = text.get(line_start..).unwrap_or_default();
     let line_text = rest.lines().next().unwrap_or_default();
-    let meant = text.get(start..text.floor_char_boundary(span.end.min(text.len()))).unwrap_or_default();
+    let meant = text.get(start..boundary(text, span.end)).unwrap_or_default();
     Place {
         line: before.matches('\n').count() + 1,
         column: text.get(line_start..start).unwrap_or_default().chars().count() + 1,
         text: line_text.to_owned(),
         width: meant.lines().next().unwrap_or_default().chars().count().max(1),
     }
+}
+
+/// The last place at or before `at` where a character begins.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
 fn display(path: &Path, place: &Option<Place>, message: &str) -> impl fmt::Display {

@@ -133,8 +133,8 @@ proptest::proptest! {
 
     #[test]
     fn no_damage_to_the_example_makes_the_parser_panic(at in 0..EXAMPLE.len(), with in ".{0,3}", cut in 0..9_usize) {
-        let start = EXAMPLE.floor_char_boundary(at);
-        let end = EXAMPLE.floor_char_boundary((at + cut).min(EXAMPLE.len()));
+        let start = boundary(EXAMPLE, at);
+        let end = boundary(EXAMPLE, at + cut);
         let text = format!("{}{with}{}", &EXAMPLE[..start], &EXAMPLE[end..]);
         let _ = parse(&text, Path::new("x"));
     }

@@ -5,11 +5,12 @@
 //! implementation never holds an epoch guard or a lock while a slow client takes its output.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::protocol::SortKey;
 use crate::config::{DevArgs, Name, PortNumber};
+use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,9 +18,9 @@ pub enum EngineError {
     /// There is no bridge of that name.
     #[error("{0} is not a bridge")]
     NoBridge(String),
-    /// A flow's text is wrong; the message shows line and caret.
-    #[error("{0}")]
-    Flow(String),
+    /// The tables refuse the flows.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// Anything else, told in full.
     #[error("{0}")]
     Refused(String),
@@ -36,16 +37,24 @@ pub trait Engine: Send + Sync {
     /// When a device does not start or a change does not fit the bridges there are.
     fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError>;
 
-    /// Adds, modifies or deletes flows: all that `edit` says, or nothing.
+    /// Makes all of these changes of flows, in order, or none.
     ///
     /// # Errors
-    /// [`EngineError::NoBridge`], [`EngineError::Flow`], or a full table.
-    fn edit_flows(&self, bridge: &str, edit: &FlowEdit<'_>) -> Result<(), EngineError>;
-    /// Flows that match the query, in table, then priority order unless the query sorts them.
+    /// [`EngineError::NoBridge`], [`EngineError::Apply`].
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError>;
+    /// Makes `wanted` the bridge's flows; those that are there unchanged keep their counters, unless `readd`.
     ///
     /// # Errors
-    /// [`EngineError::NoBridge`], [`EngineError::Flow`] for the query's text, or an unknown field to sort by.
-    fn flows(&self, bridge: &str, query: &FlowQuery) -> Result<Vec<Flow>, EngineError>;
+    /// [`EngineError::NoBridge`], [`EngineError::Apply`].
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError>;
+    /// The flows that `filter` (a [`Command::Dump`](crate::flow::Command::Dump)) asks for, by table, falling
+    /// priority and age, their counters up to date.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError>;
+    /// The clock of the flows' times, in milliseconds.
+    fn now_ms(&self) -> u64;
     /// The bridge's tables that hold flows or were looked up, ascending.
     ///
     /// # Errors
@@ -108,6 +117,15 @@ pub struct Bridge {
     pub name: Name,
     /// Its ports by number.
     pub ports: Vec<Port>,
+}
+
+impl flow::PortNames for Bridge {
+    fn number(&self, name: &str) -> Option<flow::PortNumber> {
+        self.ports.iter().find(|port| port.name.as_str() == name).map(|port| port.number.number())
+    }
+    fn name(&self, number: flow::PortNumber) -> Option<&str> {
+        self.ports.iter().find(|port| port.number.number() == number).map(|port| port.name.as_str())
+    }
 }
 
 /// A port with its counters.
@@ -178,76 +196,6 @@ pub struct NewPort {
     pub devargs: DevArgs,
     /// Receive queues, at least 1.
     pub rx_queues: u16,
-}
-
-/// What a flow line without a command word of its own does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowVerb {
-    /// Add, replacing a flow with the same match and priority.
-    Add,
-    /// Change the actions of matching flows; add when there is none.
-    Modify,
-    /// Delete matching flows.
-    Delete,
-    /// The text is the whole of the tables: flows not in it go, flows in it stay or come.
-    Replace {
-        /// Install flows anew that are there unchanged, counters at zero.
-        readd: bool,
-    },
-}
-
-/// A change of flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowEdit<'a> {
-    /// What lines do.
-    pub verb: FlowVerb,
-    /// `--strict`: match priority and fields exactly.
-    pub strict: bool,
-    /// The flow, or the lines of a file (then with comments and command words), in ovs-ofctl's language.
-    pub text: &'a str,
-    /// The file's name for messages; `None` for a flow on the command line.
-    pub file: Option<&'a str>,
-}
-
-/// Which flows to show, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FlowQuery {
-    /// A flow's match, table and cookie in ovs-ofctl's language; empty for all.
-    pub text: String,
-    /// `--strict`.
-    pub strict: bool,
-    /// Write port names in place of numbers.
-    pub names: bool,
-    /// Most significant first; empty for the tables' own order.
-    pub sort: Vec<SortKey>,
-}
-
-/// A flow and what passed through it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Flow {
-    /// Its cookie.
-    pub cookie: u64,
-    /// Seconds since it was added.
-    pub duration: f64,
-    /// Its table.
-    pub table: u8,
-    /// Packets it matched.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Seconds without a packet after which it goes; 0 for never.
-    pub idle_timeout: u16,
-    /// Seconds after which it goes; 0 for never.
-    pub hard_timeout: u16,
-    /// Seconds since the last packet.
-    pub idle_age: u64,
-    /// Its priority.
-    pub priority: u16,
-    /// Its match in canonical text, priority excluded.
-    #[serde(rename = "match")]
-    pub matching: String,
-    /// Its actions in canonical text.
-    pub actions: String,
 }
 
 /// A flow table.

@@ -19,6 +19,8 @@ pub struct Output<'a> {
     chunk: String,
     /// Elements written of the JSON array under way.
     elements: u64,
+    /// What goes to standard error though the command succeeds.
+    warnings: String,
 }
 
 impl fmt::Debug for Output<'_> {
@@ -30,7 +32,7 @@ impl fmt::Debug for Output<'_> {
 impl<'a> Output<'a> {
     /// Writes to `sink`, which blocks while the reader is slow.
     pub fn new(sink: &'a mut dyn FnMut(&str) -> io::Result<()>) -> Self {
-        Self { sink, chunk: String::new(), elements: 0 }
+        Self { sink, chunk: String::new(), elements: 0, warnings: String::new() }
     }
 
     /// Writes text as it is.
@@ -78,6 +80,19 @@ impl<'a> Output<'a> {
         let end = if self.elements == 0 { "[]\n" } else { "]\n" };
         self.elements = 0;
         self.text(end)
+    }
+
+    /// Keeps something odd to tell the user at the end.
+    pub fn warn(&mut self, warning: impl fmt::Display) {
+        let separator = if self.warnings.is_empty() { "" } else { "\n" };
+        self.warnings.push_str(separator);
+        self.warnings.push_str(&warning.to_string());
+    }
+
+    /// What [`Output::warn`] was given, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> &str {
+        &self.warnings
     }
 
     /// Hands on what is gathered.

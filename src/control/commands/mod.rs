@@ -125,11 +125,16 @@ pub enum FileArgument {
 /// A command's function.
 pub type Run = fn(&Call<'_>, &Daemon, &mut Output<'_>) -> Result<(), CommandError>;
 
+/// A command's function that needs no daemon.
+pub type RunLocal = fn(&Call<'_>, &mut Output<'_>) -> Result<(), CommandError>;
+
 /// How a command is done.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     /// At once.
     Run(Run),
+    /// By the client itself, without a daemon.
+    Local(RunLocal),
     /// As a step of one change of the configuration (vsctl).
     Plan(vsctl::Planner),
 }
@@ -267,7 +272,7 @@ impl Handler for Daemon {
             run(family, name, &call, self, &mut output)
         };
         match result.and_then(|()| Ok(output.flush()?)) {
-            Ok(()) => End::default(),
+            Ok(()) => End { exit: 0, stderr: output.warnings().to_owned() },
             Err(CommandError::Status(status)) => End::failed(status, ""),
             Err(error) => {
                 // What was printed before the error belongs to the user all the same.
@@ -294,6 +299,7 @@ fn run(
     }
     match spec.action {
         Action::Run(run) => run(call, daemon, output),
+        Action::Local(run) => run(call, output),
         Action::Plan(_) => {
             Err(CommandError::Failed(format!("'{name}' is a step of `vsctl`, no command of its own")))
         }
@@ -320,6 +326,27 @@ const fn command(
     }
 }
 
+/// One line of a command table, for a command that needs no daemon.
+const fn local(
+    name: &'static str,
+    usage: &'static str,
+    args: (usize, usize),
+    run: RunLocal,
+    help: &'static str,
+) -> CommandSpec {
+    let action = Action::Local(run);
+    CommandSpec {
+        name,
+        usage,
+        min: args.0,
+        max: args.1,
+        help,
+        reads: false,
+        file: FileArgument::None,
+        action,
+    }
+}
+
 impl CommandSpec {
     const fn reading(self) -> Self {
         Self { reads: true, ..self }
@@ -342,6 +369,8 @@ const OFCTL: &[CommandSpec] = &[
     command("mod-flows", "BRIDGE FLOW", (2, 2), flows::mod_flows, "Change the actions of the flows that FLOW matches; add it when there are none.").with_file(FileArgument::Dash(1)),
     command("del-flows", "BRIDGE [FLOW]", (1, 2), flows::del_flows, "Delete the flows, or those that FLOW matches.").with_file(FileArgument::Dash(1)),
     command("replace-flows", "BRIDGE FILE", (2, 2), flows::replace_flows, "Make the bridge's flows those of a file; unchanged ones keep their counters.").with_file(FileArgument::Path(1)),
+    local("parse-flow", "FLOW", (1, 1), flows::parse_flow, "Show a flow as it is understood; needs no daemon.").reading().with_file(FileArgument::Dash(0)),
+    local("parse-flows", "FILE", (1, 1), flows::parse_flows, "Show a file's flows as they are understood; needs no daemon.").reading().with_file(FileArgument::Path(0)),
     command("ct-flush", "BRIDGE [zone=N] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
     command("ct-flush-zone", "BRIDGE ZONE", (2, 2), conntrack::ct_flush_zone, "Remove the connections of a zone."),
     command("list-commands", "", (0, 0), daemon::list_ofctl, "Show these commands."),

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use super::{Daemon, Host};
 use crate::config::{Name, PortNumber};
 use crate::control::engine::*;
+use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
 
-/// Everything is in plain sight behind one lock; flow text is kept as it came.
+/// Everything is in plain sight behind one lock; all bridges share their flow tables.
 #[derive(Debug, Default)]
 pub(crate) struct TestEngine(pub(crate) Mutex<State>);
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) bridges: Vec<Bridge>,
-    pub(crate) flows: Vec<Flow>,
-    pub(crate) edits: Vec<(FlowVerb, bool, String)>,
+    pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
@@ -63,21 +63,13 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         rx_queues: 1,
         counters: PortCounters { rx_packets: 7, rx_bytes: 420, ..PortCounters::default() },
     };
+    let mut tables = FlowTables::new(100);
+    let text = "table=1,priority=10,ip,ct_state=-trk,idle_timeout=60,action=ct(nat,table=2)";
+    tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
+    tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
     let state = State {
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
-        flows: vec![Flow {
-            cookie: 0,
-            duration: 1.5,
-            table: 1,
-            packets: 14,
-            bytes: 1096,
-            idle_timeout: 60,
-            hard_timeout: 0,
-            idle_age: 2,
-            priority: 10,
-            matching: "ct_state=-trk,ip".into(),
-            actions: "ct(table=1,nat)".into(),
-        }],
+        tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
         ..State::default()
@@ -131,24 +123,25 @@ impl Engine for TestEngine {
         Ok(())
     }
 
-    fn edit_flows(&self, bridge: &str, edit: &FlowEdit<'_>) -> Result<(), EngineError> {
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError> {
         self.known(bridge)?;
-        if edit.text.contains("bogus") {
-            return Err(EngineError::Flow(format!(
-                "{}:1: unknown keyword bogus",
-                edit.file.unwrap_or("flow")
-            )));
-        }
-        self.state().edits.push((edit.verb, edit.strict, edit.text.into()));
-        Ok(())
+        Ok(self.state().tables.as_mut().unwrap().apply(&changes, 1_000)?)
     }
 
-    fn flows(&self, bridge: &str, query: &FlowQuery) -> Result<Vec<Flow>, EngineError> {
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError> {
         self.known(bridge)?;
-        if query.sort.iter().any(|key| key.field == "bogus") {
-            return Err(EngineError::Refused("bogus: unknown field name".into()));
-        }
-        Ok(self.state().flows.clone())
+        let mut state = self.state();
+        let tables = state.tables.as_mut().unwrap();
+        Ok(tables.apply(&tables.replacement(&wanted, readd), 1_000)?)
+    }
+
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
+        self.known(bridge)?;
+        Ok(self.state().tables.as_ref().unwrap().dump(filter))
+    }
+
+    fn now_ms(&self) -> u64 {
+        2_000
     }
 
     fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError> {
