@@ -4,11 +4,12 @@
 
 mod error;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use error::SwitchError;
 
-use crate::flow::port::{FIRST_RESERVED, PortNames, PortNumber};
+use crate::flow::port::{FIRST_RESERVED, PortNumber};
 use crate::flow::action::Action;
 use crate::flow::flow::{Command, FlowMod};
 use crate::flow::table::FlowTables;
@@ -50,7 +51,7 @@ pub struct Bridge {
     /// The tables as the lcores have them, with the version each was frozen at.
     frozen: Vec<Option<Frozen>>,
     fdb: Arc<Fdb>,
-    ports: Vec<(PortNumber, String)>,
+    ports: BTreeMap<PortNumber, String>,
 }
 
 impl Bridge {
@@ -72,16 +73,10 @@ impl Bridge {
         &self.fdb
     }
 
-    /// Port numbers and names, ordered by number; they also translate names in flows.
+    /// Ports by number, with their names; they translate names in flows too.
     #[must_use]
-    pub fn ports(&self) -> &[(PortNumber, String)] {
+    pub fn ports(&self) -> &BTreeMap<PortNumber, String> {
         &self.ports
-    }
-
-    /// Port names, for reading and printing flows.
-    #[must_use]
-    pub fn port_names(&self) -> impl PortNames + '_ {
-        Names(&self.ports)
     }
 
     /// What each table has seen, as far as the lcores have reported it.
@@ -109,18 +104,6 @@ impl Bridge {
             }
         }
         self.frozen.iter().map(|slot| slot.as_ref().map(|frozen| Arc::clone(&frozen.classifier))).collect()
-    }
-}
-
-/// The ports of one bridge.
-struct Names<'a>(&'a [(PortNumber, String)]);
-
-impl PortNames for Names<'_> {
-    fn number(&self, name: &str) -> Option<PortNumber> {
-        self.0.number(name)
-    }
-    fn name(&self, number: PortNumber) -> Option<&str> {
-        self.0.name(number)
     }
 }
 
@@ -208,7 +191,7 @@ impl Switch {
             tables: learning_switch(now)?,
             frozen: Vec::new(),
             fdb: Arc::default(),
-            ports: Vec::new(),
+            ports: BTreeMap::new(),
         });
         Ok(())
     }
@@ -283,14 +266,13 @@ impl Switch {
     }
 
     fn list_ports(&mut self, index: usize) {
-        let mut list: Vec<_> = self
+        let list = self
             .ports
             .iter()
             .flatten()
             .filter(|port| port.bridge == index)
             .map(|port| (port.number, port.name.clone()))
             .collect();
-        list.sort_unstable();
         if let Some(Some(bridge)) = self.bridges.get_mut(index) {
             bridge.ports = list;
         }
