@@ -24,7 +24,7 @@ lint: ## formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-clean: sweep ## what was built, and what killed tests have left
+clean: ## what was built
 	$(CARGO) clean
 
 sweep: ## namespaces and processes of test runs that were killed

@@ -43,39 +43,76 @@ impl Transcript {
 /// The protocol and the two real ends of a connection from inside.
 type Connection = (u8, Endpoint, Endpoint);
 
-/// The translations seen so far.
+/// The translations seen so far. A connection has a number in the order of appearance, whatever it draws, and
+/// keeps it when it draws again after it had expired.
 #[derive(Debug, Default)]
 struct Translations {
-    /// As whom outside knows the inside end of a connection.
-    known_as: HashMap<Connection, Endpoint>,
-    /// The number of each (protocol, drawn endpoint, remote endpoint), and whose it is.
-    drawn: HashMap<Connection, (u16, Endpoint)>,
+    /// As whom outside knows the inside end of a connection, and its number.
+    known_as: HashMap<Connection, (Endpoint, u16)>,
+    /// The number of the connection that last used a (protocol, drawn endpoint, remote endpoint).
+    drawn: HashMap<Connection, u16>,
 }
 
 impl Translations {
     fn known_as(&self, protocol: u8, inside: Endpoint, remote: Endpoint) -> Endpoint {
-        self.known_as.get(&key(protocol, inside, remote)).copied().unwrap_or(inside)
+        self.known_as.get(&key(protocol, inside, remote)).map_or(inside, |(drawn, _)| *drawn)
     }
 
     /// The number of a drawn endpoint; 0 if it was never seen.
     fn number(&self, protocol: u8, drawn: Endpoint, remote: Endpoint) -> u16 {
-        self.drawn.get(&key(protocol, drawn, remote)).map_or(0, |(number, _)| *number)
+        self.drawn.get(&key(protocol, drawn, remote)).copied().unwrap_or(0)
     }
 
-    /// Notes that `inside` was seen as `drawn`; returns its number, or who else was seen so.
-    fn note(
-        &mut self,
-        protocol: u8,
-        inside: Endpoint,
-        drawn: Endpoint,
-        remote: Endpoint,
-    ) -> Result<u16, Endpoint> {
-        self.known_as.insert(key(protocol, inside, remote), drawn);
-        let next = u16::try_from(self.drawn.len() + 1).unwrap_or(u16::MAX);
-        let (number, owner) = *self.drawn.entry(key(protocol, drawn, remote)).or_insert((next, inside));
-        // After its connection is gone a port may be another's: then it counts as new.
-        if owner == inside { Ok(number) } else { Err(owner) }
+    /// Notes that `inside` was seen as `drawn`; returns its number.
+    fn note(&mut self, protocol: u8, inside: Endpoint, drawn: Endpoint, remote: Endpoint) -> u16 {
+        let next = u16::try_from(self.known_as.len() + 1).unwrap_or(u16::MAX);
+        let known = self.known_as.entry(key(protocol, inside, remote)).or_insert((drawn, next));
+        known.0 = drawn;
+        self.drawn.insert(key(protocol, drawn, remote), known.1);
+        known.1
     }
+
+    /// What contradicts the packets in the lines of a connection dump.
+    fn contradictions(&self, dump: &[String]) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut taken = HashMap::new();
+        for line in dump {
+            let Some((connection, reply)) = ends(line) else { continue };
+            if let Some(other) = taken.insert(key(connection.0, reply, connection.2), line) {
+                found.push(format!("two connections share a translation:\n    {other}\n    {line}"));
+            }
+            let seen = self.known_as(connection.0, connection.1, connection.2);
+            if seen != connection.1 && seen != reply {
+                found.push(format!("last seen as {seen:?}, which the dump does not show:\n    {line}"));
+            }
+        }
+        found
+    }
+}
+
+/// A dumped connection's (protocol, inside end, remote end), and the inside end as the remote one knows it.
+fn ends(line: &str) -> Option<(Connection, Endpoint)> {
+    let protocol = match line.split(',').next()? {
+        "tcp" => 6,
+        "udp" => 17,
+        "icmp" => 1,
+        "icmpv6" => 58,
+        _ => return None,
+    };
+    let tuple = |text: &str| -> Option<(Endpoint, Endpoint)> {
+        let fields: HashMap<_, _> = text.split(',').filter_map(|field| field.split_once('=')).collect();
+        let address = |key| fields.get(key).and_then(|value: &&str| value.parse().ok());
+        let port = |key| fields.get(key).or(fields.get("id")).and_then(|value| value.parse().ok());
+        Some((
+            Endpoint { address: address("src")?, port: port("sport")? },
+            Endpoint { address: address("dst")?, port: port("dport")? },
+        ))
+    };
+    let (original, reply) = line.split_once("orig=(")?.1.split_once("),reply=(")?;
+    let (inside, remote) = tuple(original)?;
+    let (_, known) = tuple(reply.split(')').next()?)?;
+    let (protocol, inside, remote) = key(protocol, inside, remote);
+    Some(((protocol, inside, remote), known))
 }
 
 /// ICMP queries have an identifier on one side only.
@@ -151,8 +188,9 @@ pub fn run<S: Switch>(switch: &mut S, script: &Script, table: Table) -> Result<T
             }
         }
     }
-    let mut connections: Vec<_> =
-        switch.connections()?.iter().map(|line| normalise_connection(line, table)).collect();
+    let shown = switch.connections()?;
+    transcript.failures.extend(translations.contradictions(&shown));
+    let mut connections: Vec<_> = shown.iter().map(|line| normalise_connection(line, table)).collect();
     connections.sort();
     transcript.lines.extend(connections);
     Ok(transcript)
@@ -247,9 +285,7 @@ fn normalise(
         if src.port != 0 && !places.is_icmp() && !(5000..=50000).contains(&src.port) {
             return Err(format!("translated to port {}, which is not of the range", src.port));
         }
-        let number = translations
-            .note(places.protocol, sent.src, src, dst)
-            .map_err(|owner| format!("{owner:?} was already seen as {src:?} by {dst:?}"))?;
+        let number = translations.note(places.protocol, sent.src, src, dst);
         places.replace(frame, false, placeholder(number));
     } else if port == 2 && in_pool(dst.address) {
         // An untranslated packet from outside, shown by a table that shows everything.
@@ -277,6 +313,24 @@ fn normalise_connection(line: &str, table: Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dump_that_contradicts_the_packets_is_found() {
+        let end = |address: &str, port| Endpoint { address: address.parse().unwrap(), port };
+        let remote = end("198.51.100.2", 53);
+        let mut translations = Translations::default();
+        assert_eq!(translations.note(17, end("192.168.0.2", 1), end("10.0.0.9", 5000), remote), 1);
+        let line = |inside, port| {
+            format!(
+                "udp,orig=(src={inside},dst=198.51.100.2,sport=1,dport=53),\
+                 reply=(src=198.51.100.2,dst=10.0.0.9,sport=53,dport={port})"
+            )
+        };
+        assert!(translations.contradictions(&[line("192.168.0.2", 5000)]).is_empty());
+        assert_eq!(translations.contradictions(&[line("192.168.0.2", 5001)]).len(), 1);
+        let shared = [line("192.168.0.2", 5000), line("192.168.0.3", 5000)];
+        assert_eq!(translations.contradictions(&shared).len(), 1);
+    }
 
     #[test]
     fn a_drawn_address_and_port_do_not_count() {
