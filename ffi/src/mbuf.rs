@@ -326,7 +326,7 @@ mod tests {
 
     impl Mbuf {
         /// What a driver that takes the tag out leaves.
-        fn with_stripped_tag(mut self, tci: u16) -> Self {
+        fn with_stripped_tag(self, tci: u16) -> Self {
             // SAFETY: as in `head`; the packet is owned.
             let head = unsafe { self.0.cast::<MbufHead>().as_mut() };
             head.ol_flags |= sys::SHIM_RX_VLAN_STRIPPED;
