@@ -251,6 +251,10 @@ impl Eal {
                 reason,
             });
         }
+        if matches!(config.profile, Profile::Lab { .. }) {
+            // Nothing is shared in this profile: EAL makes the directory all the same, and a killed process would leave it.
+            remove_runtime_dir(&prefix);
+        }
         Ok(Self { runtime: Arc::new(Runtime { prefix, retired: Mutex::new(Vec::new()) }) })
     }
 

@@ -329,3 +329,41 @@ impl Mbuf {
         if unsafe { sys::shim_vlan_insert(&raw mut raw) } == 0 { Ok(()) } else { Err(MbufError::Vlan) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Eal, EalConfig};
+
+    impl Mbuf {
+        /// What a driver that takes the tag out leaves.
+        fn with_stripped_tag(self, tci: u16) -> Self {
+            // SAFETY: as in `head`; the packet is owned.
+            let head = unsafe { self.0.cast::<MbufHead>().as_mut() };
+            head.ol_flags |= sys::SHIM_RX_VLAN_STRIPPED;
+            head.vlan_tci = tci;
+            self
+        }
+    }
+
+    // One test: EAL starts once a process.
+    #[test]
+    fn a_tag_that_the_driver_took_out_is_put_back_where_it_was() {
+        let eal = Eal::init(EalConfig::lab(32)).expect("started");
+        let pool = Pool::new(&eal, "vlan", 31, 0, 256, None).expect("a pool");
+        let frame: Vec<u8> = (0..60).collect();
+        let mut packet = pool.packet(&frame).expect("a packet").with_stripped_tag(0x3123);
+        assert!(packet.is_unfinished());
+        packet.restore_vlan().expect("headroom");
+        assert!(!packet.is_unfinished());
+        let tagged = [&frame[..12], &[0x81, 0x00, 0x31, 0x23], &frame[12..]].concat();
+        assert_eq!(packet.bytes(), tagged);
+
+        let mut short = pool.packet(&frame[..11]).expect("a packet").with_stripped_tag(1);
+        assert_eq!(short.restore_vlan(), Err(MbufError::Vlan));
+        assert_eq!(short.bytes(), &frame[..11]);
+        let mut full = pool.packet(&frame).expect("a packet");
+        full.prepend(full.headroom() - 3).expect("headroom");
+        assert_eq!(full.with_stripped_tag(1).restore_vlan(), Err(MbufError::Vlan));
+    }
+}

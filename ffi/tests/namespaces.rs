@@ -26,7 +26,7 @@ fn in_namespace(test: impl FnOnce() + Send) {
             ip("link add left type veth peer name right");
             for device in ["left", "right"] {
                 // The kernel itself stays silent: no address resolution, no IPv6.
-                let path = format!("/proc/thread-self/net/../../../sys/net/ipv6/conf/{device}/disable_ipv6");
+                let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
                 let _ = std::fs::write(path, "1");
                 ip(&format!("link set {device} arp off up"));
             }
