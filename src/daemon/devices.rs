@@ -3,7 +3,8 @@
 use weir_ffi::{Eal, Pool, Port, PortConfig};
 
 use super::DaemonError;
-use crate::config::{NewPort, Peer};
+use crate::config::Peer;
+use crate::control::engine::NewPort;
 use crate::lcore::Lcore;
 use crate::pipeline::PortId;
 

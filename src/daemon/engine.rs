@@ -9,11 +9,9 @@ use super::{DaemonError, Datapath};
 use crate::config::{Name, PortNumber};
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals, Engine,
-    EngineError, Flow, FlowEdit, FlowQuery, FlowVerb, Lcore, Learned, Link, NewPort, Port, PortCounters, Queue,
-    Table,
+    EngineError, Lcore, Learned, Link, NewPort, Port, PortCounters, Queue, Table,
 };
-use crate::control::protocol::SortKey;
-use crate::flow::{Command, Field, FlowFile, FlowMod, PortNames, Rule, file, print, render, table};
+use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
 use crate::lcore::CallError;
 use crate::switch::SwitchError;
 
@@ -107,47 +105,30 @@ impl Engine for Datapath {
         Ok(result?)
     }
 
-    fn edit_flows(&self, bridge: &str, edit: &FlowEdit<'_>) -> Result<(), EngineError> {
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError> {
         let mut state = self.state();
-        let command = match (edit.verb, edit.strict) {
-            (FlowVerb::Add | FlowVerb::Replace { .. }, _) => Command::Add,
-            (FlowVerb::Modify, false) => Command::Modify,
-            (FlowVerb::Modify, true) => Command::ModifyStrict,
-            (FlowVerb::Delete, false) => Command::Delete,
-            (FlowVerb::Delete, true) => Command::DeleteStrict,
-        };
-        let flows = {
-            let names = state.switch.bridge(bridge)?.port_names();
-            match edit.file {
-                Some(file) => {
-                    let parsed = FlowFile::parse(file, edit.text.as_bytes(), command, &names);
-                    parsed.map_err(|error| EngineError::Flow(error.to_string()))?.flows
-                }
-                None => vec![flow(edit.text, command, &names)?],
-            }
-        };
         let now = state.now();
-        match edit.verb {
-            FlowVerb::Replace { readd } => state.switch.replace(bridge, &flows, readd, now)?,
-            _ => state.switch.apply(bridge, &flows, now)?,
-        }
-        Ok(state.publish()?)
+        let applied = state.switch.apply(bridge, &changes, now)?;
+        state.publish()?;
+        Ok(applied)
     }
 
-    fn flows(&self, bridge: &str, query: &FlowQuery) -> Result<Vec<Flow>, EngineError> {
-        let state = self.state();
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError> {
+        let mut state = self.state();
         let now = state.now();
-        let bridge = state.switch.bridge(bridge)?;
-        let names = bridge.port_names();
-        let mut filter = flow(&query.text, Command::Dump, &names)?;
-        if query.strict {
-            filter.command = Command::DeleteStrict;
-        }
+        let applied = state.switch.replace(bridge, &wanted, readd, now)?;
+        state.publish()?;
+        Ok(applied)
+    }
+
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
+        let state = self.state();
         state.report_flows()?;
-        let mut rules = bridge.tables().dump(&filter);
-        sort(&mut rules, &query.sort)?;
-        let shown: &dyn PortNames = if query.names { &names } else { &crate::flow::NoNames };
-        Ok(rules.iter().map(|rule| show(rule, now, shown)).collect())
+        Ok(state.switch.bridge(bridge)?.tables().dump(filter))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.state().now()
     }
 
     fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError> {
@@ -288,7 +269,7 @@ impl Engine for Datapath {
         let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
         let page = lcore.call(move |polling| (polling.worker().megaflow_page(slot, BATCH), polling.now()));
         let Ok(((flows, next), now)) = page else { return next_shard(from, state.lcores.len()) };
-        rows.extend(flows.iter().map(|flow| DatapathFlow::new(cpu, flow, now)));
+        rows.extend(flows.into_iter().map(|flow| DatapathFlow { cpu, flow, now }));
         match next {
             Some(slot) => Some(Cursor { shard: from.shard, slot: slot as u64 }),
             None => next_shard(from, state.lcores.len()),
@@ -341,7 +322,7 @@ impl Engine for Datapath {
     }
 
     fn clear_lcore_counters(&self) {
-        let cleared = self.state().ask(super::super::lcore::Polling::clear_statistics);
+        let cleared = self.state().ask(crate::lcore::Polling::clear_statistics);
         if let Err(error) = cleared {
             tracing::warn!("not every lcore's counters were cleared: {error}");
         }
@@ -422,51 +403,11 @@ impl NewPort {
 impl crate::switch::Bridge {
     /// The number of the port called `name`.
     pub(super) fn port_number(&self, name: &str) -> Option<PortNumber> {
-        PortNumber::new(self.port_names().number(name)?)
+        PortNumber::new(self.ports().number(name)?)
     }
 }
 
 fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
-}
-
-/// Reads a flow given on the command line.
-fn flow(text: &str, command: Command, names: &dyn PortNames) -> Result<FlowMod, EngineError> {
-    let parsed = file::parse_line(text, command, names)
-        .map_err(|error| EngineError::Flow(render("flow", 1, text, &error.span, &error.to_string())))?;
-    Ok(parsed.flow)
-}
-
-/// Sorts by several keys: the least significant first, each time stably.
-fn sort(rules: &mut [Arc<Rule>], keys: &[SortKey]) -> Result<(), EngineError> {
-    for key in keys.iter().rev() {
-        let field = match key.field.as_str() {
-            "" | "priority" => None,
-            name => Some(Field::named(name).ok_or_else(|| {
-                EngineError::Refused(format!("unknown field \"{name}\" to sort by; `ovs-fields(7)` lists them"))
-            })?),
-        };
-        table::sort(rules, field, key.descending);
-    }
-    Ok(())
-}
-
-fn show(rule: &Rule, now: u64, names: &dyn PortNames) -> Flow {
-    use std::sync::atomic::Ordering::Relaxed;
-    let seconds = |since: u64| now.saturating_sub(since) as f64 / 1000.0;
-    let used = rule.stats.used_ms.load(Relaxed).max(rule.created_ms);
-    Flow {
-        cookie: rule.cookie,
-        duration: seconds(rule.created_ms),
-        table: rule.table,
-        packets: rule.stats.packets.load(Relaxed),
-        bytes: rule.stats.bytes.load(Relaxed),
-        idle_timeout: rule.idle_timeout,
-        hard_timeout: rule.hard_timeout,
-        idle_age: now.saturating_sub(used) / 1000,
-        priority: rule.priority,
-        matching: print::matching(&rule.matching, crate::flow::flow::DEFAULT_PRIORITY, names),
-        actions: print::actions(&rule.actions, names),
-    }
 }

@@ -1,11 +1,8 @@
 //! Why the datapath does not start or does not take a change.
 
-use std::path::PathBuf;
-
 use weir_ffi::offload::OffloadError;
 use weir_ffi::{EalError, PoolError, PortError};
 
-use crate::flow::FileError;
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
 
@@ -70,17 +67,6 @@ pub enum DaemonError {
     /// Bridges, ports or flows.
     #[error(transparent)]
     Switch(#[from] SwitchError),
-    /// A flow file has a mistake.
-    #[error(transparent)]
-    Flows(#[from] FileError),
-    /// A flow file cannot be read.
-    #[error("cannot read {path}: {source}", path = .path.display())]
-    FlowFile {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
     /// No CPU to poll on.
     #[error("CPU {cpu} is not one that this process may use ({allowed}); choose other lcores")]
     Cpu {

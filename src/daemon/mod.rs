@@ -15,6 +15,7 @@ use timer::Timer;
 
 use crate::config::Config;
 use crate::control::Engine;
+use crate::flow::FlowMod;
 
 /// The datapath that `weir run` serves. Dropping it stops the lcores, then the ports.
 #[derive(Debug)]
@@ -24,12 +25,12 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Starts DPDK, the lcores, and the bridges and ports of `config`.
+    /// Starts DPDK, the lcores, and the bridges and ports of `config`; `flows` are the bridges' flows, in their order.
     ///
     /// # Errors
     /// What did not start, why, and what helps; nothing is left running then.
-    pub fn start(config: &Config) -> Result<Self, DaemonError> {
-        let state = Arc::new(Mutex::new(State::start(config)?));
+    pub fn start(config: &Config, flows: Vec<Vec<FlowMod>>) -> Result<Self, DaemonError> {
+        let state = Arc::new(Mutex::new(State::start(config, flows)?));
         let timer = Timer::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
         Ok(Self { state, _timer: timer })
     }
@@ -48,8 +49,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 ///
 /// # Errors
 /// The error's text.
-pub fn launch(config: &Config) -> Result<Arc<dyn Engine>, String> {
-    match Datapath::start(config) {
+pub fn launch(config: &Config, flows: Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String> {
+    match Datapath::start(config, flows) {
         Ok(datapath) => Ok(Arc::new(datapath)),
         Err(error) => Err(error.to_string()),
     }

@@ -7,8 +7,9 @@ use weir_shard::{ShardConfig, Timeout, Timeouts};
 
 use super::DaemonError;
 use super::devices::{Device, Pools};
-use crate::config::{Config, Conntrack, Name, NewPort, Profile};
-use crate::flow::{Command, FlowFile};
+use crate::config::{Config, Conntrack, Name, Profile};
+use crate::control::engine::NewPort;
+use crate::flow::FlowMod;
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{PortId, Worker, WorkerConfig};
@@ -31,7 +32,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn start(config: &Config) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, flows: Vec<Vec<FlowMod>>) -> Result<Self, DaemonError> {
         let allowed: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
         let cpus = cpus(config, &allowed)?;
@@ -64,21 +65,11 @@ impl State {
         }
         tracing::info!(?cpus, "lcores started");
         let mut state = Self { lcores, devices: BTreeMap::new(), switch, clock, pools, eal };
-        for bridge in &config.bridges {
+        for (bridge, flows) in config.bridges.iter().zip(flows) {
             for port in &bridge.ports {
                 state.add_port(&NewPort::of(&bridge.name, port))?;
             }
-            if let Some(path) = &bridge.flows {
-                let bytes = std::fs::read(path)
-                    .map_err(|source| DaemonError::FlowFile { path: path.clone(), source })?;
-                let names = state.switch.bridge(bridge.name.as_str())?.port_names();
-                let file = FlowFile::parse(&path.display().to_string(), &bytes, Command::Add, &names)?;
-                for warning in &file.warnings {
-                    tracing::warn!("{warning}");
-                }
-                drop(names);
-                state.switch.replace(bridge.name.as_str(), &file.flows, false, state.now())?;
-            }
+            state.switch.replace(bridge.name.as_str(), &flows, false, state.now())?;
         }
         state.publish()?;
         Ok(state)

@@ -12,7 +12,7 @@ pub use error::SwitchError;
 use crate::flow::port::{FIRST_RESERVED, PortNumber};
 use crate::flow::action::Action;
 use crate::flow::flow::{Command, FlowMod};
-use crate::flow::table::FlowTables;
+use crate::flow::table::{Applied, FlowTables};
 use crate::pipeline::classifier::Classifier;
 use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
 
@@ -148,14 +148,18 @@ impl Switch {
     }
 
     fn index(&self, name: &str) -> Result<usize, SwitchError> {
-        self.bridges
-            .iter()
-            .position(|bridge| bridge.as_ref().is_some_and(|bridge| bridge.name == name))
-            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: self.bridge_names() })
+        let named = |bridge: &Option<Bridge>| bridge.as_ref().is_some_and(|bridge| bridge.name == name);
+        self.bridges.iter().position(named).ok_or_else(|| self.no_such_bridge(name))
     }
 
-    fn bridge_names(&self) -> Vec<String> {
-        self.bridges().map(|bridge| bridge.name.clone()).collect()
+    fn no_such_bridge(&self, name: &str) -> SwitchError {
+        let known = self.bridges().map(|bridge| bridge.name.clone()).collect();
+        SwitchError::NoSuchBridge { name: name.into(), known }
+    }
+
+    fn bridge_mut(&mut self, name: &str) -> Result<&mut Bridge, SwitchError> {
+        let index = self.index(name)?;
+        self.bridges[index].as_mut().ok_or(SwitchError::NoSuchBridge { name: name.into(), known: Vec::new() })
     }
 
     /// The bridge called `name`.
@@ -163,10 +167,7 @@ impl Switch {
     /// # Errors
     /// When there is none.
     pub fn bridge(&self, name: &str) -> Result<&Bridge, SwitchError> {
-        let index = self.index(name)?;
-        self.bridges[index]
-            .as_ref()
-            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: Vec::new() })
+        self.bridges().find(|bridge| bridge.name == name).ok_or_else(|| self.no_such_bridge(name))
     }
 
     /// Adds an empty bridge whose table 0 forwards as a learning switch until flows are given, as a new bridge
@@ -287,12 +288,8 @@ impl Switch {
     ///
     /// # Errors
     /// When the bridge does not exist or a change is refused.
-    pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<(), SwitchError> {
-        let index = self.index(bridge)?;
-        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            bridge.tables.apply(changes, now)?;
-        }
-        Ok(())
+    pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<Applied, SwitchError> {
+        Ok(self.bridge_mut(bridge)?.tables.apply(changes, now)?)
     }
 
     /// Makes the flows of a bridge exactly these; flows that stay keep their counters,
@@ -306,13 +303,10 @@ impl Switch {
         flows: &[FlowMod],
         readd: bool,
         now: u64,
-    ) -> Result<(), SwitchError> {
-        let index = self.index(bridge)?;
-        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            let changes = bridge.tables.replacement(flows, readd);
-            bridge.tables.apply(&changes, now)?;
-        }
-        Ok(())
+    ) -> Result<Applied, SwitchError> {
+        let tables = &mut self.bridge_mut(bridge)?.tables;
+        let changes = tables.replacement(flows, readd);
+        Ok(tables.apply(&changes, now)?)
     }
 
     /// Removes flows whose timeout has passed; true if there were any.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use weir_shard::ProtocolState;
 
-use super::tuples::{Detail, Json, Line, filter, number, protocol_name, summary};
+use super::tuples::{Detail, Json, filter, line, number};
 use super::{Call, CommandError, Daemon, datapath};
 use crate::control::engine::{ConnectionFilter, Cursor};
 use crate::control::output::Output;
@@ -19,7 +20,7 @@ pub(super) fn dump(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
             if call.json {
                 out.element(&Json::from(connection))?;
             } else {
-                out.line(Line(connection, detail))?;
+                line(connection, detail, out)?;
             }
         }
     }
@@ -94,9 +95,9 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         cursor = daemon.engine.connections(&filter, from, &mut rows);
         for connection in &rows {
             stats.total += 1;
-            *stats.protocols.entry(protocol_name(connection.protocol)).or_default() += 1;
-            if let Some([original, reply]) = connection.tcp.filter(|_| detail.more) {
-                *stats.tcp_states.entry(summary(original, reply)).or_default() += 1;
+            *stats.protocols.entry(connection.protocol_name()).or_default() += 1;
+            if let (true, ProtocolState::Tcp { original, reply }) = (detail.more, connection.state) {
+                *stats.tcp_states.entry(original.max(reply).summary()).or_default() += 1;
             }
         }
     }

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
 use crate::control::engine::{Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, Port};
-use crate::control::output::{Disconnected, Output};
+use crate::control::output::Output;
+use crate::pipeline::dump;
 
 /// The datapath's name in commands that take one. There is one datapath.
 pub(super) const NAME: &str = "netdev@weir";
@@ -51,31 +52,44 @@ pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         cursor = daemon.engine.datapath_flows(from, &mut rows);
         for flow in &rows {
             if call.json {
-                out.element(flow)?;
+                out.element(&JsonFlow::from(flow))?;
                 continue;
             }
             if cpu.replace(flow.cpu) != Some(flow.cpu) {
                 out.line(format_args!("flow-dump from pmd on cpu core: {}", flow.cpu))?;
             }
-            flow_line(flow, out)?;
+            out.line(dump::line(&flow.flow, flow.now))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
 }
 
-fn flow_line(flow: &DatapathFlow, out: &mut Output<'_>) -> Result<(), Disconnected> {
-    out.text(format_args!("{}, packets:{}, bytes:{}, used:", flow.matching, flow.packets, flow.bytes))?;
-    match flow.used {
-        Some(seconds) => out.text(format_args!("{seconds:.3}s"))?,
-        None => out.text("never")?,
+/// A megaflow in JSON.
+#[derive(Serialize)]
+struct JsonFlow {
+    cpu: u16,
+    r#match: String,
+    packets: u64,
+    bytes: u64,
+    /// Seconds since the last packet.
+    used: Option<f64>,
+    tcp_flags: u16,
+    actions: String,
+}
+
+impl From<&DatapathFlow> for JsonFlow {
+    fn from(row: &DatapathFlow) -> Self {
+        let DatapathFlow { cpu, flow, now } = row;
+        Self {
+            cpu: *cpu,
+            r#match: dump::matched(&flow.key, &flow.mask),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            used: flow.used.map(|used| ratio(now.saturating_sub(used), 1000)),
+            tcp_flags: flow.tcp_flags,
+            actions: dump::steps(&flow.steps),
+        }
     }
-    if flow.tcp_flags != 0 {
-        // FIN to CWR from bit 0; a dot stands for ACK, as in tcpdump.
-        let letters = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
-        let flags = letters.iter().enumerate().filter(|(bit, _)| flow.tcp_flags >> bit & 1 == 1);
-        out.text(format_args!(", flags:{}", flags.map(|(_, letter)| letter).collect::<String>()))?;
-    }
-    out.line(format_args!(", actions:{}", flow.actions))
 }
 
 #[derive(Serialize)]
@@ -173,23 +187,13 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         let cycles = lcore.idle_cycles.saturating_add(lcore.busy_cycles);
         let passes = lcore.packets.saturating_add(lcore.recirculations);
         let share = |part| 100.0 * ratio(part, cycles);
-        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
         out.line(format_args!("  packets received: {}", lcore.packets))?;
         out.line(format_args!("  packet recirculations: {}", lcore.recirculations))?;
         out.line(format_args!("  avg. datapath passes per packet: {:.2}", ratio(passes, lcore.packets)))?;
-        out.line(format_args!("  trajectory hits: {}", lcore.trajectory_hits))?;
         out.line(format_args!("  emc hits: {}", lcore.emc_hits))?;
         out.line(format_args!("  megaflow hits: {}", lcore.megaflow_hits))?;
-        out.line(format_args!(
-            "  avg. subtable lookups per megaflow hit: {:.2}",
-            ratio(lcore.subtable_lookups, lcore.megaflow_hits)
-        ))?;
-        out.line(format_args!("  miss with success upcall: {}", lcore.misses))?;
-        out.line(format_args!("  miss with failed upcall: {}", lcore.failed_misses))?;
-        out.line(format_args!(
-            "  avg. packets per output batch: {:.2}",
-            ratio(lcore.tx_packets, lcore.tx_bursts)
-        ))?;
+        out.line(format_args!("  translations: {}", lcore.misses))?;
         out.line(format_args!("  idle cycles: {} ({:.2}%)", lcore.idle_cycles, share(lcore.idle_cycles)))?;
         out.line(format_args!(
             "  processing cycles: {} ({:.2}%)",
@@ -223,24 +227,17 @@ pub(super) fn rxq_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
     #[derive(Serialize)]
     struct Entry<'a> {
         cpu: u16,
-        numa_node: u16,
         queues: &'a [crate::control::engine::Queue],
     }
     let lcores = lcores(call, daemon)?;
     for lcore in &lcores {
         if call.json {
-            out.element(&Entry { cpu: lcore.cpu, numa_node: lcore.numa_node, queues: &lcore.queues })?;
+            out.element(&Entry { cpu: lcore.cpu, queues: &lcore.queues })?;
             continue;
         }
-        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
         for queue in &lcore.queues {
-            let usage = queue
-                .usage_percent
-                .map_or_else(|| "NOT AVAIL".to_owned(), |percent| format!("{percent:>2.0} %"));
-            out.line(format_args!(
-                "  port: {:<16}  queue-id: {:>2} (enabled)   pmd usage: {usage}",
-                queue.port, queue.queue
-            ))?;
+            out.line(format_args!("  port: {:<16}  queue-id: {:>2} (enabled)", queue.port, queue.queue))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
