@@ -70,10 +70,28 @@ pub struct DumpCursor {
 }
 
 impl DumpCursor {
+    /// Goes on at `slot`, see [`DumpCursor::slot`].
+    #[must_use]
+    pub const fn at(slot: u32) -> Self {
+        Self { next: slot, done: false }
+    }
+
+    /// The slot the walk goes on at.
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.next
+    }
+
     /// True when the walk has seen every slot.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.done
+    }
+}
+
+impl core::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shard").field("connections", &self.len()).field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 

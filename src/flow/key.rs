@@ -126,6 +126,41 @@ impl Key {
         ((self.words[word] >> shift) & mask) as u128
     }
 
+    /// The bits of both.
+    #[must_use]
+    pub const fn union(&self, other: &Self) -> Self {
+        let mut words = self.words;
+        let mut word = 0;
+        while word < WORDS {
+            words[word] |= other.words[word];
+            word += 1;
+        }
+        Self { words }
+    }
+
+    /// Adds the bits of `other` to this mask.
+    #[inline]
+    pub fn add(&mut self, other: &Self) {
+        *self = self.union(other);
+    }
+
+    /// This key where `mask` is 1, and 0 elsewhere.
+    #[inline]
+    #[must_use]
+    pub fn masked(&self, mask: &Self) -> Self {
+        let mut words = self.words;
+        for (word, mask) in words.iter_mut().zip(mask.words) {
+            *word &= mask;
+        }
+        Self { words }
+    }
+
+    /// True when no bit is set.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.words == [0; WORDS]
+    }
+
     /// Writes the low `8 * len` bits of `value` at `offset`; see [`Key::read`].
     #[inline]
     pub const fn write(&mut self, offset: usize, len: usize, value: u128) {

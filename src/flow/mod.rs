@@ -1,5 +1,31 @@
-//! What a flow can match: the key of a packet, field by field.
+//! The flow language: what a flow can match, what it does, how both are written, and the tables of a bridge's flows.
 
+pub mod action;
+mod action_parse;
+mod ct_parse;
+pub mod error;
+pub mod field;
+pub mod file;
+#[expect(clippy::module_inception, reason = "a flow is one thing of the flow language")]
+pub mod flow;
 pub mod key;
+pub mod lexer;
+pub mod matching;
+pub mod port;
+pub mod print;
+pub mod rule;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod value;
 
+pub use action::{Action, Assignment, Controller, CtSpec, Reason, Zone};
+pub use error::{Error, Problem, Warning, render};
+pub use field::{FIELDS, Field, Format, Prerequisite, Subfield};
+pub use file::{FileError, FileWarning, FlowFile};
+pub use flow::{Command, Flags, FlowMod, Parsed};
 pub use key::{Key, Mask};
+pub use matching::Match;
+pub use port::{NoNames, PortNames, PortNumber};
+pub use rule::{Expiry, Rule, RuleStats};
+pub use table::{Applied, ApplyError, ApplyProblem, FlowTables};

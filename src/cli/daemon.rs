@@ -1,0 +1,138 @@
+//! `weir run`: configuration, log, datapath, control socket, and then nothing but waiting for the end: a signal
+//! or `appctl exit`. What the datapath is, the caller says; this module holds the order of starting and ending.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{error, info, warn};
+
+use super::{Log, RunArgs};
+use crate::config::{self, Config, Profile};
+use crate::control::{ControlSocket, Daemon, Engine, Host, Limits, Server};
+use crate::flow::FlowMod;
+
+/// Starts the datapath a configuration asks for, each bridge with its flows (in the order of the configuration's
+/// bridges). It runs until the last reference to the engine is dropped.
+pub type Launch = fn(&Config, Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String>;
+
+const ORDERLY: u8 = 0;
+const NOT_STARTED: u8 = 1;
+const WRONG_INPUT: u8 = 2;
+
+/// Why the daemon ends.
+enum End {
+    Signal(i32),
+    Command,
+}
+
+/// The process, as the control commands see it.
+struct Process {
+    end: Sender<End>,
+    log: Log,
+}
+
+impl Host for Process {
+    fn stop(&self) {
+        // Nobody listens any more when the daemon is ending already.
+        let _ = self.end.send(End::Command);
+    }
+    fn set_log_level(&self, module: Option<&str>, level: &str) -> Result<(), String> {
+        self.log.set(module, level)
+    }
+    fn log_levels(&self) -> Vec<(String, String)> {
+        self.log.levels()
+    }
+}
+
+/// Runs `weir run`; the exit status.
+#[must_use]
+pub fn run(args: &RunArgs, launch: Launch) -> u8 {
+    let mut config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, WRONG_INPUT),
+    };
+    if let Some(profile) = args.profile {
+        config.profile = profile.into();
+    }
+    if config.profile == Profile::Replay {
+        let message = "profile \"replay\" is for `weir replay`; `weir run` takes lab or metal";
+        return complain(&message, WRONG_INPUT);
+    }
+    // All flow files are read before anything starts.
+    let mut flows = Vec::new();
+    for bridge in &config.bridges {
+        match config::flows(bridge) {
+            Ok(file) => flows.push(file),
+            Err(error) => return complain(&error, WRONG_INPUT),
+        }
+    }
+    if args.check {
+        eprintln!("{}: fine", args.config.display());
+        return ORDERLY;
+    }
+    let log = match Log::start(&args.log) {
+        Ok(log) => log,
+        Err(error) => return complain(&error, WRONG_INPUT),
+    };
+    for warning in flows.iter().flat_map(|file| &file.warnings) {
+        warn!("{warning}");
+    }
+    let flows = flows.into_iter().map(|file| file.flows).collect();
+    match serve(&config, flows, log, launch) {
+        Ok(()) => ORDERLY,
+        Err(reason) => {
+            error!("{reason}");
+            NOT_STARTED
+        }
+    }
+}
+
+fn complain(message: &dyn std::fmt::Display, status: u8) -> u8 {
+    eprintln!("weir run: {message}");
+    status
+}
+
+fn serve(config: &Config, flows: Vec<Vec<FlowMod>>, log: Log, launch: Launch) -> Result<(), String> {
+    let (end, ended) = mpsc::channel();
+    watch_signals(end.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
+    // The socket first: a second daemon has to stop before it touches any port.
+    let socket = ControlSocket::bind(&config.socket).map_err(|error| error.to_string())?;
+    let engine = launch(config, flows)?;
+    let daemon = Daemon { engine: Arc::clone(&engine), host: Arc::new(Process { end, log }) };
+    let server = Server::start(socket, Limits::default(), Arc::new(daemon))
+        .map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    info!(socket = %config.socket.display(), profile = %config.profile, "weir is running");
+    match ended.recv() {
+        Ok(End::Signal(number)) => info!(signal = number, "ending"),
+        Ok(End::Command) => info!("ending, as asked by a command"),
+        Err(_) => info!("ending"),
+    }
+    // Nobody can ask anything of an engine that is about to go.
+    drop(server);
+    drop(engine);
+    Ok(())
+}
+
+/// Sends the first signal on as the request to end; the second ends the process there and then.
+fn watch_signals(end: Sender<End>) -> io::Result<()> {
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))?;
+        signal_hook::flag::register(signal, Arc::clone(&armed))?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if end.send(End::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! From what is written to what is meant: ranges, names, duplicates and defaults. Stops at the first fault,
+//! with its place in the text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::num::NonZeroU32;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use toml::Spanned;
+
+use super::file;
+use super::types::{
+    Bridge, Config, Conntrack, CpuList, DevArgs, Name, Peer, Pool, Port, PortNumber, Timeouts,
+};
+
+/// The control socket, unless something else is said.
+pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+const DEFAULT_CAPACITY: NonZeroU32 = seconds(1_000_000);
+/// One shard's slots are numbered with 32 bits, both directions and a margin included.
+const CAPACITY: RangeInclusive<i64> = 1..=1 << 28;
+/// A year: longer than anyone leaves a connection idle, and far from overflowing tick counts.
+const TIMEOUT: RangeInclusive<i64> = 1..=31_536_000;
+/// Below 64 MiB DPDK itself does not start.
+const MEMORY_MIB: RangeInclusive<i64> = 64..=1 << 20;
+const MBUFS: RangeInclusive<i64> = 1_023..=(1 << 24);
+/// 128 bytes of headroom and the shortest frame; the upper end is DPDK's (16 bits).
+const DATA_ROOM: RangeInclusive<i64> = 192..=65_535;
+const RX_QUEUES: RangeInclusive<i64> = 1..=64;
+
+/// A fault and its place in the text, in bytes.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) span: Range<usize>,
+    pub(super) message: String,
+}
+
+fn fault<T>(at: &Spanned<T>, message: impl Display) -> Fault {
+    Fault { span: at.span(), message: message.to_string() }
+}
+
+pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault> {
+    Ok(Config {
+        profile: file.profile.unwrap_or_default(),
+        socket: match file.socket {
+            Some(text) if text.as_ref().is_empty() => {
+                return Err(fault(&text, "the socket's path cannot be empty"));
+            }
+            Some(text) => directory.join(text.into_inner()),
+            None => PathBuf::from(DEFAULT_SOCKET),
+        },
+        lcores: file.lcores.as_ref().map(parsed::<CpuList>).transpose()?,
+        memory_mib: number("memory_mib", file.memory_mib, MEMORY_MIB, 512)?,
+        conntrack: conntrack(file.conntrack)?,
+        pool: Pool {
+            mbufs: number("mbufs", file.pool.mbufs, MBUFS, 32_767)?,
+            data_room: number("data_room", file.pool.data_room, DATA_ROOM, 2_176)?,
+        },
+        bridges: bridges(file.bridge, directory)?,
+    })
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &Spanned<String>) -> Result<T, Fault> {
+    text.as_ref().parse().map_err(|error| fault(text, error))
+}
+
+fn number<T: TryFrom<i64>>(
+    key: &str,
+    given: Option<Spanned<i64>>,
+    range: RangeInclusive<i64>,
+    default: T,
+) -> Result<T, Fault> {
+    let Some(given) = given else { return Ok(default) };
+    let value = *given.as_ref();
+    range.contains(&value).then(|| T::try_from(value).ok()).flatten().ok_or_else(|| {
+        fault(&given, format!("{key} is {value}; it must be {} to {}", range.start(), range.end()))
+    })
+}
+
+fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
+    let capacity: u32 = number("capacity", file.capacity, CAPACITY, DEFAULT_CAPACITY.get())?;
+    let limit = 0..=i64::from(capacity);
+    Ok(Conntrack {
+        capacity: NonZeroU32::new(capacity).unwrap_or(DEFAULT_CAPACITY),
+        max_connections: number("max_connections", file.max_connections, limit, capacity)?,
+        liberal_tcp: file.liberal_tcp,
+        timeouts: timeouts(file.timeouts)?,
+    })
+}
+
+const fn seconds(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+impl Default for Timeouts {
+    /// What Open vSwitch's userspace datapath uses.
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent: seconds(30),
+            tcp_syn_recv: seconds(30),
+            tcp_established: seconds(86_400),
+            tcp_fin_wait: seconds(900),
+            tcp_time_wait: seconds(45),
+            tcp_close: seconds(30),
+            udp_first: seconds(60),
+            udp_single: seconds(60),
+            udp_multiple: seconds(30),
+            icmp_first: seconds(60),
+            icmp_reply: seconds(30),
+        }
+    }
+}
+
+fn timeouts(file: file::Timeouts) -> Result<Timeouts, Fault> {
+    let default = Timeouts::default();
+    let time = |key, given, default: NonZeroU32| -> Result<NonZeroU32, Fault> {
+        Ok(seconds(number(key, given, TIMEOUT, default.get())?))
+    };
+    Ok(Timeouts {
+        tcp_syn_sent: time("tcp_syn_sent", file.tcp_syn_sent, default.tcp_syn_sent)?,
+        tcp_syn_recv: time("tcp_syn_recv", file.tcp_syn_recv, default.tcp_syn_recv)?,
+        tcp_established: time("tcp_established", file.tcp_established, default.tcp_established)?,
+        tcp_fin_wait: time("tcp_fin_wait", file.tcp_fin_wait, default.tcp_fin_wait)?,
+        tcp_time_wait: time("tcp_time_wait", file.tcp_time_wait, default.tcp_time_wait)?,
+        tcp_close: time("tcp_close", file.tcp_close, default.tcp_close)?,
+        udp_first: time("udp_first", file.udp_first, default.udp_first)?,
+        udp_single: time("udp_single", file.udp_single, default.udp_single)?,
+        udp_multiple: time("udp_multiple", file.udp_multiple, default.udp_multiple)?,
+        icmp_first: time("icmp_first", file.icmp_first, default.icmp_first)?,
+        icmp_reply: time("icmp_reply", file.icmp_reply, default.icmp_reply)?,
+    })
+}
+
+fn bridges(file: Vec<file::Bridge>, directory: &Path) -> Result<Vec<Bridge>, Fault> {
+    let mut names = BTreeSet::new();
+    let mut devices = BTreeMap::new();
+    let mut unique = |text: &Spanned<String>| -> Result<Name, Fault> {
+        let name: Name = parsed(text)?;
+        if names.insert(name.clone()) {
+            Ok(name)
+        } else {
+            Err(fault(text, format!("\"{name}\" is already the name of another bridge or port")))
+        }
+    };
+    file.into_iter()
+        .map(|bridge| {
+            let name = unique(&bridge.name)?;
+            let flows = match bridge.flows {
+                Some(text) if text.as_ref().is_empty() => {
+                    return Err(fault(&text, "the flow file's path cannot be empty; leave the key out"));
+                }
+                other => other.map(|text| directory.join(text.into_inner())),
+            };
+            let mut numbers = taken_numbers(&bridge.port)?;
+            let ports = bridge
+                .port
+                .into_iter()
+                .map(|entry| port(entry, &mut unique, &mut numbers, &mut devices))
+                .collect::<Result<_, _>>()?;
+            Ok(Bridge { name, flows, ports })
+        })
+        .collect()
+}
+
+/// The numbers that a bridge's ports ask for.
+fn taken_numbers(ports: &[file::Port]) -> Result<BTreeSet<u16>, Fault> {
+    let mut taken = BTreeSet::new();
+    for given in ports.iter().filter_map(|port| port.number.as_ref()) {
+        let number: u16 = number("number", Some(given.clone()), 1..=i64::from(PortNumber::MAX), 0)?;
+        if !taken.insert(number) {
+            return Err(fault(given, format!("number {number} is already another port's of this bridge")));
+        }
+    }
+    Ok(taken)
+}
+
+fn port(
+    file: file::Port,
+    unique: &mut impl FnMut(&Spanned<String>) -> Result<Name, Fault>,
+    taken: &mut BTreeSet<u16>,
+    devices: &mut BTreeMap<String, Name>,
+) -> Result<Port, Fault> {
+    let name = unique(&file.name)?;
+    let rx_queues = number("rx_queues", file.rx_queues, RX_QUEUES, 1)?;
+    let wanted = match &file.number {
+        Some(number) => u16::try_from(*number.as_ref()).ok(),
+        None => (1..=PortNumber::MAX).find(|number| !taken.contains(number)),
+    };
+    let number = wanted
+        .and_then(PortNumber::new)
+        .ok_or_else(|| fault(&file.name, "every port number of this bridge is taken"))?;
+    taken.insert(number.number());
+    let devargs: DevArgs = parsed(&file.devargs)?;
+    if let Some(other) = devices.insert(devargs.device().to_owned(), name.clone()) {
+        let message = format!("{} is already port \"{other}\"'s device", devargs.device());
+        return Err(fault(&file.devargs, message));
+    }
+    let peer = file.peer.map(|peer| {
+        let system_name = |text: Spanned<String>| {
+            if is_system_name(text.as_ref()) {
+                Ok(text.into_inner())
+            } else {
+                Err(fault(&text, "not a name that a device or network namespace can have"))
+            }
+        };
+        Ok(Peer { dev: system_name(peer.dev)?, netns: peer.netns.map(system_name).transpose()? })
+    });
+    Ok(Port { name, number, devargs, peer: peer.transpose()?, rx_queues })
+}
+
+/// What Linux takes for a device and `ip netns` for a namespace, which becomes a file's name.
+fn is_system_name(text: &str) -> bool {
+    let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    !text.is_empty() && text.len() < 64 && !text.starts_with(['.', '-']) && !text.contains(bad)
+}

@@ -1,0 +1,82 @@
+//! The configuration as it is written: keys and their plain values with their places in the text, before
+//! anything is checked. The checks are in `check`.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::types::Profile;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) profile: Option<Profile>,
+    pub(super) socket: Option<Spanned<String>>,
+    pub(super) lcores: Option<Spanned<String>>,
+    pub(super) memory_mib: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) conntrack: Conntrack,
+    #[serde(default)]
+    pub(super) pool: Pool,
+    #[serde(default)]
+    pub(super) bridge: Vec<Bridge>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Conntrack {
+    pub(super) capacity: Option<Spanned<i64>>,
+    pub(super) max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) liberal_tcp: bool,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    pub(super) tcp_syn_sent: Option<Spanned<i64>>,
+    pub(super) tcp_syn_recv: Option<Spanned<i64>>,
+    pub(super) tcp_established: Option<Spanned<i64>>,
+    pub(super) tcp_fin_wait: Option<Spanned<i64>>,
+    pub(super) tcp_time_wait: Option<Spanned<i64>>,
+    pub(super) tcp_close: Option<Spanned<i64>>,
+    pub(super) udp_first: Option<Spanned<i64>>,
+    pub(super) udp_single: Option<Spanned<i64>>,
+    pub(super) udp_multiple: Option<Spanned<i64>>,
+    pub(super) icmp_first: Option<Spanned<i64>>,
+    pub(super) icmp_reply: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    pub(super) mbufs: Option<Spanned<i64>>,
+    pub(super) data_room: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bridge {
+    pub(super) name: Spanned<String>,
+    pub(super) flows: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) port: Vec<Port>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Port {
+    pub(super) name: Spanned<String>,
+    pub(super) number: Option<Spanned<i64>>,
+    pub(super) devargs: Spanned<String>,
+    pub(super) peer: Option<Peer>,
+    pub(super) rx_queues: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    pub(super) dev: Spanned<String>,
+    pub(super) netns: Option<Spanned<String>>,
+}

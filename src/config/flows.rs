@@ -1,0 +1,62 @@
+//! The flow files that bridges of a configuration name: read and parsed before anything starts, with the names of
+//! the bridge's ports.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::types::Bridge;
+use crate::flow::{Command, FileError, FlowFile, PortNames, PortNumber};
+
+/// The longest flow file read, in bytes: as much as a control request carries.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Why a bridge has no flows.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the flows of bridge \"{bridge}\": {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        bridge: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Longer than any flow file.
+    #[error("{}: longer than {MAX_BYTES} bytes; is this a flow file?", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A flow is wrong.
+    #[error(transparent)]
+    Content(#[from] FileError),
+}
+
+/// Reads a bridge's flow file; without one, the bridge has the one flow that a new bridge has, action NORMAL.
+///
+/// # Errors
+/// [`FlowsError`].
+pub fn flows(bridge: &Bridge) -> Result<FlowFile, FlowsError> {
+    let Some(path) = &bridge.flows else {
+        return Ok(FlowFile::parse("default", b"priority=0,actions=normal", Command::Add, bridge)?);
+    };
+    let read = |source| FlowsError::Read { path: path.clone(), bridge: bridge.name.to_string(), source };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(read)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_BYTES) {
+        return Err(FlowsError::TooLong { path: path.clone() });
+    }
+    Ok(FlowFile::parse(&path.display().to_string(), &bytes, Command::Add, bridge)?)
+}
+
+impl PortNames for Bridge {
+    fn number(&self, name: &str) -> Option<PortNumber> {
+        self.ports.iter().find(|port| port.name.as_str() == name).map(|port| port.number.number())
+    }
+    fn name(&self, number: PortNumber) -> Option<&str> {
+        self.ports.iter().find(|port| port.number.number() == number).map(|port| port.name.as_str())
+    }
+}

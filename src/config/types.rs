@@ -1,0 +1,392 @@
+//! The values a configuration is made of, each checked once, when it is made. The command line and the control
+//! commands take the same types, so a name that is refused here is refused there.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How packets come and go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Capture files in, capture files out; no DPDK.
+    Replay,
+    /// DPDK over virtual devices, without hugepages.
+    #[default]
+    Lab,
+    /// DPDK with hugepages and PCI devices.
+    Metal,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replay => "replay",
+            Self::Lab => "lab",
+            Self::Metal => "metal",
+        })
+    }
+}
+
+/// A bridge's or port's name: letters, digits, `_`, `-`, `.`, `:` and `@`, at most 63 of them, no number and
+/// none of the words that the flow language reserves for ports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Name(String);
+
+/// Why a text is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("a name cannot be empty")]
+    Empty,
+    /// More than 63 characters.
+    #[error("a name has at most {max} characters, this one has {0}", max = Name::MAX)]
+    TooLong(usize),
+    /// Not one of the characters allowed.
+    #[error("{0:?} cannot be part of a name; letters, digits and _-.:@ can")]
+    Character(char),
+    /// Could be taken for a port number.
+    #[error("\"{0}\" is a number, which flows would take for a port number; begin the name with a letter")]
+    Number(String),
+    /// Means something else in flows.
+    #[error("\"{0}\" is a word of the flow language; choose another name")]
+    Reserved(String),
+}
+
+impl Name {
+    const MAX: usize = 63;
+    const RESERVED: [&str; 11] =
+        ["IN_PORT", "TABLE", "NORMAL", "FLOOD", "ALL", "CONTROLLER", "LOCAL", "NONE", "ANY", "UNSET", "drop"];
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:@".contains(c);
+        if text.is_empty() {
+            Err(NameError::Empty)
+        } else if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
+            Err(NameError::Character(bad))
+        } else if text.len() > Self::MAX {
+            Err(NameError::TooLong(text.len()))
+        } else if text.bytes().all(|b| b.is_ascii_digit()) {
+            Err(NameError::Number(text.to_owned()))
+        } else if Self::RESERVED.iter().any(|word| word.eq_ignore_ascii_case(text)) {
+            Err(NameError::Reserved(text.to_owned()))
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An OpenFlow port number that a port can have: 1 to 65279 (0xfeff; above are reserved ones).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct PortNumber(u16);
+
+impl PortNumber {
+    /// The largest.
+    pub const MAX: u16 = 0xfeff;
+
+    /// `None` outside 1 to 65279.
+    #[must_use]
+    pub fn new(number: u16) -> Option<Self> {
+        (1..=Self::MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for PortNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A set of CPUs, ascending, not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CpuList(Vec<u16>);
+
+/// Why a text is no [`CpuList`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CpuListError {
+    /// Nothing there.
+    #[error("a CPU list cannot be empty; write it as in \"1-3,7\"")]
+    Empty,
+    /// A part that is no number or range.
+    #[error("\"{0}\" is neither a CPU number nor a range; write a CPU list as in \"1-3,7\"")]
+    Part(String),
+    /// A range whose end comes first.
+    #[error("the range {0}-{1} runs backwards")]
+    Backwards(u16, u16),
+    /// Over the limit.
+    #[error("CPU {0} is beyond the last that can be used, {max}", max = CpuList::MAX)]
+    TooLarge(u32),
+    /// Named twice.
+    #[error("CPU {0} is named twice")]
+    Twice(u16),
+}
+
+impl CpuList {
+    /// The highest CPU number.
+    pub const MAX: u16 = 1023;
+
+    /// The CPUs, ascending.
+    #[must_use]
+    pub fn cpus(&self) -> &[u16] {
+        &self.0
+    }
+}
+
+impl FromStr for CpuList {
+    type Err = CpuListError;
+
+    fn from_str(text: &str) -> Result<Self, CpuListError> {
+        let mut cpus = Vec::new();
+        if text.trim().is_empty() {
+            return Err(CpuListError::Empty);
+        }
+        for part in text.split(',').map(str::trim) {
+            let number = |digits: &str| -> Result<u16, CpuListError> {
+                let digits = digits.trim();
+                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                    return Err(CpuListError::Part(part.to_owned()));
+                }
+                let wide: u32 = digits.parse().unwrap_or(u32::MAX);
+                u16::try_from(wide).ok().filter(|&cpu| cpu <= Self::MAX).ok_or(CpuListError::TooLarge(wide))
+            };
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last {
+                return Err(CpuListError::Backwards(first, last));
+            }
+            cpus.extend(first..=last);
+            // Keeps a long list of overlapping ranges from growing without bound.
+            cpus.sort_unstable();
+            if let Some(pair) = cpus.windows(2).find(|pair| pair.first() == pair.last()) {
+                return Err(CpuListError::Twice(pair.first().copied().unwrap_or_default()));
+            }
+        }
+        Ok(Self(cpus))
+    }
+}
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, cpu) in self.0.iter().enumerate() {
+            write!(f, "{}{cpu}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A DPDK device: what `rte_dev_probe` takes, a PCI address or a driver's name with arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct DevArgs(String);
+
+/// Why a text is no [`DevArgs`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DevArgsError {
+    /// Nothing there, or no device before the first comma.
+    #[error("device arguments begin with a device, as in \"net_af_packet0,iface=eth1\" or \"0000:01:00.0\"")]
+    NoDevice,
+    /// Over the limit.
+    #[error("device arguments have at most {max} bytes, these have {0}", max = DevArgs::MAX)]
+    TooLong(usize),
+    /// A control character or blank.
+    #[error("{0:?} cannot be part of device arguments")]
+    Character(char),
+}
+
+impl DevArgs {
+    const MAX: usize = 255;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The device's name or address, in front of the first comma.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.0.split(',').next().unwrap_or_default()
+    }
+}
+
+impl FromStr for DevArgs {
+    type Err = DevArgsError;
+
+    fn from_str(text: &str) -> Result<Self, DevArgsError> {
+        if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+            Err(DevArgsError::Character(bad))
+        } else if text.len() > Self::MAX {
+            Err(DevArgsError::TooLong(text.len()))
+        } else if text.is_empty() || text.starts_with(',') {
+            Err(DevArgsError::NoDevice)
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for DevArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// How packets come and go.
+    pub profile: Profile,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// CPUs that poll; `None` leaves the choice to the program.
+    pub lcores: Option<CpuList>,
+    /// DPDK's memory in MiB.
+    pub memory_mib: u32,
+    /// Connection tracking.
+    pub conntrack: Conntrack,
+    /// Packet buffers.
+    pub pool: Pool,
+    /// Bridges, in the file's order.
+    pub bridges: Vec<Bridge>,
+}
+
+/// Connection tracking's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Conntrack {
+    /// Room, in connections, all shards together.
+    pub capacity: NonZeroU32,
+    /// Connections admitted, at most the capacity.
+    pub max_connections: u32,
+    /// Accept TCP segments outside their window.
+    pub liberal_tcp: bool,
+    /// Idle times.
+    pub timeouts: Timeouts,
+}
+
+/// Seconds without a packet after which a connection is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names are the protocol states")]
+pub struct Timeouts {
+    pub tcp_syn_sent: NonZeroU32,
+    pub tcp_syn_recv: NonZeroU32,
+    pub tcp_established: NonZeroU32,
+    pub tcp_fin_wait: NonZeroU32,
+    pub tcp_time_wait: NonZeroU32,
+    pub tcp_close: NonZeroU32,
+    pub udp_first: NonZeroU32,
+    pub udp_single: NonZeroU32,
+    pub udp_multiple: NonZeroU32,
+    pub icmp_first: NonZeroU32,
+    pub icmp_reply: NonZeroU32,
+}
+
+/// Packet buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// How many.
+    pub mbufs: u32,
+    /// Bytes in each, 128 of headroom included.
+    pub data_room: u16,
+}
+
+/// A bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bridge {
+    /// Its name.
+    pub name: Name,
+    /// Flows to load at start, already resolved against the configuration's directory.
+    pub flows: Option<PathBuf>,
+    /// Its ports, in the file's order.
+    pub ports: Vec<Port>,
+}
+
+/// A port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Its name, unique among all bridges and ports.
+    pub name: Name,
+    /// Its number, given or the lowest that was free.
+    pub number: PortNumber,
+    /// The device.
+    pub devargs: DevArgs,
+    /// The other end of a veth pair.
+    pub peer: Option<Peer>,
+    /// Receive queues.
+    pub rx_queues: u16,
+}
+
+/// A device whose transmit offloads are to be turned off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// The network device.
+    pub dev: String,
+    /// The network namespace it is in; `None` is our own.
+    pub netns: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_flows_would_misread_are_refused() {
+        for good in ["br0", "veth-in", "p1.100", "dpdk0", "a"] {
+            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+        }
+        assert_eq!("".parse::<Name>(), Err(NameError::Empty));
+        assert_eq!("12".parse::<Name>(), Err(NameError::Number("12".into())));
+        assert_eq!("normal".parse::<Name>(), Err(NameError::Reserved("normal".into())));
+        assert_eq!("a b".parse::<Name>(), Err(NameError::Character(' ')));
+        assert_eq!("a/b".parse::<Name>(), Err(NameError::Character('/')));
+        assert_eq!("x".repeat(64).parse::<Name>(), Err(NameError::TooLong(64)));
+    }
+
+    #[test]
+    fn cpu_lists_are_numbers_and_ranges_in_any_order() {
+        assert_eq!("7, 1-3".parse::<CpuList>().unwrap().cpus(), [1, 2, 3, 7]);
+        assert_eq!("0".parse::<CpuList>().unwrap().to_string(), "0");
+        assert_eq!("".parse::<CpuList>(), Err(CpuListError::Empty));
+        assert_eq!("1,,2".parse::<CpuList>(), Err(CpuListError::Part(String::new())));
+        assert_eq!("+1".parse::<CpuList>(), Err(CpuListError::Part("+1".into())));
+        assert_eq!("1-2-3".parse::<CpuList>(), Err(CpuListError::Part("1-2-3".into())));
+        assert_eq!("3-1".parse::<CpuList>(), Err(CpuListError::Backwards(3, 1)));
+        assert_eq!("1-3,2".parse::<CpuList>(), Err(CpuListError::Twice(2)));
+        assert_eq!("1024".parse::<CpuList>(), Err(CpuListError::TooLarge(1024)));
+        assert_eq!("99999999999".parse::<CpuList>(), Err(CpuListError::TooLarge(u32::MAX)));
+    }
+
+    #[test]
+    fn device_arguments_name_a_device() {
+        assert_eq!("net_null0,no-rx=1".parse::<DevArgs>().unwrap().device(), "net_null0");
+        assert_eq!("".parse::<DevArgs>(), Err(DevArgsError::NoDevice));
+        assert_eq!(",iface=x".parse::<DevArgs>(), Err(DevArgsError::NoDevice));
+        assert_eq!("net null".parse::<DevArgs>(), Err(DevArgsError::Character(' ')));
+        assert_eq!("x".repeat(256).parse::<DevArgs>(), Err(DevArgsError::TooLong(256)));
+    }
+}

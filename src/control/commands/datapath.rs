@@ -1,0 +1,247 @@
+//! The datapath below the flow tables: megaflows, ports as the datapath numbers them, and the lcores' figures.
+
+use serde::Serialize;
+
+use super::{Call, CommandError, Daemon};
+use crate::control::engine::{Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, Port};
+use crate::control::output::{Disconnected, Output};
+
+/// The datapath's name in commands that take one. There is one datapath.
+pub(super) const NAME: &str = "netdev@weir";
+
+/// The arguments without the datapath's name in front.
+pub(super) fn without_name<'a, 'b>(args: &'a [&'b str]) -> &'a [&'b str] {
+    match args {
+        [NAME | "weir", rest @ ..] => rest,
+        _ => args,
+    }
+}
+
+/// The bridge called `name`.
+pub(super) fn bridge(daemon: &Daemon, name: &str) -> Result<Bridge, EngineError> {
+    daemon
+        .engine
+        .bridges()
+        .into_iter()
+        .find(|bridge| bridge.name.as_str() == name)
+        .ok_or_else(|| EngineError::NoBridge(name.to_owned()))
+}
+
+/// Options and then at most the datapath's name; the options that were given.
+fn options<'a>(call: &'a Call<'_>, known: &[&str]) -> Result<Vec<&'a str>, CommandError> {
+    let (given, rest): (Vec<&str>, Vec<&str>) =
+        call.args.iter().map(String::as_str).partition(|arg| arg.starts_with('-'));
+    if let Some(option) = given.iter().find(|option| !known.contains(option)) {
+        return Err(CommandError::Failed(format!("Unrecognized option {option}")));
+    }
+    match without_name(&rest) {
+        [] => Ok(given),
+        [other, ..] => {
+            Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")))
+        }
+    }
+}
+
+pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    options(call, &["-m", "--more", "--names", "--no-names"])?;
+    let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
+    let mut cpu = None;
+    while let Some(from) = cursor {
+        rows.clear();
+        cursor = daemon.engine.datapath_flows(from, &mut rows);
+        for flow in &rows {
+            if call.json {
+                out.element(flow)?;
+                continue;
+            }
+            if cpu.replace(flow.cpu) != Some(flow.cpu) {
+                out.line(format_args!("flow-dump from pmd on cpu core: {}", flow.cpu))?;
+            }
+            flow_line(flow, out)?;
+        }
+    }
+    if call.json { Ok(out.end_array()?) } else { Ok(()) }
+}
+
+fn flow_line(flow: &DatapathFlow, out: &mut Output<'_>) -> Result<(), Disconnected> {
+    out.text(format_args!("{}, packets:{}, bytes:{}, used:", flow.matching, flow.packets, flow.bytes))?;
+    match flow.used {
+        Some(seconds) => out.text(format_args!("{seconds:.3}s"))?,
+        None => out.text("never")?,
+    }
+    if flow.tcp_flags != 0 {
+        // FIN to CWR from bit 0; a dot stands for ACK, as in tcpdump.
+        let letters = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
+        let flags = letters.iter().enumerate().filter(|(bit, _)| flow.tcp_flags >> bit & 1 == 1);
+        out.text(format_args!(", flags:{}", flags.map(|(_, letter)| letter).collect::<String>()))?;
+    }
+    out.line(format_args!(", actions:{}", flow.actions))
+}
+
+#[derive(Serialize)]
+struct Show {
+    name: &'static str,
+    #[serde(flatten)]
+    totals: DatapathTotals,
+    bridges: Vec<Bridge>,
+}
+
+pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let counters = !options(call, &["-s", "--statistics"])?.is_empty();
+    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    if call.json {
+        return Ok(out.json(&show)?);
+    }
+    let DatapathTotals { hit, missed, lost, flows } = show.totals;
+    out.line(format_args!("{NAME}:"))?;
+    out.line(format_args!("  lookups: hit:{hit} missed:{missed} lost:{lost}"))?;
+    out.line(format_args!("  flows: {flows}"))?;
+    for port in show.bridges.iter().flat_map(|bridge| &bridge.ports) {
+        out.line(format_args!("  port {}: {} ({})", port.number, port.name, port.driver))?;
+        if counters {
+            let c = port.counters;
+            out.line(format_args!(
+                "    RX packets:{} errors:{} dropped:{}",
+                c.rx_packets, c.rx_errors, c.rx_dropped
+            ))?;
+            out.line(format_args!(
+                "    TX packets:{} errors:{} dropped:{}",
+                c.tx_packets, c.tx_errors, c.tx_dropped
+            ))?;
+            out.line(format_args!("    RX bytes:{}  TX bytes:{}", c.rx_bytes, c.tx_bytes))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn dpif_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    if call.json {
+        return Ok(out.json(&show)?);
+    }
+    out.line(format_args!("{NAME}: hit:{} missed:{}", show.totals.hit, show.totals.missed))?;
+    for bridge in &show.bridges {
+        out.line(format_args!("  {}:", bridge.name))?;
+        for Port { name, number, driver, devargs, .. } in &bridge.ports {
+            out.line(format_args!("    {name} {number}/{number}: ({driver}: {devargs})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// `[-pmd CPU] [DP]`: the lcores that are meant.
+fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> {
+    let (mut cpu, mut rest) = (None, Vec::new());
+    let mut args = call.args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        match arg {
+            "-pmd" => {
+                let number = args.next().and_then(super::tuples::number::<u16>);
+                cpu = Some(number.ok_or_else(|| CommandError::Failed("-pmd needs a CPU number".into()))?);
+            }
+            option if option.starts_with('-') => {
+                return Err(CommandError::Failed(format!("Unrecognized option {option}")));
+            }
+            other => rest.push(other),
+        }
+    }
+    if let [other, ..] = without_name(&rest) {
+        return Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")));
+    }
+    let mut lcores = daemon.engine.lcores();
+    if let Some(cpu) = cpu {
+        lcores.retain(|lcore| lcore.cpu == cpu);
+        if lcores.is_empty() {
+            return Err(CommandError::Failed(format!("CPU {cpu} does not poll")));
+        }
+    }
+    Ok(lcores)
+}
+
+/// `part` of `whole`, 0 of nothing. Rounding to a float's 53 bits is no loss for people.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let lcores = lcores(call, daemon)?;
+    if call.json {
+        return Ok(out.json(&lcores)?);
+    }
+    for lcore in &lcores {
+        let cycles = lcore.idle_cycles.saturating_add(lcore.busy_cycles);
+        let passes = lcore.packets.saturating_add(lcore.recirculations);
+        let share = |part| 100.0 * ratio(part, cycles);
+        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        out.line(format_args!("  packets received: {}", lcore.packets))?;
+        out.line(format_args!("  packet recirculations: {}", lcore.recirculations))?;
+        out.line(format_args!("  avg. datapath passes per packet: {:.2}", ratio(passes, lcore.packets)))?;
+        out.line(format_args!("  trajectory hits: {}", lcore.trajectory_hits))?;
+        out.line(format_args!("  emc hits: {}", lcore.emc_hits))?;
+        out.line(format_args!("  megaflow hits: {}", lcore.megaflow_hits))?;
+        out.line(format_args!(
+            "  avg. subtable lookups per megaflow hit: {:.2}",
+            ratio(lcore.subtable_lookups, lcore.megaflow_hits)
+        ))?;
+        out.line(format_args!("  miss with success upcall: {}", lcore.misses))?;
+        out.line(format_args!("  miss with failed upcall: {}", lcore.failed_misses))?;
+        out.line(format_args!(
+            "  avg. packets per output batch: {:.2}",
+            ratio(lcore.tx_packets, lcore.tx_bursts)
+        ))?;
+        out.line(format_args!("  idle cycles: {} ({:.2}%)", lcore.idle_cycles, share(lcore.idle_cycles)))?;
+        out.line(format_args!(
+            "  processing cycles: {} ({:.2}%)",
+            lcore.busy_cycles,
+            share(lcore.busy_cycles)
+        ))?;
+        if lcore.packets != 0 {
+            out.line(format_args!(
+                "  avg cycles per packet: {:.2} ({cycles}/{})",
+                ratio(cycles, lcore.packets),
+                lcore.packets
+            ))?;
+            out.line(format_args!(
+                "  avg processing cycles per packet: {:.2} ({}/{})",
+                ratio(lcore.busy_cycles, lcore.packets),
+                lcore.busy_cycles,
+                lcore.packets
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn stats_clear(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
+    options(call, &[])?;
+    daemon.engine.clear_lcore_counters();
+    Ok(())
+}
+
+pub(super) fn rxq_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        cpu: u16,
+        numa_node: u16,
+        queues: &'a [crate::control::engine::Queue],
+    }
+    let lcores = lcores(call, daemon)?;
+    for lcore in &lcores {
+        if call.json {
+            out.element(&Entry { cpu: lcore.cpu, numa_node: lcore.numa_node, queues: &lcore.queues })?;
+            continue;
+        }
+        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        for queue in &lcore.queues {
+            let usage = queue
+                .usage_percent
+                .map_or_else(|| "NOT AVAIL".to_owned(), |percent| format!("{percent:>2.0} %"));
+            out.line(format_args!(
+                "  port: {:<16}  queue-id: {:>2} (enabled)   pmd usage: {usage}",
+                queue.port, queue.queue
+            ))?;
+        }
+    }
+    if call.json { Ok(out.end_array()?) } else { Ok(()) }
+}

@@ -1,0 +1,404 @@
+//! The commands as tables: name, usage, argument counts, help and the function that does it. Dispatch, usage
+//! errors, `list-commands`, `help` and the client's reading of files are all made from [`CommandSpec`]. To add
+//! a command, add a line to its family's table and a function beside it.
+
+mod conntrack;
+mod daemon;
+mod datapath;
+mod fdb;
+mod flows;
+mod ports;
+mod tuples;
+mod vsctl;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::engine::{Engine, EngineError};
+use super::output::{Disconnected, Output};
+use super::protocol::{End, Options, Request};
+use super::server::Handler;
+use crate::config::nearest;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use vsctl::{Plan, Planner, Step, syntax_error as vsctl_syntax_error};
+
+/// Which of Open vSwitch's programs a command belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// ovs-ofctl: bridges and flows.
+    Ofctl,
+    /// ovs-appctl: the daemon.
+    Appctl,
+    /// ovs-vsctl: which bridges and ports there are.
+    Vsctl,
+}
+
+impl Family {
+    /// The word in front of the command.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ofctl => "ofctl",
+            Self::Appctl => "appctl",
+            Self::Vsctl => "vsctl",
+        }
+    }
+
+    /// Exit status when a command fails, as Open vSwitch's programs have it.
+    #[must_use]
+    pub const fn failure(self) -> u8 {
+        match self {
+            Self::Appctl => 2,
+            Self::Ofctl | Self::Vsctl => 1,
+        }
+    }
+
+    /// Its commands.
+    #[must_use]
+    pub fn commands(self) -> &'static [CommandSpec] {
+        match self {
+            Self::Ofctl => OFCTL,
+            Self::Appctl => APPCTL,
+            Self::Vsctl => vsctl::COMMANDS,
+        }
+    }
+
+    /// Looks a command up.
+    #[must_use]
+    pub fn find(self, name: &str) -> Option<&'static CommandSpec> {
+        self.commands().iter().find(|spec| spec.name == name)
+    }
+
+    /// What to say about a command that is not there.
+    #[must_use]
+    pub fn unknown(self, name: &str) -> String {
+        let near = nearest(name, self.commands().iter().map(|spec| spec.name));
+        let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+        match self {
+            Self::Appctl => {
+                format!(
+                    "\"{name}\" is not a valid command (use \"list-commands\" to see a list of valid commands){hint}"
+                )
+            }
+            _ => format!("unknown command '{name}'; use --help for help{hint}"),
+        }
+    }
+
+    /// What `list-commands` prints.
+    #[must_use]
+    pub fn list(self) -> String {
+        let mut text = String::from("The available commands are:\n");
+        for spec in self.commands() {
+            let line = format!("  {:<32}{}", spec.name, spec.usage);
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text
+    }
+
+    /// The commands with their help, for `--help`.
+    #[must_use]
+    pub fn help(self) -> String {
+        let mut text = String::from("Commands:\n");
+        for spec in self.commands() {
+            let _ = writeln!(text, "  {} {}", spec.name, spec.usage);
+            let _ = writeln!(text, "          {}", spec.help);
+        }
+        text
+    }
+}
+
+/// Which argument, from 0, names a file; `-` is standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileArgument {
+    /// None does.
+    None,
+    /// This one does.
+    Path(usize),
+    /// This one, but only when it is `-`; otherwise it is a flow.
+    Dash(usize),
+}
+
+/// A command's function.
+pub type Run = fn(&Call<'_>, &Daemon, &mut Output<'_>) -> Result<(), CommandError>;
+
+/// A command's function that needs no daemon.
+pub type RunLocal = fn(&Call<'_>, &mut Output<'_>) -> Result<(), CommandError>;
+
+/// How a command is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Action {
+    /// At once.
+    Run(Run),
+    /// By the client itself, without a daemon.
+    Local(RunLocal),
+    /// As a step of one change of the configuration (vsctl).
+    Plan(vsctl::Planner),
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, for people.
+    pub usage: &'static str,
+    /// Fewest arguments.
+    pub min: usize,
+    /// Most arguments.
+    pub max: usize,
+    /// What it does, in a sentence.
+    pub help: &'static str,
+    /// Reads only, and understands `--json`.
+    pub reads: bool,
+    /// Which argument is a file for the client to read and send along.
+    pub file: FileArgument,
+    /// Does it.
+    pub action: Action,
+}
+
+impl CommandSpec {
+    /// What is wrong with the number of arguments, in ovs-ofctl's words.
+    #[must_use]
+    pub fn count_error(&self, family: Family, count: usize) -> Option<String> {
+        let quote = if family == Family::Appctl { '"' } else { '\'' };
+        let (bound, limit) = match count {
+            _ if count < self.min => ("requires at least", self.min),
+            _ if count > self.max => ("takes at most", self.max),
+            _ => return None,
+        };
+        Some(format!("{quote}{}{quote} command {bound} {limit} arguments", self.name))
+    }
+}
+
+/// A command's arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// After the command's name.
+    pub args: &'a [String],
+    /// Files read by the client.
+    pub files: &'a BTreeMap<String, String>,
+    /// The client's options.
+    pub options: &'a Options,
+    /// Answer in JSON.
+    pub json: bool,
+}
+
+impl<'a> Call<'a> {
+    /// Argument `index`, or nothing; the table has checked how many there are.
+    #[must_use]
+    pub fn arg(&self, index: usize) -> &'a str {
+        self.args.get(index).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The content of the file that argument `index` names.
+    ///
+    /// # Errors
+    /// When the client has not sent it.
+    pub fn file(&self, index: usize) -> Result<&'a str, CommandError> {
+        let name = self.arg(index);
+        self.files.get(name).map(String::as_str).ok_or_else(|| {
+            CommandError::Failed(format!("the content of file \"{name}\" was not sent with the command"))
+        })
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// For the user to read.
+    #[error("{0}")]
+    Failed(String),
+    /// The engine's reason.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Nobody reads the output any more.
+    #[error(transparent)]
+    Gone(#[from] Disconnected),
+    /// An answer that is an exit status, as `br-exists` gives.
+    #[error("")]
+    Status(u8),
+}
+
+/// What the commands act on.
+pub struct Daemon {
+    /// The datapath.
+    pub engine: Arc<dyn Engine>,
+    /// The process around it.
+    pub host: Arc<dyn Host>,
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").finish_non_exhaustive()
+    }
+}
+
+/// What the commands need of the process: its end, and its log.
+pub trait Host: Send + Sync {
+    /// Begins an orderly end and returns at once.
+    fn stop(&self);
+    /// Sets the log level of one module, or of all. `level` is a word of [`LOG_LEVELS`].
+    ///
+    /// # Errors
+    /// When the log cannot be changed.
+    fn set_log_level(&self, module: Option<&str>, level: &str) -> Result<(), String>;
+    /// Modules with their levels.
+    fn log_levels(&self) -> Vec<(String, String)>;
+}
+
+pub use daemon::{LOG_LEVELS, LOG_MODULES};
+
+impl Handler for Daemon {
+    fn handle(&self, request: Request, out: &mut dyn FnMut(&str) -> std::io::Result<()>) -> End {
+        let (family, name) = request.command.split_once(' ').unwrap_or((&request.command, ""));
+        let families = [Family::Ofctl, Family::Appctl, Family::Vsctl];
+        let Some(family) = families.into_iter().find(|known| known.name() == family) else {
+            return End::failed(2, format!("unknown kind of command: \"{}\"", request.command));
+        };
+        let mut output = Output::new(out);
+        let call = Call {
+            args: &request.args,
+            files: &request.files,
+            options: &request.options,
+            json: request.json,
+        };
+        let result = if family == Family::Vsctl {
+            vsctl::transact(&call, self, &mut output)
+        } else {
+            run(family, name, &call, self, &mut output)
+        };
+        match result.and_then(|()| Ok(output.flush()?)) {
+            Ok(()) => End { exit: 0, stderr: output.warnings().to_owned() },
+            Err(CommandError::Status(status)) => End::failed(status, ""),
+            Err(error) => {
+                // What was printed before the error belongs to the user all the same.
+                let _ = output.flush();
+                End::failed(family.failure(), error.to_string())
+            }
+        }
+    }
+}
+
+fn run(
+    family: Family,
+    name: &str,
+    call: &Call<'_>,
+    daemon: &Daemon,
+    output: &mut Output<'_>,
+) -> Result<(), CommandError> {
+    let spec = family.find(name).ok_or_else(|| CommandError::Failed(family.unknown(name)))?;
+    if let Some(error) = spec.count_error(family, call.args.len()) {
+        return Err(CommandError::Failed(error));
+    }
+    if call.json && !spec.reads {
+        return Err(CommandError::Failed(format!("'{name}' has nothing to show in JSON")));
+    }
+    match spec.action {
+        Action::Run(run) => run(call, daemon, output),
+        Action::Local(run) => run(call, output),
+        Action::Plan(_) => {
+            Err(CommandError::Failed(format!("'{name}' is a step of `vsctl`, no command of its own")))
+        }
+    }
+}
+
+/// One line of a command table.
+const fn command(
+    name: &'static str,
+    usage: &'static str,
+    args: (usize, usize),
+    run: Run,
+    help: &'static str,
+) -> CommandSpec {
+    CommandSpec {
+        name,
+        usage,
+        min: args.0,
+        max: args.1,
+        help,
+        reads: false,
+        file: FileArgument::None,
+        action: Action::Run(run),
+    }
+}
+
+/// One line of a command table, for a command that needs no daemon.
+const fn local(
+    name: &'static str,
+    usage: &'static str,
+    args: (usize, usize),
+    run: RunLocal,
+    help: &'static str,
+) -> CommandSpec {
+    let action = Action::Local(run);
+    CommandSpec {
+        name,
+        usage,
+        min: args.0,
+        max: args.1,
+        help,
+        reads: false,
+        file: FileArgument::None,
+        action,
+    }
+}
+
+impl CommandSpec {
+    const fn reading(self) -> Self {
+        Self { reads: true, ..self }
+    }
+    const fn with_file(self, file: FileArgument) -> Self {
+        Self { file, ..self }
+    }
+}
+
+#[rustfmt::skip]
+const OFCTL: &[CommandSpec] = &[
+    command("show", "BRIDGE", (1, 1), ports::show, "Show the bridge and its ports.").reading(),
+    command("dump-ports", "BRIDGE [PORT]", (1, 2), ports::dump_ports, "Show the counters of the ports, or of one.").reading(),
+    command("dump-ports-desc", "BRIDGE [PORT]", (1, 2), ports::dump_ports_desc, "Show the ports, or one.").reading(),
+    command("dump-tables", "BRIDGE", (1, 1), flows::dump_tables, "Show how many flows each table has, and how often it was looked up.").reading(),
+    command("dump-flows", "BRIDGE [FLOW]", (1, 2), flows::dump_flows, "Show the flows, or those that FLOW matches, with their counters.").reading(),
+    command("dump-aggregate", "BRIDGE [FLOW]", (1, 2), flows::dump_aggregate, "Show the sum of the flows' counters.").reading(),
+    command("add-flow", "BRIDGE FLOW", (2, 2), flows::add_flow, "Add one flow; `-` as FLOW reads flows from standard input.").with_file(FileArgument::Dash(1)),
+    command("add-flows", "BRIDGE FILE", (2, 2), flows::add_flows, "Add the flows of a file, all or none; `-` is standard input.").with_file(FileArgument::Path(1)),
+    command("mod-flows", "BRIDGE FLOW", (2, 2), flows::mod_flows, "Change the actions of the flows that FLOW matches; add it when there are none.").with_file(FileArgument::Dash(1)),
+    command("del-flows", "BRIDGE [FLOW]", (1, 2), flows::del_flows, "Delete the flows, or those that FLOW matches.").with_file(FileArgument::Dash(1)),
+    command("replace-flows", "BRIDGE FILE", (2, 2), flows::replace_flows, "Make the bridge's flows those of a file; unchanged ones keep their counters.").with_file(FileArgument::Path(1)),
+    local("parse-flow", "FLOW", (1, 1), flows::parse_flow, "Show a flow as it is understood; needs no daemon.").reading().with_file(FileArgument::Dash(0)),
+    local("parse-flows", "FILE", (1, 1), flows::parse_flows, "Show a file's flows as they are understood; needs no daemon.").reading().with_file(FileArgument::Path(0)),
+    command("ct-flush", "BRIDGE [zone=N] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
+    command("ct-flush-zone", "BRIDGE ZONE", (2, 2), conntrack::ct_flush_zone, "Remove the connections of a zone."),
+    command("list-commands", "", (0, 0), daemon::list_ofctl, "Show these commands."),
+];
+
+#[rustfmt::skip]
+const APPCTL: &[CommandSpec] = &[
+    command("coverage/show", "", (0, 0), daemon::coverage_show, "Show every event counter that is not zero.").reading(),
+    command("dpctl/ct-get-maxconns", "[DP]", (0, 1), conntrack::get_maxconns, "Show how many connections are admitted.").reading(),
+    command("dpctl/ct-get-nconns", "[DP]", (0, 1), conntrack::get_nconns, "Show how many connections there are.").reading(),
+    command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
+    command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
+    command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
+    command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore.").reading(),
+    command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
+    command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
+    command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
+    command("dpif-netdev/pmd-stats-clear", "[DP]", (0, 1), datapath::stats_clear, "Set the lcores' counters to zero."),
+    command("dpif-netdev/pmd-stats-show", "[-pmd CPU] [DP]", (0, 3), datapath::stats_show, "Show what each lcore did, and cycles a packet.").reading(),
+    command("dpif/show", "", (0, 0), datapath::dpif_show, "Show the bridges and their ports.").reading(),
+    command("exit", "[--cleanup]", (0, 1), daemon::exit, "End the daemon; connections are forgotten."),
+    command("fdb/flush", "[BRIDGE]", (0, 1), fdb::flush, "Forget what action NORMAL has learned."),
+    command("fdb/show", "BRIDGE", (1, 1), fdb::show, "Show what action NORMAL has learned.").reading(),
+    command("list-commands", "", (0, 0), daemon::list_appctl, "Show these commands.").reading(),
+    command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),
+    command("vlog/list", "", (0, 0), daemon::vlog_list, "Show the log level of each module.").reading(),
+    command("vlog/set", "[MODULE][:DESTINATION][:LEVEL]...", (0, 32), daemon::vlog_set, "Set log levels (off, emer, err, warn, info, dbg) of all modules or some."),
+];
+
+#[cfg(test)]
+mod tests;

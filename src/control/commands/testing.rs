@@ -1,0 +1,256 @@
+//! An engine in memory, and a host that only notes what it was asked, for tests of the commands.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use super::{Daemon, Host};
+use crate::config::{Name, PortNumber};
+use crate::control::engine::*;
+use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
+
+/// Everything is in plain sight behind one lock; all bridges share their flow tables.
+#[derive(Debug, Default)]
+pub(crate) struct TestEngine(pub(crate) Mutex<State>);
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) bridges: Vec<Bridge>,
+    pub(crate) tables: Option<FlowTables>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) limit: u32,
+    pub(crate) cleared: bool,
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn connection(host: u8) -> Connection {
+    let (inside, server, outside) =
+        (Ipv4Addr::new(10, 1, 1, host), Ipv4Addr::new(10, 1, 1, 2), Ipv4Addr::new(10, 1, 1, 240));
+    Connection {
+        protocol: 6,
+        original: Direction {
+            src: inside.into(),
+            dst: server.into(),
+            transport: Transport::Ports { sport: 40_000, dport: 80 },
+        },
+        reply: Direction {
+            src: server.into(),
+            dst: outside.into(),
+            transport: Transport::Ports { sport: 80, dport: 40_000 },
+        },
+        zone: 1,
+        mark: 1,
+        labels: 1,
+        tcp: Some([TcpState::Established, TcpState::Established]),
+        timeout: 86_399,
+        helper: None,
+        packets: [3, 2],
+        bytes: [180, 120],
+    }
+}
+
+/// A bridge `br0` with ports 1 and 2, one flow, and connections of hosts 1 to 3.
+pub(crate) fn engine() -> Arc<TestEngine> {
+    let port = |text: &str, number| Port {
+        name: name(text),
+        number: PortNumber::new(number).unwrap(),
+        devargs: format!("net_null{number}").parse().unwrap(),
+        driver: "net_null".into(),
+        mac: [2, 0, 0, 0, 0, u8::try_from(number).unwrap()],
+        link: Some(Link { speed_mbps: Some(10_000) }),
+        rx_queues: 1,
+        counters: PortCounters { rx_packets: 7, rx_bytes: 420, ..PortCounters::default() },
+    };
+    let mut tables = FlowTables::new(100);
+    let text = "table=1,priority=10,ip,ct_state=-trk,idle_timeout=60,action=ct(nat,table=2)";
+    tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
+    tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
+    let state = State {
+        bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
+        tables: Some(tables),
+        connections: (1..=3).map(connection).collect(),
+        limit: 3_000_000,
+        ..State::default()
+    };
+    Arc::new(TestEngine(Mutex::new(state)))
+}
+
+impl TestEngine {
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+    fn known(&self, bridge: &str) -> Result<(), EngineError> {
+        let state = self.state();
+        let known = state.bridges.iter().any(|known| known.name.as_str() == bridge);
+        if known { Ok(()) } else { Err(EngineError::NoBridge(bridge.into())) }
+    }
+}
+
+impl Engine for TestEngine {
+    fn bridges(&self) -> Vec<Bridge> {
+        self.state().bridges.clone()
+    }
+
+    fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+        let mut state = self.state();
+        for change in changes {
+            match change {
+                Change::AddBridge(name) => state.bridges.push(Bridge { name, ports: Vec::new() }),
+                Change::RemoveBridge(name) => state.bridges.retain(|bridge| bridge.name != name),
+                Change::RemovePort(name) => {
+                    state.bridges.iter_mut().for_each(|bridge| bridge.ports.retain(|port| port.name != name));
+                }
+                Change::AddPort(new) => {
+                    if new.devargs.device() == "net_broken" {
+                        return Err(EngineError::Refused("net_broken: no such driver".into()));
+                    }
+                    let bridge = state.bridges.iter_mut().find(|bridge| bridge.name == new.bridge).unwrap();
+                    bridge.ports.push(Port {
+                        name: new.name,
+                        number: new.number.or(PortNumber::new(9)).unwrap(),
+                        driver: new.devargs.device().into(),
+                        devargs: new.devargs,
+                        mac: [0; 6],
+                        link: None,
+                        rx_queues: new.rx_queues,
+                        counters: PortCounters::default(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError> {
+        self.known(bridge)?;
+        Ok(self.state().tables.as_mut().unwrap().apply(&changes, 1_000)?)
+    }
+
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError> {
+        self.known(bridge)?;
+        let mut state = self.state();
+        let tables = state.tables.as_mut().unwrap();
+        Ok(tables.apply(&tables.replacement(&wanted, readd), 1_000)?)
+    }
+
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
+        self.known(bridge)?;
+        Ok(self.state().tables.as_ref().unwrap().dump(filter))
+    }
+
+    fn now_ms(&self) -> u64 {
+        2_000
+    }
+
+    fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError> {
+        self.known(bridge)?;
+        Ok(vec![Table { id: 1, active: 1, lookup: 20, matched: 14 }])
+    }
+
+    fn learned(&self, bridge: &str) -> Result<Vec<Learned>, EngineError> {
+        self.known(bridge)?;
+        Ok(vec![Learned { port: 1, vlan: 0, mac: [0x66, 0xb9, 0x24, 0x96, 0x45, 0xa8], age: 0 }])
+    }
+
+    fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError> {
+        bridge.map_or(Ok(()), |bridge| self.known(bridge))
+    }
+
+    /// Two rows a batch, so that every dump takes several.
+    fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        from: Cursor,
+        rows: &mut Vec<Connection>,
+    ) -> Option<Cursor> {
+        let state = self.state();
+        let start = usize::try_from(from.slot).unwrap();
+        let batch = state.connections.iter().skip(start).take(2);
+        rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
+        (start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from })
+    }
+
+    fn flush_connections(&self, filter: &ConnectionFilter) -> u64 {
+        let mut state = self.state();
+        let before = state.connections.len();
+        state.connections.retain(|connection| !filter.admits(connection));
+        u64::try_from(before - state.connections.len()).unwrap()
+    }
+
+    fn connection_totals(&self) -> ConnectionTotals {
+        let state = self.state();
+        let total = u64::try_from(state.connections.len()).unwrap();
+        ConnectionTotals { total, limit: state.limit, protocols: vec![(6, total)] }
+    }
+
+    fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
+        self.state().limit = limit;
+        Ok(())
+    }
+
+    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor> {
+        rows.push(DatapathFlow {
+            cpu: 1,
+            matching: "recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)".into(),
+            packets: 5 * from.slot,
+            bytes: 300,
+            used: (from.slot > 0).then_some(0.25),
+            tcp_flags: 0x12,
+            actions: "ct,recirc(0x8)".into(),
+        });
+        (from.slot == 0).then_some(Cursor { slot: 1, ..from })
+    }
+
+    fn datapath(&self) -> DatapathTotals {
+        DatapathTotals { hit: 609, missed: 2, lost: 0, flows: 2 }
+    }
+
+    fn lcores(&self) -> Vec<Lcore> {
+        vec![Lcore {
+            cpu: 1,
+            packets: 100,
+            recirculations: 50,
+            busy_cycles: 20_000,
+            idle_cycles: 60_000,
+            queues: vec![Queue { port: name("p1"), queue: 0, usage_percent: Some(25.0) }],
+            ..Lcore::default()
+        }]
+    }
+
+    fn clear_lcore_counters(&self) {
+        self.state().cleared = true;
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        vec![
+            Counter { name: "nat_exhausted", total: 3, help: "no free port for a new connection" },
+            Counter { name: "mailbox_full", total: 0, help: "a hand-over found no room" },
+        ]
+    }
+}
+
+/// Notes what it was asked.
+#[derive(Debug, Default)]
+pub(crate) struct TestHost(pub(crate) Mutex<Vec<String>>);
+
+impl Host for TestHost {
+    fn stop(&self) {
+        self.0.lock().unwrap().push("stop".into());
+    }
+    fn set_log_level(&self, module: Option<&str>, level: &str) -> Result<(), String> {
+        self.0.lock().unwrap().push(format!("{}={level}", module.unwrap_or("all")));
+        Ok(())
+    }
+    fn log_levels(&self) -> Vec<(String, String)> {
+        vec![("control".into(), "INFO".into())]
+    }
+}
+
+pub(crate) fn daemon() -> (Daemon, Arc<TestEngine>, Arc<TestHost>) {
+    let (engine, host) = (engine(), Arc::new(TestHost::default()));
+    let daemon =
+        Daemon { engine: Arc::clone(&engine) as Arc<dyn Engine>, host: Arc::clone(&host) as Arc<dyn Host> };
+    (daemon, engine, host)
+}

@@ -1,0 +1,427 @@
+//! Every command on an engine in memory: its text, its JSON, its errors.
+
+use super::testing::daemon;
+use super::*;
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Runs `FAMILY NAME ARGS`; options `--json`, `--strict`, `--no-stats`, `--names`, `--sort=F` as typed.
+fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End) {
+    let mut request = Request {
+        files: files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect(),
+        ..Request::default()
+    };
+    let mut words = words(line);
+    words.retain(|word| match word.as_str() {
+        "--json" => {
+            request.json = true;
+            false
+        }
+        "--strict" => {
+            request.options.strict = true;
+            false
+        }
+        "--names" => {
+            request.options.names = true;
+            false
+        }
+        "--no-stats" => {
+            request.options.no_stats = true;
+            false
+        }
+        "--sort=bogus" => {
+            request.options.sort =
+                vec![crate::control::protocol::SortKey { field: "bogus".into(), descending: false }];
+            false
+        }
+        _ => true,
+    });
+    let split = if words[0] == "vsctl" { 1 } else { 2 };
+    request.args = words.split_off(split);
+    request.command = words.join(" ");
+    let mut output = String::new();
+    let end = daemon.handle(request, &mut |text| {
+        output.push_str(text);
+        Ok(())
+    });
+    (output, end)
+}
+
+fn call(line: &str) -> (String, End) {
+    call_on(&daemon().0, line, &[("f", "table=0,actions=drop\n"), ("-", "actions=normal\n")])
+}
+
+fn output(line: &str) -> String {
+    let (output, end) = call(line);
+    assert_eq!(end, End::default(), "{line}");
+    output
+}
+
+fn error(line: &str) -> (u8, String) {
+    let (output, end) = call(line);
+    assert_eq!(output, "", "{line}");
+    (end.exit, end.stderr)
+}
+
+/// One working line for each command.
+const LINES: &[&str] = &[
+    "ofctl show br0",
+    "ofctl dump-ports br0",
+    "ofctl dump-ports-desc br0 p1",
+    "ofctl dump-tables br0",
+    "ofctl dump-flows br0",
+    "ofctl dump-aggregate br0 table=1",
+    "ofctl add-flow br0 actions=drop",
+    "ofctl add-flows br0 f",
+    "ofctl mod-flows br0 actions=drop",
+    "ofctl del-flows br0",
+    "ofctl replace-flows br0 -",
+    "ofctl ct-flush br0 zone=1 ct_nw_src=10.1.1.1",
+    "ofctl ct-flush-zone br0 1",
+    "ofctl list-commands",
+    "ofctl parse-flow table=1,ip,actions=drop",
+    "ofctl parse-flows f",
+    "appctl coverage/show",
+    "appctl dpctl/ct-get-maxconns",
+    "appctl dpctl/ct-get-nconns netdev@weir",
+    "appctl dpctl/ct-set-maxconns 20000",
+    "appctl dpctl/ct-stats-show -m zone=1",
+    "appctl dpctl/dump-conntrack -m -s zone=1",
+    "appctl dpctl/dump-flows -m",
+    "appctl dpctl/flush-conntrack zone=1 mark=1/0x1 labels=0x1 ct_nw_proto=6 ct_tp_src=80",
+    "appctl dpctl/show -s",
+    "appctl dpif-netdev/pmd-rxq-show",
+    "appctl dpif-netdev/pmd-stats-clear",
+    "appctl dpif-netdev/pmd-stats-show -pmd 1",
+    "appctl dpif/show",
+    "appctl exit",
+    "appctl fdb/flush br0",
+    "appctl fdb/show br0",
+    "appctl list-commands",
+    "appctl version",
+    "appctl vlog/list",
+    "appctl vlog/set control:console:dbg",
+    "vsctl show",
+    "vsctl add-br br1",
+    "vsctl del-br br0",
+    "vsctl list-br",
+    "vsctl br-exists br0",
+    "vsctl add-port br0 p9 options:dpdk-devargs=net_null9",
+    "vsctl del-port br0 p1",
+    "vsctl list-ports br0",
+    "vsctl list-ifaces br0",
+    "vsctl port-to-br p2",
+    "vsctl set Bridge br0 datapath_type=netdev",
+];
+
+#[test]
+fn every_command_of_every_table_works_and_reading_ones_give_valid_json() {
+    for family in [Family::Ofctl, Family::Appctl, Family::Vsctl] {
+        for spec in family.commands() {
+            let start = format!("{} {}", family.name(), spec.name);
+            let is_it = |line: &&&str| **line == start || line.starts_with(&format!("{start} "));
+            let line = LINES.iter().find(is_it).unwrap_or_else(|| panic!("no line for {start}"));
+            let (_, end) = call(line);
+            assert_eq!(end, End::default(), "{line}");
+            let (json, end) = call(&format!("{line} --json"));
+            if spec.reads {
+                assert_eq!(end, End::default(), "{line} --json");
+                serde_json::from_str::<serde_json::Value>(&json)
+                    .unwrap_or_else(|e| panic!("{line}: {e}: {json}"));
+            } else if spec.name != "list-commands" {
+                assert!(end.stderr.contains("nothing to show in JSON"), "{line}: {end:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_print_as_their_users_know_them() {
+    assert_eq!(
+        output("appctl dpctl/dump-conntrack").lines().next().unwrap(),
+        "tcp,orig=(src=10.1.1.1,dst=10.1.1.2,sport=40000,dport=80),\
+         reply=(src=10.1.1.2,dst=10.1.1.240,sport=80,dport=40000),\
+         zone=1,mark=1,labels=0x1,protoinfo=(state=ESTABLISHED)"
+    );
+    assert!(output("appctl dpctl/dump-conntrack -s").contains("labels=0x1,timeout=86399,protoinfo="));
+    assert_eq!(output("appctl dpctl/dump-conntrack").lines().count(), 3, "all batches");
+    assert_eq!(output("appctl dpctl/dump-conntrack zone=2"), "");
+    assert_eq!(output("appctl dpctl/dump-conntrack --json zone=2"), "[]\n");
+}
+
+#[test]
+fn the_json_of_a_connection_names_every_part() {
+    let json: serde_json::Value =
+        serde_json::from_str(&output("appctl dpctl/dump-conntrack --json")).unwrap();
+    assert_eq!(json[0]["orig"]["src"], "10.1.1.1");
+    assert_eq!(json[0]["orig"]["sport"], 40_000);
+    assert_eq!(json[2]["reply"]["packets"], 2);
+    assert_eq!(json[0]["tcp"]["state"], "ESTABLISHED");
+    assert_eq!(json[0]["labels"], "0x1");
+}
+
+#[test]
+fn a_flush_takes_only_what_matches_every_part() {
+    let (daemon, engine, _) = daemon();
+    let flush = |line: &str| {
+        assert_eq!(call_on(&daemon, line, &[]).1, End::default(), "{line}");
+        engine.state().connections.len()
+    };
+    assert_eq!(flush("appctl dpctl/flush-conntrack zone=2"), 3);
+    assert_eq!(flush("appctl dpctl/flush-conntrack mark=3/2"), 3);
+    assert_eq!(flush("appctl dpctl/flush-conntrack zone=1 ct_nw_src=10.1.1.2,ct_nw_proto=17"), 3);
+    assert_eq!(flush("appctl dpctl/flush-conntrack zone=1 ct_nw_src=10.1.1.2,ct_nw_proto=6"), 2);
+    assert_eq!(flush("appctl dpctl/flush-conntrack , ct_nw_dst=10.1.1.9"), 2);
+    assert_eq!(flush("appctl dpctl/flush-conntrack mark=3/1"), 0);
+}
+
+#[test]
+fn flows_print_as_ovs_ofctl_prints_them() {
+    assert_eq!(
+        output("ofctl dump-flows br0"),
+        "NXST_FLOW reply (xid=0x4):\n cookie=0x0, duration=1.500s, table=1, n_packets=14, n_bytes=1096, \
+         idle_timeout=60, priority=10,ct_state=-trk,ip actions=ct(table=2,nat)\n"
+    );
+    assert_eq!(
+        output("ofctl dump-flows --no-stats br0"),
+        " table=1, idle_timeout=60, priority=10,ct_state=-trk,ip actions=ct(table=2,nat)\n"
+    );
+    assert_eq!(output("ofctl dump-flows br0 table=2"), "NXST_FLOW reply (xid=0x4):\n");
+    assert_eq!(
+        output("ofctl dump-aggregate br0"),
+        "NXST_AGGREGATE reply (xid=0x4): packet_count=14 byte_count=1096 flow_count=1\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&output("ofctl dump-flows br0 --json")).unwrap();
+    assert_eq!(json[0]["match"], "ct_state=-trk,ip");
+    assert_eq!(json[0]["n_packets"], 14);
+}
+
+#[test]
+fn flows_change_as_each_command_says_and_ports_may_have_names() {
+    let (daemon, _, _) = daemon();
+    let files = [
+        ("f", "# ours\ntable=3,priority=1,in_port=p1,actions=output:p2\nadd actions=drop\n"),
+        ("-", "actions=3\n"),
+    ];
+    let run = |line: &str| {
+        assert_eq!(call_on(&daemon, line, &files).1, End::default(), "{line}");
+        call_on(&daemon, "ofctl dump-flows --no-stats br0", &[]).0
+    };
+    run("ofctl del-flows br0");
+    assert_eq!(run("ofctl add-flow br0 priority=7,tcp,actions=p2"), " priority=7,tcp actions=output:2\n");
+    assert_eq!(run("ofctl mod-flows br0 ip,actions=drop"), " priority=7,tcp actions=drop\n");
+    assert_eq!(
+        run("ofctl replace-flows br0 f"),
+        " actions=drop\n table=3, priority=1,in_port=1 actions=output:2\n"
+    );
+    assert_eq!(
+        run("ofctl add-flow br0 -"),
+        " actions=output:3\n table=3, priority=1,in_port=1 actions=output:2\n"
+    );
+    assert_eq!(run("ofctl del-flows br0 table=3,in_port=p1"), " actions=output:3\n");
+    assert_eq!(run("ofctl del-flows br0 --strict priority=3"), " actions=output:3\n");
+    run("ofctl add-flow br0 in_port=1,actions=2");
+    let named = call_on(&daemon, "ofctl dump-flows br0 --names --no-stats", &files).0;
+    assert_eq!(named, " actions=output:3\n in_port=p1 actions=output:p2\n");
+}
+
+#[test]
+fn a_file_with_a_mistake_is_pointed_at_and_changes_nothing() {
+    let (daemon, engine, _) = daemon();
+    let files = [
+        ("bad", "table=3,actions=drop\n\ntable=4,bogus=3,actions=drop\n"),
+        ("del", "actions=drop\ndelete table=1\n"),
+    ];
+    let (_, end) = call_on(&daemon, "ofctl add-flows br0 bad", &files);
+    assert_eq!(end.exit, 1);
+    assert!(end.stderr.starts_with("bad:3:9: ") && end.stderr.contains("^^^^^"), "{}", end.stderr);
+    let (_, end) = call_on(&daemon, "ofctl replace-flows br0 del", &files);
+    assert!(end.stderr.starts_with("del:2: replace-flows takes"), "{}", end.stderr);
+    assert_eq!(engine.state().tables.as_ref().unwrap().len(), 1);
+}
+
+#[test]
+fn the_datapath_prints_its_figures() {
+    let flows = output("appctl dpctl/dump-flows");
+    assert!(flows.starts_with("flow-dump from pmd on cpu core: 1\nrecirc_id(0),in_port(1),"), "{flows}");
+    assert!(flows.contains("packets:0, bytes:300, used:never, flags:S., actions:ct,recirc(0x8)\n"));
+    assert!(flows.contains("packets:5, bytes:300, used:0.250s, flags:S., actions:"));
+    let stats = output("appctl dpif-netdev/pmd-stats-show");
+    assert!(stats.contains("  avg. datapath passes per packet: 1.50\n"), "{stats}");
+    assert!(stats.contains("  avg cycles per packet: 800.00 (80000/100)\n"));
+    assert_eq!(
+        output("appctl fdb/show br0"),
+        " port  VLAN  MAC                Age\n    1     0  66:b9:24:96:45:a8    0\n"
+    );
+}
+
+#[test]
+fn errors_have_open_vswitchs_words_and_exit_statuses() {
+    for (line, status, message) in [
+        ("ofctl foo", 1, "unknown command 'foo'; use --help for help"),
+        (
+            "ofctl dump-flow br0",
+            1,
+            "unknown command 'dump-flow'; use --help for help; did you mean 'dump-flows'?",
+        ),
+        ("ofctl add-flow br0", 1, "'add-flow' command requires at least 2 arguments"),
+        ("ofctl show br0 x", 1, "'show' command takes at most 1 arguments"),
+        ("ofctl show br9", 1, "br9 is not a bridge"),
+        ("ofctl dump-ports br0 vx", 1, "br0: unknown port `vx'"),
+        ("ofctl add-flows br0 missing", 1, "the content of file \"missing\" was not sent with the command"),
+        ("ofctl dump-flows --sort=bogus br0", 1, "bogus: unknown field name"),
+        ("ofctl ct-flush-zone br0 65536", 1, "65536: invalid zone, must be 0 to 65535"),
+        ("ofctl ct-flush br0 x", 1, "field x missing value"),
+        (
+            "appctl foo",
+            2,
+            "\"foo\" is not a valid command (use \"list-commands\" to see a list of valid commands)",
+        ),
+        ("appctl fdb/show", 2, "\"fdb/show\" command requires at least 1 arguments"),
+        ("appctl fdb/show br9", 2, "no such bridge"),
+        ("appctl fdb/flush br9", 2, "no such bridge"),
+        ("appctl dpctl/dump-conntrack -q", 2, "Unrecognized option -q"),
+        (
+            "appctl dpctl/dump-conntrack system@x",
+            2,
+            "datapath not found: \"system@x\" (there is only netdev@weir)",
+        ),
+        ("appctl dpctl/dump-conntrack zone=x", 2, "failed to parse zone: \"zone=x\""),
+        ("appctl dpctl/dump-conntrack zone=70000", 2, "failed to parse zone: \"zone=70000\""),
+        ("appctl dpctl/flush-conntrack bogus=3", 2, "invalid conntrack tuple field: bogus"),
+        (
+            "appctl dpctl/flush-conntrack ct_nw_src=x",
+            2,
+            "failed to parse field ct_nw_src: \"x\" is no value for it",
+        ),
+        ("appctl dpctl/ct-set-maxconns x", 2, "maxconns missing or malformed (Invalid argument)"),
+        ("appctl dpctl/ct-set-maxconns -1", 2, "maxconns missing or malformed (Invalid argument)"),
+        ("appctl vlog/set foo", 2, "no destination, level, or module \"foo\""),
+        ("appctl exit now", 2, "invalid argument: \"now\""),
+        ("appctl dpif-netdev/pmd-stats-show -pmd 7", 2, "CPU 7 does not poll"),
+        ("vsctl add-br br0", 1, "cannot create a bridge named br0 because a bridge named br0 already exists"),
+        (
+            "vsctl add-br p1",
+            1,
+            "cannot create a bridge named p1 because a port named p1 already exists on bridge br0",
+        ),
+        ("vsctl add-port br9 x", 1, "no bridge named br9"),
+        (
+            "vsctl add-port br0 p1",
+            1,
+            "cannot create a port named p1 because a port named p1 already exists on bridge br0",
+        ),
+        (
+            "vsctl add-port br0 p3",
+            1,
+            "port p3 has no device; add `-- set Interface p3 options:dpdk-devargs=DEVICE`",
+        ),
+        (
+            "vsctl add-port br0 12 options:dpdk-devargs=x",
+            1,
+            "12: \"12\" is a number, which flows would take for a port number; begin the name with a letter",
+        ),
+        ("vsctl del-port zz", 1, "no port named zz"),
+        ("vsctl del-br br7", 1, "no bridge named br7"),
+        ("vsctl list-ports br7", 1, "no bridge named br7"),
+        ("vsctl --bogus list-br", 1, "'list-br' command has no '--bogus' option"),
+        ("vsctl list-br x", 1, "'list-br' command takes at most 0 arguments"),
+        ("vsctl foo", 1, "unknown command 'foo'; use --help for help"),
+        ("vsctl --", 1, "missing command name (use --help for help)"),
+        ("vsctl br-exists br7", 2, ""),
+        ("bogus x", 2, "unknown kind of command: \"bogus x\""),
+    ] {
+        assert_eq!(error(line), (status, message.to_owned()), "{line}");
+    }
+}
+
+#[test]
+fn vsctl_takes_several_commands_as_one_change() {
+    let (daemon, engine, _) = daemon();
+    let line = "vsctl add-br br1 -- add-port br1 p5 -- set Interface p5 type=dpdk \
+                options:dpdk-devargs=\"net_null5,copy=1\" ofport_request=5 options:n_rxq=2 -- list-ports br1";
+    assert_eq!(call_on(&daemon, line, &[]), ("p5\n".into(), End::default()));
+    {
+        let state = engine.state();
+        let port = &state.bridges[1].ports[0];
+        assert_eq!((port.number.number(), port.rx_queues), (5, 2));
+        assert_eq!(port.devargs.as_str(), "net_null5,copy=1");
+    }
+    for line in [
+        "vsctl add-br br2 -- add-port br2 p6 -- set Interface p6 bogus=1",
+        "vsctl add-br br2 -- add-port br2 p6 -- set Interface p7 type=dpdk",
+        "vsctl add-br br2 -- add-port br2 p6 -- set Interface p6 ofport_request=0",
+        "vsctl add-br br2 -- del-br br9",
+    ] {
+        assert_eq!(call_on(&daemon, line, &[]).1.exit, 1, "{line}");
+        assert_eq!(engine.state().bridges.len(), 2, "{line} changes nothing");
+    }
+    let end =
+        call_on(&daemon, "vsctl --may-exist add-br br1 -- --if-exists del-port zz -- del-br br1", &[]).1;
+    assert_eq!(end, End::default());
+    assert_eq!(engine.state().bridges.len(), 1);
+}
+
+#[test]
+fn exit_and_log_levels_reach_the_process() {
+    let (daemon, _, host) = daemon();
+    for line in ["appctl vlog/set", "appctl vlog/set flow:warn CONSOLE:err", "appctl exit --cleanup"] {
+        assert_eq!(call_on(&daemon, line, &[]).1, End::default());
+    }
+    assert_eq!(*host.0.lock().unwrap(), ["all=dbg", "flow=warn", "all=err", "stop"]);
+}
+
+#[test]
+fn a_dump_stops_when_its_reader_is_gone() {
+    let (daemon, engine, _) = daemon();
+    let many = engine.state().connections[0].clone();
+    engine.state().connections = vec![many; 5_000];
+    let mut chunks = 0;
+    let request = Request { command: "appctl dpctl/dump-conntrack".into(), ..Request::default() };
+    let end = daemon.handle(request, &mut |_| {
+        chunks += 1;
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    });
+    assert_eq!(end.exit, 2);
+    assert!(chunks <= 2, "{chunks}");
+}
+
+#[test]
+fn tables_are_in_order_for_people_to_find_their_way() {
+    let names: Vec<&str> = Family::Appctl.commands().iter().map(|spec| spec.name).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    for family in [Family::Ofctl, Family::Appctl, Family::Vsctl] {
+        for spec in family.commands() {
+            assert!(spec.min <= spec.max && spec.help.ends_with('.'), "{spec:?}");
+            assert!(family.list().contains(spec.name) && family.help().contains(spec.help));
+        }
+    }
+}
+
+#[test]
+fn commands_work_over_a_real_socket() {
+    use crate::control::testing::Scratch;
+    use crate::control::{Client, ControlSocket, Limits, Server};
+    let scratch = Scratch::new();
+    let path = scratch.join("weir.sock");
+    let (daemon, engine, _) = daemon();
+    let many = engine.state().connections[0].clone();
+    engine.state().connections = vec![many; 5_000];
+    let socket = ControlSocket::bind(&path).unwrap();
+    let _server = Server::start(socket, Limits::default(), Arc::new(daemon)).unwrap();
+    let mut client = Client::connect(&path, Some(std::time::Duration::from_secs(20))).unwrap();
+    for (json, lines) in [(false, 5_000), (true, 5_000)] {
+        let request = Request { command: "appctl dpctl/dump-conntrack".into(), json, ..Request::default() };
+        let (mut output, mut chunks) = (String::new(), 0);
+        let mut out = |text: &str| {
+            chunks += 1;
+            output.push_str(text);
+            Ok(())
+        };
+        assert_eq!(client.call(&request, &mut out).unwrap(), End::default());
+        assert_eq!(output.lines().count(), lines);
+        assert!(chunks > 5, "{chunks}");
+    }
+}

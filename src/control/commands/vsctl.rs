@@ -1,0 +1,416 @@
+//! `vsctl`: which bridges and ports there are, in ovs-vsctl's shape. One invocation holds several commands
+//! between `--`; they are planned one after another against the bridges as they would then be, and handed to
+//! the engine as one change, so that an error anywhere changes nothing.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Call, CommandError, CommandSpec, Daemon, Family, FileArgument};
+use crate::config::{DevArgs, Name, PortNumber, nearest};
+use crate::control::engine::{Change, NewPort};
+use crate::control::output::Output;
+
+/// Plans one step.
+pub type Planner = fn(&Step<'_>, &mut Plan) -> Result<(), CommandError>;
+
+const fn step(
+    name: &'static str,
+    usage: &'static str,
+    args: (usize, usize),
+    planner: Planner,
+    help: &'static str,
+) -> CommandSpec {
+    CommandSpec {
+        name,
+        usage,
+        min: args.0,
+        max: args.1,
+        help,
+        reads: false,
+        file: FileArgument::None,
+        action: Action::Plan(planner),
+    }
+}
+
+#[rustfmt::skip]
+pub(super) const COMMANDS: &[CommandSpec] = &[
+    step("show", "", (0, 0), show, "Show bridges and ports.").reading(),
+    step("add-br", "[--may-exist] BRIDGE", (1, 1), add_br, "Add a bridge."),
+    step("del-br", "[--if-exists] BRIDGE", (1, 1), del_br, "Delete a bridge with its ports and flows."),
+    step("list-br", "", (0, 0), list_br, "Show the bridges' names.").reading(),
+    step("br-exists", "BRIDGE", (1, 1), br_exists, "Exit with status 2 if there is no such bridge."),
+    step("add-port", "[--may-exist] BRIDGE PORT [COLUMN[:KEY]=VALUE]...", (2, 16), add_port, "Add a port; `-- set Interface PORT options:dpdk-devargs=...` gives its device."),
+    step("del-port", "[--if-exists] [BRIDGE] PORT", (1, 2), del_port, "Delete a port."),
+    step("list-ports", "BRIDGE", (1, 1), list_ports, "Show the names of a bridge's ports.").reading(),
+    step("list-ifaces", "BRIDGE", (1, 1), list_ports, "The same: a port is one interface.").reading(),
+    step("port-to-br", "PORT", (1, 1), port_to_br, "Show the bridge a port belongs to.").reading(),
+    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation."),
+];
+
+/// One command of an invocation.
+#[derive(Debug)]
+pub struct Step<'a> {
+    spec: &'static CommandSpec,
+    options: Vec<&'a str>,
+    args: Vec<&'a str>,
+}
+
+impl<'a> Step<'a> {
+    fn arg(&self, index: usize) -> &'a str {
+        self.args.get(index).copied().unwrap_or_default()
+    }
+    fn has(&self, option: &str) -> bool {
+        self.options.contains(&option)
+    }
+}
+
+/// What is wrong with an invocation before anything is known of the daemon.
+#[must_use]
+pub fn syntax_error(args: &[String], json: bool) -> Option<String> {
+    steps(args, json).err().map(|error| error.to_string())
+}
+
+fn failed(message: impl Into<String>) -> CommandError {
+    CommandError::Failed(message.into())
+}
+
+fn steps(args: &[String], json: bool) -> Result<Vec<Step<'_>>, CommandError> {
+    let mut steps = Vec::new();
+    for part in args.split(|arg| arg == "--").filter(|part| !part.is_empty()) {
+        let mut words = part.iter().map(String::as_str).peekable();
+        let mut options = Vec::new();
+        while let Some(option) = words.next_if(|word| word.starts_with("--")) {
+            options.push(option);
+        }
+        let name = words.next().ok_or_else(|| failed("missing command name (use --help for help)"))?;
+        let spec = Family::Vsctl.find(name).ok_or_else(|| failed(Family::Vsctl.unknown(name)))?;
+        let args: Vec<&str> = words.collect();
+        if let Some(option) = options.iter().find(|option| !spec.usage.contains(&format!("[{option}]"))) {
+            return Err(failed(format!("'{name}' command has no '{option}' option")));
+        }
+        if let Some(error) = spec.count_error(Family::Vsctl, args.len()) {
+            return Err(failed(error));
+        }
+        if json && !spec.reads {
+            return Err(failed(format!("'{name}' has nothing to show in JSON")));
+        }
+        steps.push(Step { spec, options, args });
+    }
+    if steps.is_empty() {
+        return Err(failed("missing command name (use --help for help)"));
+    }
+    Ok(steps)
+}
+
+/// The bridges as they would be after the steps so far, the changes that lead there, and what was printed.
+#[derive(Debug, Default)]
+pub struct Plan {
+    bridges: BTreeMap<String, Vec<PlannedPort>>,
+    changes: Vec<Planned>,
+    /// Answers, in order: text and the same in JSON.
+    answers: Vec<(String, serde_json::Value)>,
+}
+
+#[derive(Debug)]
+struct PlannedPort {
+    name: String,
+    number: Option<PortNumber>,
+    devargs: Option<DevArgs>,
+}
+
+#[derive(Debug)]
+enum Planned {
+    AddBridge(Name),
+    RemoveBridge(Name),
+    AddPort(Draft),
+    RemovePort(Name),
+}
+
+/// A port to add; later steps may still say more about it.
+#[derive(Debug)]
+struct Draft {
+    bridge: Name,
+    name: Name,
+    number: Option<PortNumber>,
+    devargs: Option<DevArgs>,
+    rx_queues: u16,
+}
+
+/// Plans every step, and then changes what they ask for.
+pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let steps = steps(call.args, call.json)?;
+    let mut plan = Plan::default();
+    for bridge in daemon.engine.bridges() {
+        let ports = bridge.ports.into_iter().map(|port| PlannedPort {
+            name: port.name.to_string(),
+            number: Some(port.number),
+            devargs: Some(port.devargs),
+        });
+        plan.bridges.insert(bridge.name.to_string(), ports.collect());
+    }
+    for step in &steps {
+        if let Action::Plan(planner) = step.spec.action {
+            planner(step, &mut plan)?;
+        }
+    }
+    let changes = plan.changes.into_iter().map(settled).collect::<Result<Vec<_>, _>>()?;
+    if !changes.is_empty() {
+        daemon.engine.reconfigure(changes)?;
+    }
+    for (text, json) in &plan.answers {
+        if call.json {
+            out.json(json)?;
+        } else {
+            out.text(text)?;
+        }
+    }
+    Ok(())
+}
+
+fn settled(planned: Planned) -> Result<Change, CommandError> {
+    Ok(match planned {
+        Planned::AddBridge(name) => Change::AddBridge(name),
+        Planned::RemoveBridge(name) => Change::RemoveBridge(name),
+        Planned::RemovePort(name) => Change::RemovePort(name),
+        Planned::AddPort(Draft { bridge, name, number, devargs, rx_queues }) => {
+            let devargs = devargs.ok_or_else(|| {
+                failed(format!(
+                    "port {name} has no device; add `-- set Interface {name} options:dpdk-devargs=DEVICE`"
+                ))
+            })?;
+            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues })
+        }
+    })
+}
+
+impl Plan {
+    fn ports(&mut self, bridge: &str) -> Result<&mut Vec<PlannedPort>, CommandError> {
+        self.bridges.get_mut(bridge).ok_or_else(|| failed(format!("no bridge named {bridge}")))
+    }
+
+    /// The bridge that has port `name`.
+    fn home(&self, name: &str) -> Option<&str> {
+        let has = |ports: &Vec<PlannedPort>| ports.iter().any(|port| port.name == name);
+        self.bridges.iter().find(|(_, ports)| has(ports)).map(|(bridge, _)| bridge.as_str())
+    }
+
+    fn answer(&mut self, lines: Vec<String>) {
+        let text = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.answers.push((text, lines.into()));
+    }
+}
+
+fn name(text: &str) -> Result<Name, CommandError> {
+    text.parse().map_err(|error| failed(format!("{text}: {error}")))
+}
+
+fn add_br(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let bridge = step.arg(0);
+    if plan.bridges.contains_key(bridge) {
+        if step.has("--may-exist") {
+            return Ok(());
+        }
+        return Err(failed(format!(
+            "cannot create a bridge named {bridge} because a bridge named {bridge} already exists"
+        )));
+    }
+    if let Some(home) = plan.home(bridge) {
+        return Err(failed(format!(
+            "cannot create a bridge named {bridge} because a port named {bridge} already exists on bridge {home}"
+        )));
+    }
+    plan.changes.push(Planned::AddBridge(name(bridge)?));
+    plan.bridges.insert(bridge.to_owned(), Vec::new());
+    Ok(())
+}
+
+fn del_br(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let bridge = step.arg(0);
+    if plan.bridges.remove(bridge).is_some() {
+        plan.changes.push(Planned::RemoveBridge(name(bridge)?));
+        Ok(())
+    } else if step.has("--if-exists") {
+        Ok(())
+    } else {
+        Err(failed(format!("no bridge named {bridge}")))
+    }
+}
+
+fn list_br(_: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    plan.answer(plan.bridges.keys().cloned().collect());
+    Ok(())
+}
+
+fn br_exists(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    if plan.bridges.contains_key(step.arg(0)) { Ok(()) } else { Err(CommandError::Status(2)) }
+}
+
+fn add_port(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let (bridge, port) = (step.arg(0), step.arg(1));
+    plan.ports(bridge)?;
+    if let Some(home) = plan.home(port) {
+        if step.has("--may-exist") && home == bridge {
+            return Ok(());
+        }
+        return Err(failed(format!(
+            "cannot create a port named {port} because a port named {port} already exists on bridge {home}"
+        )));
+    }
+    if plan.bridges.contains_key(port) {
+        return Err(failed(format!(
+            "cannot create a port named {port} because a bridge named {port} already exists"
+        )));
+    }
+    let mut draft =
+        Draft { bridge: name(bridge)?, name: name(port)?, number: None, devargs: None, rx_queues: 1 };
+    for setting in step.args.iter().skip(2) {
+        apply(&mut draft, setting)?;
+    }
+    plan.ports(bridge)?.push(PlannedPort { name: port.to_owned(), number: None, devargs: None });
+    plan.changes.push(Planned::AddPort(draft));
+    Ok(())
+}
+
+fn del_port(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let (bridge, port) = match step.args.as_slice() {
+        [bridge, port] => {
+            plan.ports(bridge)?;
+            (Some(*bridge), *port)
+        }
+        _ => (None, step.arg(0)),
+    };
+    let home = plan.home(port).map(str::to_owned);
+    match (home, bridge) {
+        (None, _) if step.has("--if-exists") => Ok(()),
+        (None, _) => Err(failed(format!("no port named {port}"))),
+        (Some(home), Some(bridge)) if home != bridge => {
+            Err(failed(format!("bridge {bridge} does not have a port {port} (its bridge is {home})")))
+        }
+        (Some(home), _) => {
+            plan.ports(&home)?.retain(|other| other.name != port);
+            plan.changes.push(Planned::RemovePort(name(port)?));
+            Ok(())
+        }
+    }
+}
+
+fn list_ports(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let mut names: Vec<String> = plan.ports(step.arg(0))?.iter().map(|port| port.name.clone()).collect();
+    names.sort();
+    plan.answer(names);
+    Ok(())
+}
+
+fn port_to_br(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let port = step.arg(0);
+    let home = plan.home(port).map(str::to_owned).ok_or_else(|| failed(format!("no port named {port}")))?;
+    plan.answer(vec![home]);
+    Ok(())
+}
+
+fn show(_: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let mut text = String::new();
+    let mut bridges = Vec::new();
+    for (bridge, ports) in &plan.bridges {
+        text.push_str(&format!("Bridge {bridge}\n    datapath_type: netdev\n"));
+        let mut entries = Vec::new();
+        for port in ports {
+            text.push_str(&format!(
+                "    Port {0}\n        Interface {0}\n            type: dpdk\n",
+                port.name
+            ));
+            if let Some(devargs) = &port.devargs {
+                text.push_str(&format!("            options: {{dpdk-devargs=\"{devargs}\"}}\n"));
+            }
+            entries.push(serde_json::json!({
+                "name": port.name,
+                "number": port.number,
+                "devargs": port.devargs,
+            }));
+        }
+        bridges.push(serde_json::json!({ "name": bridge, "ports": entries }));
+    }
+    plan.answers.push((text, bridges.into()));
+    Ok(())
+}
+
+fn set(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let (table, record) = (step.arg(0), step.arg(1));
+    let settings = step.args.iter().skip(2);
+    match table.to_ascii_lowercase().as_str() {
+        "bridge" => {
+            plan.ports(record)?;
+            for setting in settings {
+                bridge_setting(setting)?;
+            }
+            Ok(())
+        }
+        "interface" | "port" => {
+            let exists = plan.home(record).is_some();
+            let draft = plan.changes.iter_mut().find_map(|change| match change {
+                Planned::AddPort(draft) if draft.name.as_str() == record => Some(draft),
+                _ => None,
+            });
+            match draft {
+                Some(draft) => settings.into_iter().try_for_each(|setting| apply(draft, setting)),
+                None if exists => Err(failed(format!(
+                    "port {record} is there already and cannot be changed; delete it and add it again"
+                ))),
+                None => Err(failed(format!("no row \"{record}\" in table {table}"))),
+            }
+        }
+        _ => {
+            let near = nearest(table, ["Bridge", "Interface", "Port"]);
+            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            Err(failed(format!("unknown table \"{table}\"{hint}")))
+        }
+    }
+}
+
+/// Splits `COLUMN[:KEY]=VALUE`, dropping quotes around the value.
+fn assignment(setting: &str) -> Result<(&str, &str), CommandError> {
+    let (column, value) =
+        setting.split_once('=').ok_or_else(|| failed(format!("{setting}: missing value")))?;
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    Ok((column, bare.unwrap_or(value)))
+}
+
+fn bridge_setting(setting: &str) -> Result<(), CommandError> {
+    match assignment(setting)? {
+        ("datapath_type", "netdev") => Ok(()),
+        ("datapath_type", other) => {
+            Err(failed(format!("datapath_type={other}: the only datapath here is netdev")))
+        }
+        (column, _) => {
+            Err(failed(format!("Bridge does not contain a column whose name matches \"{column}\"")))
+        }
+    }
+}
+
+fn apply(draft: &mut Draft, setting: &str) -> Result<(), CommandError> {
+    let (column, value) = assignment(setting)?;
+    let bad = |what: &str| failed(format!("{column}={value}: {what}"));
+    match column {
+        "type" if value == "dpdk" => {}
+        "type" => return Err(bad("ports here have type dpdk")),
+        "options:dpdk-devargs" => {
+            draft.devargs = Some(value.parse().map_err(|error| failed(format!("{column}: {error}")))?);
+        }
+        "ofport_request" => {
+            let number = super::tuples::number(value).and_then(PortNumber::new);
+            draft.number = Some(number.ok_or_else(|| bad("a port number is 1 to 65279"))?);
+        }
+        "options:n_rxq" => {
+            let queues = super::tuples::number(value).filter(|queues| (1..=64).contains(queues));
+            draft.rx_queues = queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?;
+        }
+        _ => {
+            let known = ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq"];
+            let near =
+                nearest(column, known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            return Err(failed(format!(
+                "Interface does not contain a column whose name matches \"{column}\"{near}"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,470 @@
+//! What the commands need of the running datapath, in plain types: no DPDK, no tables, no text layout. The
+//! daemon implements [`Engine`] over its control thread and shards; tests implement it in memory.
+//!
+//! Reads that can be long (connections, datapath flows) go in batches with a [`Cursor`], so that an
+//! implementation never holds an epoch guard or a lock while a slow client takes its output.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::{DevArgs, Name, PortNumber};
+use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
+
+/// Why the engine did not do what was asked. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// There is no bridge of that name.
+    #[error("{0} is not a bridge")]
+    NoBridge(String),
+    /// The tables refuse the flows.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Anything else, told in full.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The running datapath, as the control side sees it. Every method may be called from several threads at
+/// once; changes are applied one after another, each whole or not at all.
+pub trait Engine: Send + Sync {
+    /// Bridges with their ports, ordered by name and number.
+    fn bridges(&self) -> Vec<Bridge>;
+    /// Adds and removes bridges and ports: all of `changes`, in order, or none.
+    ///
+    /// # Errors
+    /// When a device does not start or a change does not fit the bridges there are.
+    fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError>;
+
+    /// Makes all of these changes of flows, in order, or none.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`], [`EngineError::Apply`].
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError>;
+    /// Makes `wanted` the bridge's flows; those that are there unchanged keep their counters, unless `readd`.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`], [`EngineError::Apply`].
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError>;
+    /// The flows that `filter` (a [`Command::Dump`](crate::flow::Command::Dump)) asks for, by table, falling
+    /// priority and age, their counters up to date.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError>;
+    /// The clock of the flows' times, in milliseconds.
+    fn now_ms(&self) -> u64;
+    /// The bridge's tables that hold flows or were looked up, ascending.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError>;
+
+    /// What action NORMAL has learned, ordered by VLAN and address.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn learned(&self, bridge: &str) -> Result<Vec<Learned>, EngineError>;
+    /// Forgets what was learned, on one bridge or on all.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError>;
+
+    /// Appends some hundred of the connections that match, beginning at `from`; `None` when there are no more.
+    fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        from: Cursor,
+        rows: &mut Vec<Connection>,
+    ) -> Option<Cursor>;
+    /// Removes the connections that match; their number.
+    fn flush_connections(&self, filter: &ConnectionFilter) -> u64;
+    /// How many connections there are and may be.
+    fn connection_totals(&self) -> ConnectionTotals;
+    /// Changes how many connections may be; removes none.
+    ///
+    /// # Errors
+    /// When there is no room for so many.
+    fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
+
+    /// Appends some hundred megaflows, beginning at `from`; `None` when there are no more.
+    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor>;
+    /// The datapath's totals.
+    fn datapath(&self) -> DatapathTotals;
+    /// The lcores, by CPU.
+    fn lcores(&self) -> Vec<Lcore>;
+    /// Starts the lcores' counters again from zero.
+    fn clear_lcore_counters(&self);
+    /// Every event counter, by name.
+    fn counters(&self) -> Vec<Counter>;
+}
+
+/// Where a batched read goes on. The default begins at the beginning; what the parts mean is the engine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which shard or lcore.
+    pub shard: usize,
+    /// Which slot of it.
+    pub slot: u64,
+}
+
+/// A bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bridge {
+    /// Its name.
+    pub name: Name,
+    /// Its ports by number.
+    pub ports: Vec<Port>,
+}
+
+impl flow::PortNames for Bridge {
+    fn number(&self, name: &str) -> Option<flow::PortNumber> {
+        self.ports.iter().find(|port| port.name.as_str() == name).map(|port| port.number.number())
+    }
+    fn name(&self, number: flow::PortNumber) -> Option<&str> {
+        self.ports.iter().find(|port| port.number.number() == number).map(|port| port.name.as_str())
+    }
+}
+
+/// A port with its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Its name.
+    pub name: Name,
+    /// The number that flows use.
+    pub number: PortNumber,
+    /// The DPDK device.
+    pub devargs: DevArgs,
+    /// The driver that runs it.
+    pub driver: String,
+    /// Six bytes in transmission order.
+    pub mac: [u8; 6],
+    /// The link, when there is one.
+    pub link: Option<Link>,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Since the port was added.
+    pub counters: PortCounters,
+}
+
+/// A link that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// In Mbit/s; `None` when the driver does not know.
+    pub speed_mbps: Option<u32>,
+}
+
+/// A port's counters: packets, and bytes without frame check sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct PortCounters {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped: u64,
+    pub rx_errors: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped: u64,
+    pub tx_errors: u64,
+}
+
+/// One change of bridges or ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new bridge without ports, with the one flow that sends everything by action NORMAL.
+    AddBridge(Name),
+    /// A bridge goes, with its ports and flows.
+    RemoveBridge(Name),
+    /// A new port.
+    AddPort(NewPort),
+    /// A port goes.
+    RemovePort(Name),
+}
+
+/// A port to add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPort {
+    /// Where.
+    pub bridge: Name,
+    /// Its name, unique among bridges and ports.
+    pub name: Name,
+    /// Its number; `None` for the lowest that is free.
+    pub number: Option<PortNumber>,
+    /// The device.
+    pub devargs: DevArgs,
+    /// Receive queues, at least 1.
+    pub rx_queues: u16,
+}
+
+/// A flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// Its number.
+    pub id: u8,
+    /// Flows in it.
+    pub active: u64,
+    /// Packets looked up.
+    pub lookup: u64,
+    /// Packets that matched a flow.
+    pub matched: u64,
+}
+
+/// A station that action NORMAL has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Learned {
+    /// The port it is behind.
+    pub port: u16,
+    /// Its VLAN, 0 without.
+    pub vlan: u16,
+    /// Its address in transmission order.
+    pub mac: [u8; 6],
+    /// Seconds since it was seen.
+    pub age: u32,
+}
+
+/// Which connections are meant; all parts must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    /// The zone.
+    pub zone: Option<u16>,
+    /// Value and mask.
+    pub mark: Option<(u32, u32)>,
+    /// Value and mask.
+    pub labels: Option<(u128, u128)>,
+    /// The original direction.
+    pub original: TupleFilter,
+    /// The reply direction.
+    pub reply: TupleFilter,
+}
+
+/// One direction of the connections that are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct TupleFilter {
+    pub src: Option<IpAddr>,
+    pub dst: Option<IpAddr>,
+    pub protocol: Option<u8>,
+    pub tp_src: Option<u16>,
+    pub tp_dst: Option<u16>,
+    pub icmp_id: Option<u16>,
+    pub icmp_type: Option<u8>,
+    pub icmp_code: Option<u8>,
+}
+
+impl TupleFilter {
+    /// Whether a direction of protocol `protocol` is meant.
+    #[must_use]
+    pub fn admits(&self, protocol: u8, direction: &Direction) -> bool {
+        fn holds<T: PartialEq>(wanted: Option<T>, found: Option<T>) -> bool {
+            wanted.is_none() || wanted == found
+        }
+        let (ports, icmp) = match direction.transport {
+            Transport::Ports { sport, dport } => (Some((sport, dport)), None),
+            Transport::Icmp { id, kind, code } => (None, Some((id, kind, code))),
+            Transport::None {} => (None, None),
+        };
+        holds(self.src, Some(direction.src))
+            && holds(self.dst, Some(direction.dst))
+            && holds(self.protocol, Some(protocol))
+            && holds(self.tp_src, ports.map(|p| p.0))
+            && holds(self.tp_dst, ports.map(|p| p.1))
+            && holds(self.icmp_id, icmp.map(|i| i.0))
+            && holds(self.icmp_type, icmp.map(|i| i.1))
+            && holds(self.icmp_code, icmp.map(|i| i.2))
+    }
+}
+
+impl ConnectionFilter {
+    /// Whether a connection is meant.
+    #[must_use]
+    pub fn admits(&self, connection: &Connection) -> bool {
+        self.zone.is_none_or(|zone| zone == connection.zone)
+            && self.mark.is_none_or(|(value, mask)| (connection.mark ^ value) & mask == 0)
+            && self.labels.is_none_or(|(value, mask)| (connection.labels ^ value) & mask == 0)
+            && self.original.admits(connection.protocol, &connection.original)
+            && self.reply.admits(connection.protocol, &connection.reply)
+    }
+}
+
+/// A connection at the moment it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// As its first packet came in.
+    pub original: Direction,
+    /// As its replies come in.
+    pub reply: Direction,
+    /// Its zone.
+    pub zone: u16,
+    /// Its mark.
+    pub mark: u32,
+    /// Its label.
+    pub labels: u128,
+    /// The peers' TCP states: of the original direction's source, then of the reply's.
+    pub tcp: Option<[TcpState; 2]>,
+    /// Seconds until it is forgotten.
+    pub timeout: u32,
+    /// The helper that watches it, `ftp` or `tftp`.
+    pub helper: Option<&'static str>,
+    /// Packets in the original and in the reply direction.
+    pub packets: [u64; 2],
+    /// Bytes in the original and in the reply direction.
+    pub bytes: [u64; 2],
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Direction {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// What the protocol adds.
+    #[serde(flatten)]
+    pub transport: Transport,
+}
+
+/// What identifies a connection beside its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Transport {
+    /// TCP, UDP, SCTP.
+    Ports {
+        /// Source port.
+        sport: u16,
+        /// Destination port.
+        dport: u16,
+    },
+    /// ICMP and ICMPv6 queries.
+    Icmp {
+        /// Identifier.
+        id: u16,
+        /// Type.
+        #[serde(rename = "type")]
+        kind: u8,
+        /// Code.
+        code: u8,
+    },
+    /// Everything else.
+    None {},
+}
+
+/// A TCP peer's state; the order is how far the connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "RFC 9293's names")]
+pub enum TcpState {
+    Closed,
+    SynSent,
+    SynReceived,
+    Established,
+    CloseWait,
+    FinWait1,
+    Closing,
+    LastAck,
+    FinWait2,
+    TimeWait,
+}
+
+/// How many connections there are, and may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ConnectionTotals {
+    /// Now.
+    pub total: u64,
+    /// At most.
+    pub limit: u32,
+    /// Now, by IP protocol number; protocols without connections may be left out.
+    pub protocols: Vec<(u8, u64)>,
+}
+
+/// A megaflow of one lcore.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DatapathFlow {
+    /// The CPU whose flow it is.
+    pub cpu: u16,
+    /// Its match, as in `recirc_id(0),in_port(1),...`.
+    #[serde(rename = "match")]
+    pub matching: String,
+    /// Packets it matched.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Seconds since the last one; `None` when there was none.
+    pub used: Option<f64>,
+    /// TCP flags seen.
+    pub tcp_flags: u16,
+    /// Its actions.
+    pub actions: String,
+}
+
+/// The datapath's totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DatapathTotals {
+    /// Look-ups that found a cached flow.
+    pub hit: u64,
+    /// Look-ups that were translated through the tables.
+    pub missed: u64,
+    /// Packets lost for want of room while they were to be translated.
+    pub lost: u64,
+    /// Cached flows now.
+    pub flows: u64,
+}
+
+/// What one lcore has done since its counters were cleared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Lcore {
+    /// Its CPU.
+    pub cpu: u16,
+    /// The CPU's NUMA node.
+    pub numa_node: u16,
+    /// Packets received.
+    pub packets: u64,
+    /// Times packets went through the datapath again.
+    pub recirculations: u64,
+    /// Packets served by their connection's trajectory.
+    pub trajectory_hits: u64,
+    /// Hits in the exact-match cache.
+    pub emc_hits: u64,
+    /// Hits among the megaflows.
+    pub megaflow_hits: u64,
+    /// Subtables looked at for these.
+    pub subtable_lookups: u64,
+    /// Translations through the tables that ended well.
+    pub misses: u64,
+    /// Translations that failed.
+    pub failed_misses: u64,
+    /// Bursts sent.
+    pub tx_bursts: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Time-stamp counter cycles spent in turns that found no packet.
+    pub idle_cycles: u64,
+    /// Cycles spent in turns that found packets.
+    pub busy_cycles: u64,
+    /// Its receive queues.
+    pub queues: Vec<Queue>,
+}
+
+/// A receive queue.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Queue {
+    /// The port's name.
+    pub port: Name,
+    /// The queue's number.
+    pub queue: u16,
+    /// The share of the lcore's cycles that it took, 0 to 100; `None` when not measured.
+    pub usage_percent: Option<f64>,
+}
+
+/// An event counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counter {
+    /// Its name.
+    pub name: &'static str,
+    /// How often it happened.
+    pub total: u64,
+    /// What happened.
+    pub help: &'static str,
+}

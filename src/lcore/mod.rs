@@ -1,0 +1,13 @@
+//! The lcore loop: pinned threads that poll their ports' queues, run each burst through their worker and send
+//! what comes out. Nobody on this side ever waits for another thread; the control side asks by jobs that run
+//! between two bursts.
+
+mod clock;
+mod frame;
+mod handle;
+mod poll;
+mod transmit;
+
+pub use clock::Clock;
+pub use handle::{CallError, Lcore, LcoreError};
+pub use poll::{Cycles, Idle, Polling};

@@ -1,0 +1,196 @@
+//! The polling loop of one lcore: receive, process, send, and between the bursts a bounded piece of
+//! housekeeping and one job of the control side.
+
+use std::sync::mpsc::Receiver;
+
+use arrayvec::ArrayVec;
+use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
+
+use super::clock::Clock;
+use super::handle::{Job, next};
+use super::transmit::Outputs;
+use crate::pipeline::{PortId, Worker};
+
+/// What an lcore does when there is nothing to receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: lowest latency, the CPU is its own.
+    #[default]
+    Spin,
+    /// Gives the CPU to whoever wants it after some empty rounds: for CPUs that are shared (profile lab).
+    Yield,
+}
+
+/// Rounds between two looks at the control side's requests and the housekeeping.
+const ROUNDS: u32 = 16;
+/// Empty rounds in a row before an lcore that may yields.
+const PATIENCE: u32 = 64;
+
+/// Where an lcore's cycles went, in time stamp counter ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cycles {
+    /// Rounds that received something, from receive to transmit.
+    pub processing: u64,
+    /// Everything else.
+    pub idle: u64,
+    /// Rounds that received something.
+    pub busy_rounds: u64,
+    /// Rounds that did not.
+    pub idle_rounds: u64,
+}
+
+#[derive(Debug)]
+struct Input {
+    port: PortId,
+    queue: RxQueue,
+}
+
+/// All that a polling thread owns.
+#[derive(Debug)]
+pub struct Polling {
+    worker: Worker,
+    inputs: Vec<Input>,
+    outputs: Outputs,
+    clock: Clock,
+    idle: Idle,
+    cycles: Cycles,
+    stopping: bool,
+}
+
+impl Polling {
+    /// Polls nothing yet.
+    #[must_use]
+    pub fn new(worker: Worker, clock: Clock, idle: Idle) -> Self {
+        Self {
+            worker,
+            inputs: Vec::new(),
+            outputs: Outputs::default(),
+            clock,
+            idle,
+            cycles: Cycles::default(),
+            stopping: false,
+        }
+    }
+
+    /// The datapath.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The datapath.
+    pub fn worker_mut(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+
+    /// Milliseconds now, on the clock that the worker sees.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.clock.milliseconds(weir_ffi::tsc())
+    }
+
+    /// Where the cycles went.
+    #[must_use]
+    pub fn cycles(&self) -> Cycles {
+        self.cycles
+    }
+
+    /// Starts all statistics anew.
+    pub fn clear_statistics(&mut self) {
+        self.cycles = Cycles::default();
+        self.worker.clear_counters();
+    }
+
+    /// Receives from `queue` as `port` from the next round on.
+    pub fn add_input(&mut self, port: PortId, queue: RxQueue) {
+        self.inputs.push(Input { port, queue });
+    }
+
+    /// Sends to `port` by `queue` from now on.
+    pub fn add_output(&mut self, port: PortId, queue: TxQueue) {
+        self.outputs.add(port, queue);
+    }
+
+    /// Gives up all queues of a port: it may be stopped then.
+    pub fn remove_port(&mut self, port: PortId) -> (Vec<RxQueue>, Option<TxQueue>) {
+        let (gone, kept) = std::mem::take(&mut self.inputs).into_iter().partition(|input| input.port == port);
+        self.inputs = kept;
+        self.worker.clear_port_counters(port);
+        (gone.into_iter().map(|input: Input| input.queue).collect(), self.outputs.remove(port))
+    }
+
+    /// Ports and queue numbers it receives from.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<(PortId, u16)> {
+        self.inputs.iter().map(|input| (input.port, input.queue.queue())).collect()
+    }
+
+    /// Frames for `port` that its driver did not take.
+    #[must_use]
+    pub fn refused(&self, port: PortId) -> u64 {
+        self.outputs.refused(port)
+    }
+
+    /// Polls until the control side is gone.
+    pub(super) fn run(&mut self, inbox: &Receiver<Job>) {
+        let mut mark = weir_ffi::tsc();
+        let mut empty = 0u32;
+        let mut countdown = ROUNDS;
+        while !self.stopping {
+            let received = self.round(mark);
+            let end = weir_ffi::tsc();
+            let spent = end.wrapping_sub(mark);
+            mark = end;
+            if received {
+                self.cycles.processing += spent;
+                self.cycles.busy_rounds += 1;
+                empty = 0;
+            } else {
+                self.cycles.idle += spent;
+                self.cycles.idle_rounds += 1;
+                empty += 1;
+            }
+            countdown -= 1;
+            if countdown == 0 || empty > PATIENCE {
+                countdown = ROUNDS;
+                self.between(inbox, self.clock.milliseconds(end));
+                if empty > PATIENCE {
+                    match self.idle {
+                        Idle::Spin => std::hint::spin_loop(),
+                        Idle::Yield => std::thread::yield_now(),
+                    }
+                }
+                let end = weir_ffi::tsc();
+                self.cycles.idle += end.wrapping_sub(mark);
+                mark = end;
+            }
+        }
+    }
+
+    /// Receives once from every queue; true if anything came.
+    #[inline]
+    fn round(&mut self, cycles: u64) -> bool {
+        let now = self.clock.milliseconds(cycles);
+        let mut any = false;
+        for input in &mut self.inputs {
+            let mut received = Burst::new();
+            if input.queue.rx_burst(&mut received) == 0 {
+                continue;
+            }
+            any = true;
+            let mut burst: ArrayVec<Mbuf, { crate::pipeline::BURST }> = received.drain().collect();
+            self.worker.process(now, input.port, &mut burst, &mut self.outputs);
+            self.outputs.flush();
+        }
+        any
+    }
+
+    fn between(&mut self, inbox: &Receiver<Job>, now: u64) {
+        self.worker.housekeeping(now);
+        match next(inbox) {
+            Ok(Some(job)) => job(self),
+            Ok(None) => {}
+            Err(()) => self.stopping = true,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a worker counts, and what it counts for each port. Plain integers: only the worker's own lcore
+//! writes them, readers get copies.
+
+use super::DropCause;
+
+/// A worker's packet counters. `received + copies == sent + dropped` once no packet is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Bursts that came in.
+    pub bursts: u64,
+    /// Packets that came in.
+    pub received: u64,
+    /// Packets handed to a port for sending.
+    pub sent: u64,
+    /// Packets made by copying another, for more than one output or a recirculation before the last action.
+    pub copies: u64,
+    /// Look-ups answered by the exact-match cache.
+    pub exact_hits: u64,
+    /// Look-ups answered by the megaflow search.
+    pub megaflow_hits: u64,
+    /// Look-ups that needed a translation through the flow tables.
+    pub translations: u64,
+    /// Translations that found no room in the megaflow cache.
+    pub uncached: u64,
+    /// Recirculations.
+    pub recirculations: u64,
+    dropped: [u64; DropCause::ALL.len()],
+}
+
+impl Counters {
+    /// One more packet dropped for `cause`.
+    #[inline]
+    pub fn count_drop(&mut self, cause: DropCause) {
+        self.dropped[cause.index()] += 1;
+    }
+
+    /// Packets dropped for `cause`.
+    #[must_use]
+    pub fn dropped(&self, cause: DropCause) -> u64 {
+        self.dropped[cause.index()]
+    }
+
+    /// Every counter of drops, in order.
+    pub fn drops(&self) -> impl Iterator<Item = (DropCause, u64)> {
+        DropCause::ALL.into_iter().zip(self.dropped)
+    }
+
+    /// All packets dropped.
+    #[must_use]
+    pub fn dropped_in_all(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Adds another worker's counters.
+    pub fn add(&mut self, other: &Self) {
+        self.bursts += other.bursts;
+        self.received += other.received;
+        self.sent += other.sent;
+        self.copies += other.copies;
+        self.exact_hits += other.exact_hits;
+        self.megaflow_hits += other.megaflow_hits;
+        self.translations += other.translations;
+        self.uncached += other.uncached;
+        self.recirculations += other.recirculations;
+        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += count;
+        }
+    }
+}
+
+/// What went through a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Packets that came in by it.
+    pub received: u64,
+    /// Their bytes, without FCS.
+    pub received_bytes: u64,
+    /// Packets handed to it.
+    pub sent: u64,
+    /// Their bytes, without FCS.
+    pub sent_bytes: u64,
+}
+
+impl PortCounters {
+    /// Adds another worker's counters.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.received_bytes += other.received_bytes;
+        self.sent += other.sent;
+        self.sent_bytes += other.sent_bytes;
+    }
+}

@@ -1,0 +1,209 @@
+//! Fills a flow key from a packet's headers. What a header does not have, or cannot have because the packet
+//! is cut or inconsistent, stays 0, as if no such header were there.
+
+use weir_shard::CtMeta;
+use weir_wire::numbers::{ether_type, protocol};
+use weir_wire::{Fragment, Layers, Tuple};
+
+use crate::flow::key::{Key, at};
+
+/// Bit of the key's VLAN TCI that says a tag is present (ovs-fields(7), `vlan_tci`).
+pub const VLAN_PRESENT: u16 = 0x1000;
+
+fn bytes<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
+    frame.get(at..at + N)?.first_chunk().copied()
+}
+
+fn u16_at(frame: &[u8], at: usize) -> u16 {
+    bytes(frame, at).map_or(0, u16::from_be_bytes)
+}
+
+/// The key of `frame` without port, recirculation and connection fields.
+#[inline]
+#[must_use]
+pub fn headers(frame: &[u8], layers: &Layers) -> Key {
+    let mut key = Key::ZERO;
+    let Some(macs) = bytes::<12>(frame, 0) else { return key };
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
+    let mut tci = 0;
+    if layers.vlan_tags > 0 {
+        tci = u16_at(frame, 14) | VLAN_PRESENT;
+        key.words[at::VLAN_TPID / 8] |= u64::from(u16_at(frame, 12)) << 32;
+        if layers.vlan_tags > 1 {
+            key.write(at::VLAN2_TCI, 2, u128::from(u16_at(frame, 18) | VLAN_PRESENT));
+        }
+    }
+    let [t0, t1] = layers.ether_type.to_be_bytes();
+    let [v0, v1] = tci.to_be_bytes();
+    key.words[at::ETH_DST / 8] = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, t0, t1]);
+    key.words[at::ETH_SRC / 8] = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, v0, v1]);
+    network(frame, layers, &mut key);
+    key
+}
+
+/// (Re-)reads the network and transport fields, after a translation has changed them.
+#[inline]
+pub fn network(frame: &[u8], layers: &Layers, key: &mut Key) {
+    if layers.l3 == 0 {
+        return;
+    }
+    let l3 = usize::from(layers.l3);
+    match layers.ether_type {
+        ether_type::IPV4 => ipv4(frame, l3, layers, key),
+        ether_type::IPV6 => ipv6(frame, l3, layers, key),
+        ether_type::ARP => arp(frame, l3, key),
+        _ => {}
+    }
+}
+
+fn fragment_bits(fragment: Fragment) -> u8 {
+    match fragment {
+        Fragment::No => 0,
+        Fragment::First => 1,
+        Fragment::Later => 3,
+    }
+}
+
+#[inline]
+fn ipv4(frame: &[u8], l3: usize, layers: &Layers, key: &mut Key) {
+    let Some(header) = bytes::<20>(frame, l3) else { return };
+    let [_, tos, _, _, _, _, _, _, ttl, _, _, _, a, b, c, d, e, f, g, h] = header;
+    key.words[at::NW_SRC / 8] = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let fragment = fragment_bits(layers.fragment);
+    key.words[at::NW_PROTO / 8] = u64::from_be_bytes([layers.protocol, tos, ttl, fragment, 0, 0, 0, 0]);
+    transport(frame, layers, key);
+}
+
+fn ipv6(frame: &[u8], l3: usize, layers: &Layers, key: &mut Key) {
+    let Some(header) = bytes::<40>(frame, l3) else { return };
+    let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    key.write(at::IPV6_LABEL, 4, u128::from(first & 0xf_ffff));
+    let tos = (first >> 20) as u8;
+    let fragment = fragment_bits(layers.fragment);
+    key.words[at::NW_PROTO / 8] = u64::from_be_bytes([layers.protocol, tos, header[7], fragment, 0, 0, 0, 0]);
+    for (offset, from) in [(at::IPV6_SRC, 8), (at::IPV6_DST, 24)] {
+        key.write(offset, 16, bytes(&header, from).map_or(0, u128::from_be_bytes));
+    }
+    transport(frame, layers, key);
+    if layers.protocol == protocol::ICMPV6 && layers.l4 != 0 {
+        neighbour(frame, layers, key);
+    }
+}
+
+#[inline]
+fn transport(frame: &[u8], layers: &Layers, key: &mut Key) {
+    if layers.l4 == 0 {
+        return;
+    }
+    let l4 = usize::from(layers.l4);
+    let end = usize::from(layers.l3_end);
+    let present = frame.get(l4..end).unwrap_or_default();
+    let word = &mut key.words[at::TP_SRC / 8];
+    match layers.protocol {
+        protocol::TCP if present.len() >= 20 => {
+            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
+            let flags = u64::from(u16_at(present, 12) & 0x0fff);
+            let rest = &mut key.words[at::TCP_FLAGS / 8];
+            *rest = *rest & 0xffff_ffff_ffff | flags << 48;
+        }
+        protocol::UDP if present.len() >= 8 => {
+            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
+        }
+        protocol::SCTP if present.len() >= 12 => {
+            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
+        }
+        protocol::ICMP | protocol::ICMPV6 if present.len() >= 8 => {
+            *word |= u64::from(present[0]) << 16 | u64::from(present[1]);
+        }
+        _ => {}
+    }
+}
+
+/// Target and link-layer options of a neighbour solicitation (135) or advertisement (136), RFC 4861 section 4.
+fn neighbour(frame: &[u8], layers: &Layers, key: &mut Key) {
+    let message = frame.get(usize::from(layers.l4)..usize::from(layers.l3_end)).unwrap_or_default();
+    let (Some(kind @ (135 | 136)), Some(0), Some(target)) =
+        (message.first().copied(), message.get(1).copied(), bytes::<16>(message, 8))
+    else {
+        return;
+    };
+    key.write(at::ND_TARGET, 16, u128::from_be_bytes(target));
+    let mut options = message.get(24..).unwrap_or_default();
+    while let [option, units, ..] = *options {
+        let length = usize::from(units) * 8;
+        if length == 0 || length > options.len() {
+            break;
+        }
+        if units == 1 {
+            let address = options[2..8].iter().fold(0, |sum, &byte| sum << 8 | u128::from(byte));
+            match (kind, option) {
+                (135, 1) => key.write(at::ARP_SHA, 6, address),
+                (136, 2) => key.write(at::ARP_THA, 6, address),
+                _ => {}
+            }
+        }
+        options = &options[length..];
+    }
+}
+
+/// Ethernet/IPv4 ARP (RFC 826); other hardware or protocol types leave the fields 0.
+fn arp(frame: &[u8], l3: usize, key: &mut Key) {
+    let Some(header) = bytes::<28>(frame, l3) else { return };
+    if header[..6] != [0, 1, 8, 0, 6, 4] {
+        return;
+    }
+    let number = |range: core::ops::Range<usize>| {
+        header[range].iter().fold(0u128, |sum, &byte| sum << 8 | u128::from(byte))
+    };
+    // Opcodes above 255 do not fit the key's byte and show as 0 (ovs-fields(7), arp_op).
+    let opcode = number(6..8);
+    key.write(at::NW_PROTO, 1, if opcode > 255 { 0 } else { opcode });
+    key.write(at::ARP_SHA, 6, number(8..14));
+    key.write(at::NW_SRC, 4, number(14..18));
+    key.write(at::ARP_THA, 6, number(18..24));
+    key.write(at::NW_DST, 4, number(24..28));
+}
+
+/// Writes the connection fields of `meta` into `key`, with the original tuple only where `with_tuple` says
+/// that somebody matches on it.
+#[inline]
+pub fn connection(meta: &CtMeta, with_tuple: bool, key: &mut Key) {
+    key.words[at::CT_STATE / 8] = u64::from(meta.state.0) << 32 | u64::from(meta.zone) << 16;
+    let mark = at::CT_MARK / 8;
+    key.words[mark] = key.words[mark] & 0xffff_ffff | u64::from(meta.mark) << 32;
+    key.write(at::CT_LABEL, 16, meta.label);
+    if with_tuple {
+        original(meta, key);
+    }
+}
+
+fn original(meta: &CtMeta, key: &mut Key) {
+    for word in [at::CT_NW_SRC / 8, at::CT_TP_SRC / 8] {
+        key.words[word] = 0;
+    }
+    for offset in [at::CT_IPV6_SRC, at::CT_IPV6_DST] {
+        key.write(offset, 16, 0);
+    }
+    let (protocol, ports) = match &meta.original {
+        Some(Tuple::V4(tuple)) => {
+            key.write(at::CT_NW_SRC, 4, u128::from(u32::from_be_bytes(tuple.src)));
+            key.write(at::CT_NW_DST, 4, u128::from(u32::from_be_bytes(tuple.dst)));
+            (tuple.protocol, (tuple.src_port, tuple.dst_port))
+        }
+        Some(Tuple::V6(tuple)) => {
+            key.write(at::CT_IPV6_SRC, 16, u128::from_be_bytes(tuple.src));
+            key.write(at::CT_IPV6_DST, 16, u128::from_be_bytes(tuple.dst));
+            (tuple.protocol, (tuple.src_port, tuple.dst_port))
+        }
+        None => return,
+    };
+    // For ICMP the key shows type and code, as the packet's own tp_src and tp_dst do; the tuple keeps them
+    // both in its destination port.
+    let ports = match protocol {
+        protocol::ICMP | protocol::ICMPV6 => (ports.1 >> 8, ports.1 & 0xff),
+        _ => ports,
+    };
+    key.write(at::CT_NW_PROTO, 1, u128::from(protocol));
+    key.write(at::CT_TP_SRC, 2, u128::from(ports.0));
+    key.write(at::CT_TP_DST, 2, u128::from(ports.1));
+}

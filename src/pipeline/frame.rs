@@ -1,0 +1,87 @@
+//! What the pipeline asks of a packet buffer, so that the same code runs over DPDK's mbufs and over plain
+//! memory.
+
+use arrayvec::ArrayVec;
+
+use super::PortId;
+
+/// Packets taken from a queue at once and kept together until they leave.
+pub const BURST: usize = 32;
+
+/// Up to [`BURST`] frames.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// One Ethernet frame, contiguous, without FCS.
+pub trait Frame: Sized {
+    /// The frame's bytes.
+    fn bytes(&self) -> &[u8];
+    /// The frame's bytes.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Adds `count` bytes of undefined content in front; false (and no change) when there is no room.
+    fn grow_front(&mut self, count: usize) -> bool;
+    /// Removes `count` bytes in front; false (and no change) when the frame is shorter.
+    fn shrink_front(&mut self, count: usize) -> bool;
+    /// A copy of its own; `None` when buffers have run out.
+    fn duplicate(&self) -> Option<Self>;
+    /// True when the receiver has already verified the L3 and L4 checksums.
+    fn checksums_verified(&self) -> bool {
+        false
+    }
+    /// Asks the CPU for the first cache line of the frame.
+    fn prefetch(&self) {}
+}
+
+/// Takes what the pipeline sends. Frames that cannot be sent are the transmitter's to count and free.
+pub trait Transmit<F> {
+    /// Queues `frame` for `port`.
+    fn send(&mut self, port: PortId, frame: F);
+}
+
+/// A frame in ordinary memory with room in front, for replay and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeapFrame {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl HeapFrame {
+    /// Room kept in front of a new frame: two VLAN tags and some.
+    const HEADROOM: usize = 32;
+
+    /// A frame that holds a copy of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut memory = Vec::with_capacity(Self::HEADROOM + bytes.len());
+        memory.resize(Self::HEADROOM, 0);
+        memory.extend_from_slice(bytes);
+        Self { memory, start: Self::HEADROOM }
+    }
+}
+
+impl Frame for HeapFrame {
+    fn bytes(&self) -> &[u8] {
+        self.memory.get(self.start..).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..).unwrap_or_default()
+    }
+
+    fn grow_front(&mut self, count: usize) -> bool {
+        let Some(start) = self.start.checked_sub(count) else { return false };
+        self.start = start;
+        true
+    }
+
+    fn shrink_front(&mut self, count: usize) -> bool {
+        if count > self.memory.len() - self.start {
+            return false;
+        }
+        self.start += count;
+        true
+    }
+
+    fn duplicate(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}

@@ -1,0 +1,384 @@
+//! The megaflow cache: masked keys with the steps that translation gave them, found by tuple-space search.
+//! Owned by one worker. Every flow used is current: its generation is the snapshot's and the stations it
+//! relied on have not moved; a flow that is not is retired on sight and its packet translated again.
+//!
+//! Retired flows keep their index until the burst that may still name them is over ([`Megaflows::reclaim`]).
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::Fdb;
+use super::fdb::Station;
+use super::step::Step;
+use crate::flow::key::{DATAPATH_WORDS, Key, Mask};
+use crate::flow::rule::RuleStats;
+
+/// The learning table's part in a translation.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// Whose table.
+    pub fdb: Arc<Fdb>,
+    /// The sender, kept fresh while the flow carries packets.
+    pub source: Station,
+    /// The addressee that was looked up.
+    pub destination: Station,
+    /// [`Fdb::version`] before the look-up.
+    pub version: u64,
+}
+
+impl Learned {
+    #[inline]
+    fn is_current(&self) -> bool {
+        self.fdb.version(self.source, self.destination) == self.version
+    }
+}
+
+/// What a flow is made of.
+#[derive(Debug)]
+pub struct Recipe {
+    /// Bits that translation looked at.
+    pub mask: Mask,
+    /// What to do.
+    pub steps: Box<[Step]>,
+    /// Whose counters to bump.
+    pub rules: Box<[Arc<RuleStats>]>,
+    /// Set when `normal` was part of it, once a use.
+    pub learned: Box<[Learned]>,
+    /// Recirculation ids held: those of the steps and the one in the key.
+    pub contexts: Box<[u32]>,
+    /// Why the packet goes nowhere, when it does not.
+    pub drop: Option<super::DropCause>,
+}
+
+/// What is shown of a cached flow.
+#[derive(Clone, Debug)]
+pub struct FlowCopy {
+    /// Masked key.
+    pub key: Key,
+    /// Bits that are compared.
+    pub mask: Mask,
+    /// What it does.
+    pub steps: Box<[Step]>,
+    /// Packets it carried.
+    pub packets: u64,
+    /// Bytes it carried.
+    pub bytes: u64,
+    /// Union of its packets' TCP flags.
+    pub tcp_flags: u16,
+    /// Milliseconds of the last packet.
+    pub used: Option<u64>,
+}
+
+impl FlowCopy {
+    fn of(flow: &Megaflow) -> Self {
+        Self {
+            key: flow.key,
+            mask: flow.recipe.mask,
+            steps: flow.recipe.steps.clone(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            tcp_flags: flow.tcp_flags,
+            used: flow.used,
+        }
+    }
+}
+
+/// A cached flow.
+#[derive(Debug)]
+pub struct Megaflow {
+    /// Masked key.
+    pub key: Key,
+    /// What it does and why.
+    pub recipe: Recipe,
+    /// Packets it carried.
+    pub packets: u64,
+    /// Bytes it carried.
+    pub bytes: u64,
+    /// Union of its packets' TCP flags.
+    pub tcp_flags: u16,
+    /// Milliseconds of the last packet; `None` before the first.
+    pub used: Option<u64>,
+    /// Milliseconds of its making.
+    pub created: u64,
+    generation: u64,
+    hash: u64,
+    subtable: usize,
+    reported: (u64, u64),
+    retired: bool,
+}
+
+#[derive(Debug)]
+struct Subtable {
+    mask: Mask,
+    /// Indices of the words that are not all wildcards.
+    words: Vec<usize>,
+    flows: HashTable<u32>,
+    hits: u64,
+}
+
+/// All cached flows of a worker.
+#[derive(Debug)]
+pub struct Megaflows {
+    flows: Slab<Megaflow>,
+    subtables: Slab<Subtable>,
+    /// Subtable indices, most used first.
+    order: Vec<usize>,
+    retired: Vec<u32>,
+    limit: usize,
+    seed: u64,
+    cursor: usize,
+    searches: u32,
+}
+
+/// Searches between two sortings of the subtables by use.
+const SORT_EVERY: u32 = 1 << 14;
+/// A flow without packets for this long is forgotten (ovs-vswitchd.conf.db(5), `max-idle`).
+pub const MAX_IDLE: u64 = 10_000;
+
+#[inline]
+fn mix(hash: u64, word: u64) -> u64 {
+    let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
+    (product as u64) ^ (product >> 64) as u64
+}
+
+impl Subtable {
+    #[inline]
+    fn hash(&self, seed: u64, key: &Key) -> u64 {
+        self.words.iter().fold(seed, |hash, &word| mix(hash, key.words[word] & self.mask.words[word]))
+    }
+
+    #[inline]
+    fn matches(&self, key: &Key, flow: &Megaflow) -> bool {
+        self.words.iter().all(|&word| key.words[word] & self.mask.words[word] == flow.key.words[word])
+    }
+}
+
+impl Megaflows {
+    /// Room for `limit` flows.
+    #[must_use]
+    pub fn new(limit: usize, seed: u64) -> Self {
+        Self {
+            flows: Slab::new(),
+            subtables: Slab::new(),
+            order: Vec::new(),
+            retired: Vec::new(),
+            limit,
+            seed,
+            cursor: 0,
+            searches: 0,
+        }
+    }
+
+    /// The flow at `index`, which a look-up of the running burst has given.
+    #[inline]
+    #[must_use]
+    pub fn flow(&self, index: u32) -> Option<&Megaflow> {
+        self.flows.get(index as usize)
+    }
+
+    /// Counts one packet of `bytes` for the flow at `index`.
+    #[inline]
+    pub fn count(&mut self, index: u32, bytes: usize, tcp_flags: u16, now: u64) {
+        if let Some(flow) = self.flows.get_mut(index as usize) {
+            flow.packets += 1;
+            flow.bytes += bytes as u64;
+            flow.tcp_flags |= tcp_flags;
+            flow.used = Some(now);
+        }
+    }
+
+    /// True when the flow at `index` matches `key` and is current; a match that is stale is retired.
+    #[inline]
+    pub fn verify(&mut self, index: u32, key: &Key, generation: u64) -> bool {
+        let Some(flow) = self.flows.get(index as usize) else { return false };
+        let Some(subtable) = self.subtables.get(flow.subtable) else { return false };
+        if flow.retired || !subtable.matches(key, flow) {
+            return false;
+        }
+        if flow.generation == generation && flow.recipe.learned.iter().all(Learned::is_current) {
+            return true;
+        }
+        self.retire(index);
+        false
+    }
+
+    /// The current flow that matches `key`.
+    pub fn search(&mut self, key: &Key, generation: u64) -> Option<u32> {
+        self.searches += 1;
+        if self.searches >= SORT_EVERY {
+            self.sort();
+        }
+        for position in 0..self.order.len() {
+            let Some(&at) = self.order.get(position) else { break };
+            let Some(subtable) = self.subtables.get_mut(at) else { continue };
+            let hash = subtable.hash(self.seed, key);
+            let flows = &self.flows;
+            let found = subtable.flows.find(hash, |&index| {
+                flows.get(index as usize).is_some_and(|flow| subtable.matches(key, flow))
+            });
+            if let Some(&index) = found {
+                subtable.hits += 1;
+                if self.verify(index, key, generation) {
+                    return Some(index);
+                }
+                // It was stale and is gone; other subtables may still hold a current one. Positions may have
+                // shifted when its subtable went too, which at worst costs a translation.
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn sort(&mut self) {
+        self.searches = 0;
+        let subtables = &self.subtables;
+        self.order.sort_by_key(|&at| core::cmp::Reverse(subtables.get(at).map_or(0, |table| table.hits)));
+        for (_, subtable) in &mut self.subtables {
+            subtable.hits /= 2;
+        }
+    }
+
+    /// True when another flow fits.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.flows.len() < self.limit
+    }
+
+    /// Installs a flow for packets that look like `key` where the recipe's mask is 1.
+    pub fn insert(&mut self, key: &Key, recipe: Recipe, generation: u64, now: u64) -> u32 {
+        let mask = recipe.mask;
+        let at = match self.subtables.iter().find(|(_, subtable)| subtable.mask == mask) {
+            Some((at, _)) => at,
+            None => {
+                let words = (0..DATAPATH_WORDS).filter(|&word| mask.words[word] != 0).collect();
+                let at = self.subtables.insert(Subtable { mask, words, flows: HashTable::new(), hits: 0 });
+                self.order.push(at);
+                at
+            }
+        };
+        let subtable = &mut self.subtables[at];
+        let hash = subtable.hash(self.seed, key);
+        let index = self.flows.insert(Megaflow {
+            key: key.masked(&mask),
+            recipe,
+            packets: 0,
+            bytes: 0,
+            tcp_flags: 0,
+            used: None,
+            created: now,
+            generation,
+            hash,
+            subtable: at,
+            reported: (0, 0),
+            retired: false,
+        }) as u32;
+        let flows = &self.flows;
+        subtable.flows.insert_unique(hash, index, |&other| {
+            flows.get(other as usize).map_or(0, |flow| flow.hash)
+        });
+        index
+    }
+
+    /// Takes the flow out of the search; its index stays readable until [`Megaflows::reclaim`].
+    pub fn retire(&mut self, index: u32) {
+        let Some(flow) = self.flows.get_mut(index as usize) else { return };
+        if core::mem::replace(&mut flow.retired, true) {
+            return;
+        }
+        self.retired.push(index);
+        let Some(subtable) = self.subtables.get_mut(flow.subtable) else { return };
+        if let Ok(entry) = subtable.flows.find_entry(flow.hash, |&other| other == index) {
+            entry.remove();
+        }
+        if subtable.flows.is_empty() {
+            let at = flow.subtable;
+            self.subtables.remove(at);
+            self.order.retain(|&other| other != at);
+        }
+    }
+
+    /// Frees the retired flows; `gone` gets each of them. Not while a burst is under way.
+    pub fn reclaim(&mut self, mut gone: impl FnMut(&Megaflow)) {
+        while let Some(index) = self.retired.pop() {
+            let mut flow = self.flows.remove(index as usize);
+            flow.report();
+            gone(&flow);
+        }
+    }
+
+    /// True when something waits for [`Megaflows::reclaim`].
+    #[inline]
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Looks at the next `count` flows: reports their counters, keeps their senders known and retires the
+    /// idle and the stale.
+    pub fn sweep(&mut self, count: usize, generation: u64, now: u64) {
+        let end = self.flows.capacity();
+        for _ in 0..count.min(end) {
+            let index = self.cursor;
+            self.cursor = if index + 1 >= end { 0 } else { index + 1 };
+            let Some(flow) = self.flows.get_mut(index) else { continue };
+            flow.report();
+            let idle = now.saturating_sub(flow.used.unwrap_or(flow.created));
+            if flow.generation != generation || idle > MAX_IDLE {
+                self.retire(index as u32);
+            }
+        }
+    }
+
+    /// Adds what every flow has counted since its last report to its rules.
+    pub fn report(&mut self) {
+        for (_, flow) in &mut self.flows {
+            flow.report();
+        }
+    }
+
+    /// Retires all flows.
+    pub fn clear(&mut self) {
+        let all: Vec<u32> = self.flows.iter().map(|(index, _)| index as u32).collect();
+        for index in all {
+            self.retire(index);
+        }
+    }
+
+    /// Copies of the live flows from slot `from` on, out of `slots` slots, and the slot to go on at, if there are
+    /// more.
+    #[must_use]
+    pub fn page(&self, from: usize, slots: usize) -> (Vec<FlowCopy>, Option<usize>) {
+        let end = from.saturating_add(slots);
+        let live = (from..end.min(self.flows.capacity())).filter_map(|slot| self.flows.get(slot));
+        let copies = live.filter(|flow| !flow.retired).map(FlowCopy::of).collect();
+        (copies, (end < self.flows.capacity()).then_some(end))
+    }
+
+    /// The live flows.
+    pub fn iter(&self) -> impl Iterator<Item = &Megaflow> {
+        self.flows.iter().map(|(_, flow)| flow).filter(|flow| !flow.retired)
+    }
+
+    /// Live flows and masks.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.flows.len() - self.retired.len(), self.subtables.len())
+    }
+}
+
+impl Megaflow {
+    /// Gives the counts since the last report to the rules, and tells the learning table who still speaks.
+    fn report(&mut self) {
+        let (packets, bytes) = (self.packets - self.reported.0, self.bytes - self.reported.1);
+        let (true, Some(used)) = (packets > 0, self.used) else { return };
+        self.reported = (self.packets, self.bytes);
+        for rule in &self.recipe.rules {
+            rule.add(packets, bytes, used);
+        }
+        for learned in &self.recipe.learned {
+            learned.fdb.refresh(learned.source, used);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The packet pipeline: from a burst of frames to the frames that leave, through the flow tables, the
+//! tracker and the caches in front of them. One [`Worker`] belongs to one lcore; nothing here knows DPDK,
+//! threads or clocks, so that `weir replay` and the tests run exactly what the lcores run.
+
+pub mod cache;
+pub mod classifier;
+pub mod counters;
+pub mod drop_cause;
+pub mod dump;
+pub mod extract;
+pub mod fdb;
+pub mod frame;
+pub mod megaflow;
+pub mod recirculation;
+pub mod rewrite;
+pub mod snapshot;
+pub mod step;
+pub mod translate;
+pub mod worker;
+
+pub use counters::{Counters, PortCounters};
+pub use drop_cause::DropCause;
+pub use fdb::Fdb;
+pub use frame::{BURST, Burst, Frame, HeapFrame, Transmit};
+pub use snapshot::{BridgeView, PortEntry, PortId, Snapshot};
+pub use worker::{Worker, WorkerConfig};
+
+#[cfg(test)]
+mod tests;

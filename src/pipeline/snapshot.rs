@@ -1,0 +1,105 @@
+//! The configuration as the lcores see it: ports, bridges and flow tables, immutable and swapped as a whole.
+//! The control side builds a new one for every change and gives it a new generation; a worker takes it over
+//! between two bursts.
+
+use std::sync::Arc;
+
+use super::Fdb;
+use super::classifier::Classifier;
+use crate::flow::key::{Key, Mask, at};
+use crate::flow::port::PortNumber;
+
+/// A port of the datapath, unique over all bridges.
+pub type PortId = u32;
+
+/// A port as the pipeline sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Index of its bridge.
+    pub bridge: usize,
+    /// OpenFlow number inside the bridge.
+    pub number: PortNumber,
+    /// Name, unique over all bridges.
+    pub name: String,
+}
+
+/// A bridge with its tables frozen.
+#[derive(Debug, Default)]
+pub struct BridgeView {
+    /// Name.
+    pub name: String,
+    /// Flow tables by number; a table without rules may be absent.
+    pub tables: Vec<Option<Arc<Classifier>>>,
+    /// OpenFlow number and datapath id of each port, ordered by number.
+    pub ports: Vec<(PortNumber, PortId)>,
+    /// Stations learned by `normal`.
+    pub fdb: Arc<Fdb>,
+}
+
+impl BridgeView {
+    /// The datapath id behind an OpenFlow port number.
+    #[must_use]
+    pub fn port(&self, number: PortNumber) -> Option<PortId> {
+        self.ports.iter().find(|(candidate, _)| *candidate == number).map(|(_, id)| *id)
+    }
+}
+
+/// Everything a worker needs to translate a packet.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Different for every snapshot of one program run.
+    pub generation: u64,
+    /// Ports by [`PortId`].
+    pub ports: Vec<Option<PortEntry>>,
+    /// Bridges by index.
+    pub bridges: Vec<Option<Arc<BridgeView>>>,
+    /// Some rule matches on a connection's original tuple.
+    pub wants_original_tuple: bool,
+}
+
+impl Snapshot {
+    /// A snapshot of these ports and bridges.
+    #[must_use]
+    pub fn new(
+        generation: u64,
+        ports: Vec<Option<PortEntry>>,
+        bridges: Vec<Option<Arc<BridgeView>>>,
+    ) -> Self {
+        let tuple = original_tuple_mask();
+        let wants_original_tuple = bridges
+            .iter()
+            .flatten()
+            .flat_map(|bridge| bridge.tables.iter().flatten())
+            .any(|table| table.looks_at(&tuple));
+        Self { generation, ports, bridges, wants_original_tuple }
+    }
+
+    /// The port with this id.
+    #[inline]
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&PortEntry> {
+        self.ports.get(usize::try_from(id).ok()?)?.as_ref()
+    }
+
+    /// The bridge with this index.
+    #[must_use]
+    pub fn bridge(&self, index: usize) -> Option<&Arc<BridgeView>> {
+        self.bridges.get(index)?.as_ref()
+    }
+}
+
+fn original_tuple_mask() -> Mask {
+    let mut mask = Key::ZERO;
+    for (offset, length) in [
+        (at::CT_NW_PROTO, 1),
+        (at::CT_NW_SRC, 4),
+        (at::CT_NW_DST, 4),
+        (at::CT_TP_SRC, 2),
+        (at::CT_TP_DST, 2),
+        (at::CT_IPV6_SRC, 16),
+        (at::CT_IPV6_DST, 16),
+    ] {
+        mask.write(offset, length, u128::MAX);
+    }
+    mask
+}

@@ -1,0 +1,174 @@
+//! A switch in memory: the real control side and one real worker, driven packet by packet by the caller.
+//! What `weir replay` runs on, and what the tests inject into.
+
+use std::sync::Arc;
+
+use weir_shard::{ShardConfig, ShardError};
+
+use crate::flow::port::PortNumber;
+use crate::flow::flow::FlowMod;
+use crate::flow::rule::Rule;
+use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
+use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+use crate::switch::{Switch, SwitchError};
+
+/// Name of the only bridge.
+pub const BRIDGE: &str = "br0";
+
+/// What came out, in the order it was sent.
+#[derive(Debug, Default)]
+struct Sent(Vec<(PortId, HeapFrame)>);
+
+impl Transmit<HeapFrame> for Sent {
+    fn send(&mut self, port: PortId, frame: HeapFrame) {
+        self.0.push((port, frame));
+    }
+}
+
+/// One bridge, one worker, no I/O.
+#[derive(Debug)]
+pub struct VirtualSwitch {
+    switch: Switch,
+    worker: Worker,
+    now: u64,
+    ports: Vec<(PortNumber, PortId)>,
+    burst: Burst<HeapFrame>,
+    burst_port: PortId,
+    sent: Sent,
+}
+
+/// Why a virtual switch cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtualSwitchError {
+    /// The ports or flows are wrong.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// The shard cannot be made.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}
+
+impl VirtualSwitch {
+    /// A switch with these ports (named `p1`, `p2`, ... after their numbers) and flows. `secret` decides all
+    /// that is random: the same secret and packets give the same result.
+    ///
+    /// # Errors
+    /// When a port number is wrong or taken, the flows are refused, or memory runs out.
+    pub fn new(
+        ports: &[PortNumber],
+        flows: &[FlowMod],
+        shard: ShardConfig,
+        secret: [u64; 8],
+    ) -> Result<Self, VirtualSwitchError> {
+        let mut switch = Switch::default();
+        switch.add_bridge(BRIDGE, 0)?;
+        let mut ids = Vec::new();
+        for &number in ports {
+            ids.push((number, switch.add_port(BRIDGE, &format!("p{number}"), Some(number))?));
+        }
+        switch.replace(BRIDGE, flows, false, 0)?;
+        let snapshot = switch.snapshot();
+        let worker = Worker::new(WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret }, snapshot)?;
+        Ok(Self {
+            switch,
+            worker,
+            now: 0,
+            ports: ids,
+            burst: Burst::new(),
+            burst_port: 0,
+            sent: Sent::default(),
+        })
+    }
+
+    /// Queues a packet that came in by port `number` at `now` (milliseconds). It is processed together with
+    /// its neighbours on the same port, before anything else happens; a port that does not exist drops it.
+    pub fn inject(&mut self, number: PortNumber, frame: &[u8], now: u64) {
+        let port = self.id(number).unwrap_or(0);
+        if self.burst.is_full() || !self.burst.is_empty() && self.burst_port != port || now != self.now {
+            self.flush();
+        }
+        self.advance(now);
+        self.burst_port = port;
+        self.burst.push(HeapFrame::new(frame));
+    }
+
+    /// Processes what is queued.
+    pub fn flush(&mut self) {
+        if !self.burst.is_empty() {
+            self.worker.process(self.now, self.burst_port, &mut self.burst, &mut self.sent);
+        }
+    }
+
+    /// Lets the clock run up to `now`; it never runs back.
+    pub fn advance(&mut self, now: u64) {
+        if now <= self.now {
+            return;
+        }
+        self.flush();
+        self.now = now;
+        while self.worker.housekeeping(now) > 0 {}
+        if self.switch.expire(now) {
+            self.publish();
+        }
+    }
+
+    /// What was sent since the last call: port numbers and frames, in order.
+    pub fn take_sent(&mut self) -> Vec<(PortNumber, HeapFrame)> {
+        self.flush();
+        let sent = std::mem::take(&mut self.sent.0);
+        sent.into_iter()
+            .filter_map(|(id, frame)| {
+                self.ports.iter().find(|(_, port)| *port == id).map(|(number, _)| (*number, frame))
+            })
+            .collect()
+    }
+
+    /// Changes the flows, all or nothing.
+    ///
+    /// # Errors
+    /// When a change is refused.
+    pub fn apply(&mut self, changes: &[FlowMod]) -> Result<(), SwitchError> {
+        self.flush();
+        self.switch.apply(BRIDGE, changes, self.now)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.switch.snapshot();
+        self.worker.replace_snapshot(snapshot);
+    }
+
+    /// The flows with their counters brought up to date.
+    ///
+    /// # Errors
+    /// Never, as long as the bridge exists.
+    pub fn rules(&mut self) -> Result<Vec<Arc<Rule>>, SwitchError> {
+        self.flush();
+        self.worker.report_flows();
+        let bridge = self.switch.bridge(BRIDGE)?;
+        Ok(bridge.tables().tables().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
+    }
+
+    /// Milliseconds now.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// The control side.
+    #[must_use]
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// The datapath, with everything that was injected processed.
+    pub fn worker(&mut self) -> &mut Worker {
+        self.flush();
+        &mut self.worker
+    }
+
+    fn id(&self, number: PortNumber) -> Option<PortId> {
+        self.ports.iter().find(|(candidate, _)| *candidate == number).map(|(_, id)| *id)
+    }
+}

@@ -1,0 +1,343 @@
+//! The control side's picture of the datapath: bridges, their ports and flow tables. Every change makes a new
+//! [`Snapshot`] for the lcores; nothing here is touched by a packet. `weir run` and `weir replay` both stand on
+//! it.
+
+mod error;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use error::SwitchError;
+
+use crate::flow::port::{FIRST_RESERVED, PortNumber};
+use crate::flow::action::Action;
+use crate::flow::flow::{Command, FlowMod};
+use crate::flow::table::FlowTables;
+use crate::pipeline::classifier::Classifier;
+use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
+
+/// Ports of all bridges together.
+pub const MAX_PORTS: usize = 4096;
+/// Bridges.
+pub const MAX_BRIDGES: usize = 256;
+/// Bytes in the name of a bridge or port.
+const MAX_NAME: usize = 64;
+
+/// A table as the lcores have it.
+#[derive(Debug)]
+struct Frozen {
+    version: u64,
+    classifier: Arc<Classifier>,
+}
+
+/// What one flow table has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableStatistics {
+    /// Its number.
+    pub table: u8,
+    /// Rules in it.
+    pub rules: usize,
+    /// Packets looked up in it.
+    pub lookups: u64,
+    /// Packets for which it had a rule.
+    pub matched: u64,
+}
+
+/// A bridge as it is configured.
+#[derive(Debug)]
+pub struct Bridge {
+    name: String,
+    tables: FlowTables,
+    /// The tables as the lcores have them, with the version each was frozen at.
+    frozen: Vec<Option<Frozen>>,
+    fdb: Arc<Fdb>,
+    ports: BTreeMap<PortNumber, String>,
+}
+
+impl Bridge {
+    /// Name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Flow tables.
+    #[must_use]
+    pub fn tables(&self) -> &FlowTables {
+        &self.tables
+    }
+
+    /// Stations that `normal` has learned.
+    #[must_use]
+    pub fn fdb(&self) -> &Arc<Fdb> {
+        &self.fdb
+    }
+
+    /// Ports by number, with their names; they translate names in flows too.
+    #[must_use]
+    pub fn ports(&self) -> &BTreeMap<PortNumber, String> {
+        &self.ports
+    }
+
+    /// What each table has seen, as far as the lcores have reported it.
+    pub fn table_statistics(&self) -> impl Iterator<Item = TableStatistics> {
+        self.tables.tables().filter_map(|(table, _, rules)| {
+            let classifier = &self.frozen.get(usize::from(table))?.as_ref()?.classifier;
+            let (lookups, matched) = classifier.statistics();
+            Some(TableStatistics { table, rules: rules.len(), lookups, matched })
+        })
+    }
+
+    /// Freezes the tables that have changed.
+    fn freeze(&mut self) -> Vec<Option<Arc<Classifier>>> {
+        let count = self.tables.tables().map(|(number, ..)| usize::from(number) + 1).max().unwrap_or(0);
+        self.frozen.resize_with(count, || None);
+        for (number, version, rules) in self.tables.tables() {
+            let slot = &mut self.frozen[usize::from(number)];
+            match slot {
+                Some(frozen) if frozen.version == version => {}
+                Some(frozen) => {
+                    let classifier = Arc::new(frozen.classifier.with_rules(rules));
+                    *frozen = Frozen { version, classifier };
+                }
+                None => *slot = Some(Frozen { version, classifier: Arc::new(Classifier::new(rules)) }),
+            }
+        }
+        self.frozen.iter().map(|slot| slot.as_ref().map(|frozen| Arc::clone(&frozen.classifier))).collect()
+    }
+}
+
+/// All bridges and ports.
+#[derive(Debug, Default)]
+pub struct Switch {
+    bridges: Vec<Option<Bridge>>,
+    ports: Vec<Option<PortEntry>>,
+    generation: u64,
+}
+
+impl Switch {
+    /// Freezes the present state under a new generation.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.generation += 1;
+        let ports = self.ports.clone();
+        let bridges = self
+            .bridges
+            .iter_mut()
+            .enumerate()
+            .map(|(index, bridge)| {
+                let bridge = bridge.as_mut()?;
+                let mut own: Vec<(PortNumber, PortId)> = (0..)
+                    .zip(&ports)
+                    .filter_map(|(id, port)| port.as_ref().filter(|port| port.bridge == index).map(|port| (port.number, id)))
+                    .collect();
+                own.sort_unstable();
+                Some(Arc::new(BridgeView {
+                    name: bridge.name.clone(),
+                    tables: bridge.freeze(),
+                    ports: own,
+                    fdb: Arc::clone(&bridge.fdb),
+                }))
+            })
+            .collect();
+        Arc::new(Snapshot::new(self.generation, ports, bridges))
+    }
+
+    /// The bridges, in the order they were added.
+    pub fn bridges(&self) -> impl Iterator<Item = &Bridge> {
+        self.bridges.iter().flatten()
+    }
+
+    fn index(&self, name: &str) -> Result<usize, SwitchError> {
+        self.bridges
+            .iter()
+            .position(|bridge| bridge.as_ref().is_some_and(|bridge| bridge.name == name))
+            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: self.bridge_names() })
+    }
+
+    fn bridge_names(&self) -> Vec<String> {
+        self.bridges().map(|bridge| bridge.name.clone()).collect()
+    }
+
+    /// The bridge called `name`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn bridge(&self, name: &str) -> Result<&Bridge, SwitchError> {
+        let index = self.index(name)?;
+        self.bridges[index]
+            .as_ref()
+            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: Vec::new() })
+    }
+
+    /// Adds an empty bridge whose table 0 forwards as a learning switch until flows are given, as a new bridge
+    /// of Open vSwitch does.
+    ///
+    /// # Errors
+    /// When the name is taken or is none, or there are too many bridges.
+    pub fn add_bridge(&mut self, name: &str, now: u64) -> Result<(), SwitchError> {
+        valid_name(name)?;
+        if self.index(name).is_ok() {
+            return Err(SwitchError::BridgeExists { name: name.into() });
+        }
+        let free = self.bridges.iter().position(Option::is_none).unwrap_or(self.bridges.len());
+        if free >= MAX_BRIDGES {
+            return Err(SwitchError::TooManyBridges);
+        }
+        if free == self.bridges.len() {
+            self.bridges.push(None);
+        }
+        self.bridges[free] = Some(Bridge {
+            name: name.into(),
+            tables: learning_switch(now)?,
+            frozen: Vec::new(),
+            fdb: Arc::default(),
+            ports: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    /// Removes a bridge that has no ports left.
+    ///
+    /// # Errors
+    /// When there is no such bridge, or it still has ports.
+    pub fn delete_bridge(&mut self, name: &str) -> Result<(), SwitchError> {
+        let index = self.index(name)?;
+        if let Some(port) = self.ports.iter().flatten().find(|port| port.bridge == index) {
+            return Err(SwitchError::BridgeHasPorts { name: name.into(), port: port.name.clone() });
+        }
+        self.bridges[index] = None;
+        Ok(())
+    }
+
+    /// Adds a port, by default with the lowest free number, and gives its datapath id.
+    ///
+    /// # Errors
+    /// When the bridge does not exist, or the name or number is taken or none.
+    pub fn add_port(
+        &mut self,
+        bridge: &str,
+        name: &str,
+        number: Option<PortNumber>,
+    ) -> Result<PortId, SwitchError> {
+        let index = self.index(bridge)?;
+        valid_name(name)?;
+        if self.ports.iter().flatten().any(|port| port.name == name) {
+            return Err(SwitchError::PortExists { name: name.into() });
+        }
+        let taken = |number| self.ports.iter().flatten().any(|port| port.bridge == index && port.number == number);
+        let number = match number {
+            Some(number @ 1..FIRST_RESERVED) if taken(number) => {
+                return Err(SwitchError::PortNumberTaken { bridge: bridge.into(), number });
+            }
+            Some(number @ 1..FIRST_RESERVED) => number,
+            Some(number) => return Err(SwitchError::PortNumber { number }),
+            None => (1..FIRST_RESERVED).find(|&number| !taken(number)).ok_or(SwitchError::TooManyPorts)?,
+        };
+        // The datapath id is the OpenFlow number where that is free, so that both read alike in dumps.
+        let wanted = usize::from(number);
+        let id = if wanted < MAX_PORTS && self.ports.get(wanted).is_none_or(Option::is_none) {
+            wanted
+        } else {
+            (1..MAX_PORTS)
+                .find(|&id| self.ports.get(id).is_none_or(Option::is_none))
+                .ok_or(SwitchError::TooManyPorts)?
+        };
+        if id >= self.ports.len() {
+            self.ports.resize(id + 1, None);
+        }
+        self.ports[id] = Some(PortEntry { bridge: index, number, name: name.into() });
+        self.list_ports(index);
+        PortId::try_from(id).map_err(|_| SwitchError::TooManyPorts)
+    }
+
+    /// Removes a port and gives the datapath id that it had.
+    ///
+    /// # Errors
+    /// When the bridge or the port does not exist.
+    pub fn delete_port(&mut self, bridge: &str, name: &str) -> Result<PortId, SwitchError> {
+        let index = self.index(bridge)?;
+        let (id, slot) = (0..)
+            .zip(&mut self.ports)
+            .find(|(_, port)| port.as_ref().is_some_and(|port| port.bridge == index && port.name == name))
+            .ok_or_else(|| SwitchError::NoSuchPort { bridge: bridge.into(), name: name.into() })?;
+        *slot = None;
+        self.list_ports(index);
+        Ok(id)
+    }
+
+    fn list_ports(&mut self, index: usize) {
+        let list = self
+            .ports
+            .iter()
+            .flatten()
+            .filter(|port| port.bridge == index)
+            .map(|port| (port.number, port.name.clone()))
+            .collect();
+        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
+            bridge.ports = list;
+        }
+    }
+
+    /// All ports with their datapath ids.
+    pub fn ports(&self) -> impl Iterator<Item = (PortId, &PortEntry)> {
+        (0..).zip(&self.ports).filter_map(|(id, port)| Some((id, port.as_ref()?)))
+    }
+
+    /// Applies flow changes to a bridge: all of them, or on an error none.
+    ///
+    /// # Errors
+    /// When the bridge does not exist or a change is refused.
+    pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<(), SwitchError> {
+        let index = self.index(bridge)?;
+        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
+            bridge.tables.apply(changes, now)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the flows of a bridge exactly these; flows that stay keep their counters,
+    /// unless `readd`. All or nothing.
+    ///
+    /// # Errors
+    /// As [`Switch::apply`].
+    pub fn replace(
+        &mut self,
+        bridge: &str,
+        flows: &[FlowMod],
+        readd: bool,
+        now: u64,
+    ) -> Result<(), SwitchError> {
+        let index = self.index(bridge)?;
+        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
+            let changes = bridge.tables.replacement(flows, readd);
+            bridge.tables.apply(&changes, now)?;
+        }
+        Ok(())
+    }
+
+    /// Removes flows whose timeout has passed; true if there were any.
+    pub fn expire(&mut self, now: u64) -> bool {
+        let mut any = false;
+        for bridge in self.bridges.iter_mut().flatten() {
+            any |= !bridge.tables.expire(now).is_empty();
+            bridge.fdb.expire(now);
+        }
+        any
+    }
+}
+
+/// One flow of the lowest priority that forwards as a learning switch.
+fn learning_switch(now: u64) -> Result<FlowTables, SwitchError> {
+    let mut tables = FlowTables::default();
+    let normal = FlowMod { priority: 0, actions: vec![Action::Normal], ..FlowMod::new(Command::Add) };
+    tables.apply(&[normal], now)?;
+    Ok(tables)
+}
+
+fn valid_name(name: &str) -> Result<(), SwitchError> {
+    let graphic = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b',' | b'"' | b'\'');
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(graphic) {
+        return Err(SwitchError::Name { name: name.chars().take(MAX_NAME).collect() });
+    }
+    Ok(())
+}

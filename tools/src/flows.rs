@@ -1,0 +1,32 @@
+//! The example tables, as the repository has them in examples/, and what tests derive from them.
+
+/// Port 1 may open connections to port 2, port 2 may only answer.
+pub const ACL: &str = include_str!("../../examples/acl.flows");
+/// Sources behind port 1 leave as 10.0.0.1-255, ports 5000-50000.
+pub const NAT: &str = include_str!("../../examples/nat.flows");
+/// The ACL for IPv6.
+pub const ACL6: &str = include_str!("../../examples/acl6.flows");
+/// Sends every packet to a port that names its ct_state, see [`crate::script::Verdict`].
+pub const STATES: &str = include_str!("../scenarios/states.flows");
+/// The same behind the NAT example's translation.
+pub const STATES_NAT: &str = include_str!("../scenarios/states-nat.flows");
+
+/// The NAT example with a pool of a single address and port.
+pub fn one_port_nat() -> String {
+    NAT.replace("10.0.0.1-10.0.0.255:5000-50000", "10.0.0.1:5000")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ipv6_table_is_the_acl_with_ipv6_in_place_of_ip() {
+        assert_eq!(ACL6, ACL.replace(",ip,", ",ipv6,"));
+    }
+
+    #[test]
+    fn the_small_pool_differs_from_the_example() {
+        assert_ne!(one_port_nat(), NAT);
+    }
+}

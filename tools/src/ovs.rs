@@ -1,0 +1,142 @@
+//! Debian's Open vSwitch as the reference: its userspace datapath in a private directory, beside whatever
+//! Open vSwitch the machine itself may run. Two shapes: [`OvsDummy`] needs neither root nor interfaces and
+//! its clock stands still; [`OvsNetdev`] forwards between real interfaces of a namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::lab::{Lab, Namespace};
+use crate::process::{self, Background, ProcessError};
+
+mod dummy;
+mod netdev;
+mod unixctl;
+
+pub use dummy::OvsDummy;
+pub use netdev::OvsNetdev;
+pub use unixctl::{Unixctl, UnixctlError};
+
+/// Where Debian puts the daemon; the first that exists is taken.
+const DAEMONS: [&str; 4] = [
+    "/usr/lib/openvswitch-switch/ovs-vswitchd",
+    "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk",
+    "/usr/sbin/ovs-vswitchd",
+    "/usr/local/sbin/ovs-vswitchd",
+];
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+const BRIDGE: &str = "br0";
+/// How long its daemons may take to answer.
+const START: Duration = Duration::from_secs(20);
+
+/// Why the reference switch did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum OvsError {
+    /// Its daemon is not installed.
+    #[error("no ovs-vswitchd in {0}: install it with tools/setup test")]
+    Missing(String),
+    /// One of its programs failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Its control socket failed or refused a command.
+    #[error(transparent)]
+    Unixctl(#[from] UnixctlError),
+    /// A file of it could not be read or written.
+    #[error("{path}: {source}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// What it wrote as a capture is none.
+    #[error("{} is no capture as expected: {what}", .path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// The two daemons with their private directory.
+#[derive(Debug)]
+struct Daemons {
+    vswitchd: Background,
+    _ovsdb: Background,
+    directory: PathBuf,
+    namespace: Option<Namespace>,
+}
+
+/// The daemon's path, if Open vSwitch is installed.
+pub fn daemon() -> Option<PathBuf> {
+    DAEMONS.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+impl Daemons {
+    /// Starts `ovsdb-server` and `ovs-vswitchd` with `options`, in the namespace if there is one.
+    fn start(lab: &Lab, namespace: Option<&Namespace>, options: &[&str]) -> Result<Self, OvsError> {
+        let daemon = daemon().ok_or_else(|| OvsError::Missing(DAEMONS.join(", ")))?;
+        let directory = lab.directory().join("ovs");
+        let file = |path: &Path, source| OvsError::File { path: path.to_owned(), source };
+        fs::create_dir(&directory).map_err(|source| file(&directory, source))?;
+        let database = directory.join("conf.db");
+        process::run(Command::new("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA))?;
+        let socket = directory.join("db.sock");
+        let mut server = command(namespace, "ovsdb-server", &directory);
+        server.arg(&database).arg(format!("--remote=punix:{}", socket.display()));
+        server.arg(format!("--unixctl={}/ovsdb.ctl", directory.display()));
+        server.arg(format!("--pidfile={}/ovsdb.pid", directory.display()));
+        let mut ovsdb = Background::start("ovsdb-server", &mut server, &directory.join("ovsdb.log"))?;
+        ovsdb.wait_until("its socket appears", START, || socket.exists())?;
+        process::run(
+            command(namespace, "ovs-vsctl", &directory)
+                .arg(format!("--db=unix:{}", socket.display()))
+                .args(["--no-wait", "init"]),
+        )?;
+        let mut vswitchd = command(namespace, &daemon.to_string_lossy(), &directory);
+        vswitchd.arg(format!("unix:{}", socket.display())).args(options);
+        vswitchd.arg(format!("--unixctl={}/vswitchd.ctl", directory.display()));
+        vswitchd.arg(format!("--pidfile={}/vswitchd.pid", directory.display()));
+        vswitchd.args(["-vconsole:info", "-vsyslog:off"]);
+        let mut vswitchd = Background::start("ovs-vswitchd", &mut vswitchd, &directory.join("vswitchd.log"))?;
+        let control = directory.join("vswitchd.ctl");
+        vswitchd.wait_until("its control socket appears", START, || control.exists())?;
+        Ok(Self { vswitchd, _ovsdb: ovsdb, directory, namespace: namespace.cloned() })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        command(self.namespace.as_ref(), program, &self.directory)
+    }
+
+    /// `ovs-vsctl` with `words`; waits until the daemon has done as told.
+    fn vsctl(&self, words: &[String]) -> Result<(), OvsError> {
+        let socket = format!("--db=unix:{}", self.directory.join("db.sock").display());
+        process::run(self.command("ovs-vsctl").arg("--timeout=20").arg(socket).args(words))?;
+        Ok(())
+    }
+
+    /// Replaces all flows of the bridge.
+    fn load(&self, flows: &str) -> Result<(), OvsError> {
+        let path = self.directory.join("flows");
+        fs::write(&path, flows).map_err(|source| OvsError::File { path: path.clone(), source })?;
+        let bridge = format!("unix:{}", self.directory.join(format!("{BRIDGE}.mgmt")).display());
+        process::run(self.command("ovs-ofctl").args(["del-flows", &bridge]))?;
+        process::run(self.command("ovs-ofctl").args(["add-flows", &bridge]).arg(&path))?;
+        Ok(())
+    }
+
+    fn control(&self) -> Result<Unixctl, OvsError> {
+        Ok(Unixctl::connect(&self.directory.join("vswitchd.ctl"))?)
+    }
+}
+
+/// A command with Open vSwitch's directories set to ours.
+fn command(namespace: Option<&Namespace>, program: &str, directory: &Path) -> Command {
+    let mut command = namespace.map_or_else(|| Command::new(program), |inside| inside.command(program));
+    for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"] {
+        command.env(variable, directory);
+    }
+    command
+}
