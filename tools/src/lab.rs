@@ -204,6 +204,13 @@ impl Namespace {
         ip(&all)
     }
 
+    /// Whether `device` is up, with a carrier, and sends.
+    #[must_use]
+    pub fn carries(&self, device: &str) -> bool {
+        let shown = process::run(Command::new("ip").args(["-n", &self.name, "link", "show", "dev", device]));
+        shown.is_ok_and(|text| text.contains("state UP"))
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
