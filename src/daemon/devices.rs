@@ -28,7 +28,12 @@ pub(super) struct Pools {
 
 impl Device {
     /// Attaches and starts the device of `spec` with a transmit queue for each lcore. Nothing polls it yet.
-    pub(super) fn start(eal: &Eal, pools: &Pools, spec: &NewPort, lcores: usize) -> Result<Self, DaemonError> {
+    pub(super) fn start(
+        eal: &Eal,
+        pools: &Pools,
+        spec: &NewPort,
+        lcores: usize,
+    ) -> Result<Self, DaemonError> {
         let name = || spec.name.to_string();
         let failed = |source| DaemonError::Port { name: name(), source: Box::new(source) };
         if let Some(Peer { dev, netns }) = &spec.peer {

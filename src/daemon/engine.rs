@@ -8,8 +8,8 @@ use weir_shard::{ConnectionView, DumpCursor};
 use super::{DaemonError, Datapath};
 use crate::config::{Name, PortNumber};
 use crate::control::engine::{
-    Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals, Engine,
-    EngineError, Lcore, Learned, Link, NewPort, Port, PortCounters, Queue, Table,
+    Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
+    Engine, EngineError, Lcore, Learned, Link, NewPort, Port, PortCounters, Queue, Table,
 };
 use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
 use crate::lcore::CallError;
@@ -293,11 +293,12 @@ impl Engine for Datapath {
 
     fn lcores(&self) -> Vec<Lcore> {
         let state = self.state();
-        let names: Vec<_> = state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
+        let names: Vec<_> =
+            state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
         let mut lcores = Vec::new();
         for lcore in &state.lcores {
-            let Ok((counters, cycles, inputs)) = lcore
-                .call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))
+            let Ok((counters, cycles, inputs)) =
+                lcore.call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))
             else {
                 continue;
             };
@@ -344,9 +345,11 @@ impl Engine for Datapath {
             total,
             help: cause.help().into(),
         });
-        let tracked = conntrack
-            .iter()
-            .map(|(name, total, help)| Counter { name: format!("conntrack_{name}"), total, help });
+        let tracked = conntrack.iter().map(|(name, total, help)| Counter {
+            name: format!("conntrack_{name}"),
+            total,
+            help,
+        });
         drops.chain(tracked).collect()
     }
 }

@@ -39,7 +39,14 @@ impl State {
         let eal = Eal::init(eal_config(config))?;
         tracing::info!(version = eal.version(), "DPDK started");
         let pools = Pools {
-            packets: Pool::new(&eal, &Pool::unique_name("packets"), config.pool.mbufs, POOL_CACHE, config.pool.data_room, None)?,
+            packets: Pool::new(
+                &eal,
+                &Pool::unique_name("packets"),
+                config.pool.mbufs,
+                POOL_CACHE,
+                config.pool.data_room,
+                None,
+            )?,
             large: Pool::new(&eal, &Pool::unique_name("large"), LARGE_BUFFERS, 0, MAX_DATA_ROOM, None)?,
         };
         let clock = Clock::new(weir_ffi::tsc(), weir_ffi::tsc_hz());
@@ -52,7 +59,8 @@ impl State {
         let idle = if config.profile == Profile::Metal { Idle::Spin } else { Idle::Yield };
         let mut lcores = Vec::new();
         for &cpu in &cpus {
-            let worker = WorkerConfig { shard: shard.clone(), megaflows: DEFAULT_MEGAFLOWS, secret: secret()? };
+            let worker =
+                WorkerConfig { shard: shard.clone(), megaflows: DEFAULT_MEGAFLOWS, secret: secret()? };
             let (eal, snapshot) = (eal.clone(), snapshot.clone());
             lcores.push(Lcore::start(cpu, move || {
                 if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
@@ -124,14 +132,21 @@ impl State {
             .values()
             .find(|device| device.spec.name == *name)
             .map(|device| device.spec.bridge.clone())
-            .ok_or_else(|| crate::switch::SwitchError::NoSuchPort { bridge: "any".into(), name: name.to_string() })?;
+            .ok_or_else(|| crate::switch::SwitchError::NoSuchPort {
+                bridge: "any".into(),
+                name: name.to_string(),
+            })?;
         let number = self.switch.bridge(bridge.as_str())?.port_number(name.as_str());
         let id = self.switch.delete_port(bridge.as_str(), name.as_str())?;
         self.publish()?;
         Device::disconnect(id, &self.lcores)?;
         match self.devices.remove(&id) {
             Some(device) => Ok(NewPort { number, ..device.spec.clone() }),
-            None => Err(crate::switch::SwitchError::NoSuchPort { bridge: bridge.to_string(), name: name.to_string() }.into()),
+            None => Err(crate::switch::SwitchError::NoSuchPort {
+                bridge: bridge.to_string(),
+                name: name.to_string(),
+            }
+            .into()),
         }
     }
 

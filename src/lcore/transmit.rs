@@ -43,7 +43,6 @@ impl Outputs {
         self.ports.get(port as usize).and_then(Option::as_ref).map_or(0, |output| output.queue.dropped())
     }
 
-
     /// Hands everything that waits to the drivers.
     #[inline]
     pub(super) fn flush(&mut self) {

@@ -99,7 +99,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
         let start = *start.get_or_insert(captured.time_ns);
         // Captures may step back in time; the tracker's clock does not.
         let now = captured.time_ns.saturating_sub(start) / NANOSECONDS;
-        if now != switch.now() || packets % 256 == 0 {
+        if now != switch.now() || packets.is_multiple_of(256) {
             writers.write(&mut switch, last)?;
             progress(merge.bytes());
         }
@@ -133,8 +133,10 @@ struct Writers {
 
 impl Writers {
     fn create(folder: &Path, ports: &[PortNumber]) -> Result<Self, ReplayError> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| ReplayError::Write { path: folder.into(), source: CaptureError::Io { offset: 0, source } })?;
+        std::fs::create_dir_all(folder).map_err(|source| ReplayError::Write {
+            path: folder.into(),
+            source: CaptureError::Io { offset: 0, source },
+        })?;
         let mut files = BTreeMap::new();
         for &port in ports {
             let path = folder.join(format!("{port}.pcap"));
@@ -162,9 +164,9 @@ impl Writers {
     fn finish(self) -> Result<(), ReplayError> {
         use std::io::Write as _;
         for (path, writer) in self.files.into_values() {
-            let flushed = writer.finish().and_then(|mut file| {
-                file.flush().map_err(|source| CaptureError::Io { offset: 0, source })
-            });
+            let flushed = writer
+                .finish()
+                .and_then(|mut file| file.flush().map_err(|source| CaptureError::Io { offset: 0, source }));
             flushed.map_err(|source| ReplayError::Write { path, source })?;
         }
         Ok(())
