@@ -100,13 +100,15 @@ impl State {
         added
     }
 
-    fn switch_port(&mut self, spec: &NewPort) -> Result<PortId, SwitchError> {
+    pub(super) fn switch_port(&mut self, spec: &NewPort) -> Result<PortId, SwitchError> {
         let number = spec.number.map(PortNumber::number);
         self.switch.add_port(spec.bridge.as_str(), spec.name.as_str(), number)
     }
 
     fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        if let Err(error) = device.connect(id, &self.lcores) {
+        let connected =
+            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+        if let Err(error) = connected {
             Device::disconnect(id, &self.lcores);
             return Err(error.into());
         }

@@ -67,13 +67,18 @@ impl Device {
         Ok(Self { port, spec: spec.clone(), driver, mac, rx_queues, own_pool })
     }
 
-    /// Hands the queues to the lcores: transmit queue i to lcore i, receive queue q to lcore q modulo their number.
-    pub(super) fn connect(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
+    /// Hands transmit queue i to lcore i.
+    pub(super) fn connect_outputs(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
         for (index, lcore) in (0..).zip(lcores) {
             if let Some(queue) = self.port.take_tx(index) {
                 lcore.call(move |polling| polling.add_output(id, queue))?;
             }
         }
+        Ok(())
+    }
+
+    /// Hands receive queue q to lcore q modulo their number, which begins to poll it.
+    pub(super) fn connect_inputs(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
         for queue in 0..self.rx_queues {
             let lcore = lcores.get(usize::from(queue) % lcores.len().max(1));
             if let (Some(lcore), Some(queue)) = (lcore, self.port.take_rx(queue)) {

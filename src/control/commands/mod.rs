@@ -19,7 +19,7 @@ use super::engine::{Engine, EngineError};
 use super::output::{Disconnected, Output};
 use super::protocol::{End, Options, Request};
 use super::server::Handler;
-use crate::config::nearest;
+use crate::flow::nearest;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Call, CommandError, CommandSpec, Daemon, Family, FileArgument};
-use crate::config::{DevArgs, Name, PortNumber, nearest};
+use crate::config::{DevArgs, Name, Peer, PortNumber, is_system_name};
 use crate::control::engine::{Change, NewPort};
 use crate::control::output::Output;
+use crate::flow::nearest;
 
 /// Plans one step.
 pub type Planner = fn(&Step<'_>, &mut Plan) -> Result<(), CommandError>;
@@ -43,7 +44,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     step("list-ports", "BRIDGE", (1, 1), list_ports, "Show the names of a bridge's ports.").reading(),
     step("list-ifaces", "BRIDGE", (1, 1), list_ports, "The same: a port is one interface.").reading(),
     step("port-to-br", "PORT", (1, 1), port_to_br, "Show the bridge a port belongs to.").reading(),
-    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation."),
+    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation; of an Interface: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
 ];
 
 /// One command of an invocation.
@@ -133,6 +134,14 @@ struct Draft {
     number: Option<PortNumber>,
     devargs: Option<DevArgs>,
     rx_queues: Option<u16>,
+    peer: Option<String>,
+    peer_netns: Option<String>,
+}
+
+impl Draft {
+    fn new(bridge: Name, name: Name) -> Self {
+        Self { bridge, name, number: None, devargs: None, rx_queues: None, peer: None, peer_netns: None }
+    }
 }
 
 /// Plans every step, and then changes what they ask for.
@@ -171,13 +180,23 @@ fn settled(planned: Planned) -> Result<Change, CommandError> {
         Planned::AddBridge(name) => Change::AddBridge(name),
         Planned::RemoveBridge(name) => Change::RemoveBridge(name),
         Planned::RemovePort(name) => Change::RemovePort(name),
-        Planned::AddPort(Draft { bridge, name, number, devargs, rx_queues }) => {
+        Planned::AddPort(draft) => {
+            let Draft { bridge, name, number, devargs, rx_queues, peer, peer_netns } = draft;
             let devargs = devargs.ok_or_else(|| {
                 failed(format!(
                     "port {name} has no device; add `-- set Interface {name} options:dpdk-devargs=DEVICE`"
                 ))
             })?;
-            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues, peer: None })
+            let peer = match (peer, peer_netns) {
+                (Some(dev), netns) => Some(Peer { dev, netns }),
+                (None, None) => None,
+                (None, Some(netns)) => {
+                    let message =
+                        format!("options:peer-netns={netns}: say which device with options:peer=DEV");
+                    return Err(failed(message));
+                }
+            };
+            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues, peer })
         }
     })
 }
@@ -260,8 +279,7 @@ fn add_port(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
             "cannot create a port named {port} because a bridge named {port} already exists"
         )));
     }
-    let mut draft =
-        Draft { bridge: name(bridge)?, name: name(port)?, number: None, devargs: None, rx_queues: None };
+    let mut draft = Draft::new(name(bridge)?, name(port)?);
     for setting in step.args.iter().skip(2) {
         apply(&mut draft, setting)?;
     }
@@ -386,6 +404,10 @@ fn bridge_setting(setting: &str) -> Result<(), CommandError> {
     }
 }
 
+/// What can be said about a port.
+const COLUMNS: [&str; 6] =
+    ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq", "options:peer", "options:peer-netns"];
+
 fn apply(draft: &mut Draft, setting: &str) -> Result<(), CommandError> {
     let (column, value) = assignment(setting)?;
     let bad = |what: &str| failed(format!("{column}={value}: {what}"));
@@ -403,10 +425,16 @@ fn apply(draft: &mut Draft, setting: &str) -> Result<(), CommandError> {
             let queues = super::tuples::number(value).filter(|queues| (1..=64).contains(queues));
             draft.rx_queues = Some(queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?);
         }
+        "options:peer" | "options:peer-netns" => {
+            if !is_system_name(value) {
+                return Err(bad("not a name that a device or network namespace can have"));
+            }
+            let place = if column == "options:peer" { &mut draft.peer } else { &mut draft.peer_netns };
+            *place = Some(value.to_owned());
+        }
         _ => {
-            let known = ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq"];
             let near =
-                nearest(column, known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                nearest(column, COLUMNS).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             return Err(failed(format!(
                 "Interface does not contain a column whose name matches \"{column}\"{near}"
             )));
