@@ -57,7 +57,7 @@ fn a_port_without_its_device_is_refused_with_the_reason_and_a_right_one_can_foll
     for (devargs, parts) in [
         ("net_pcap5,rx_pcap=/nonexistent.pcap", ["cannot be read", "No such file"]),
         ("net_af_packet5,iface=nonesuch0", ["\"nonesuch0\" does not exist", "ip link"]),
-        ("net_nonesuch5", ["cannot find", "check the driver's name"]),
+        ("net_nonesuch5", ["failed to parse device", "check the driver's name"]),
         ("0000:ff:1f.7", ["no PCI device 0000:ff:1f.7", "dpdk-devbind.py"]),
         ("net_null0,no-rx=1", ["attached already", "its own device name"]),
     ] {

@@ -81,7 +81,7 @@ fn mistakes_have_open_vswitchs_exit_statuses_and_change_nothing() {
         ("appctl dpctl/ct-set-maxconns many", 2, "maxconns missing or malformed"),
         ("appctl dpctl/ct-set-maxconns 4000000000", 2, "there is memory for 1000 connections"),
         ("appctl nonesuch", 2, "is not a valid command"),
-        ("appctl fdb/show br7", 2, "br7 is not a bridge"),
+        ("appctl fdb/show br7", 2, "no such bridge"),
         ("vsctl add-br br0", 1, "already exists"),
         ("vsctl del-port nonesuch", 1, "no port named nonesuch"),
         ("vsctl br-exists br7", 2, ""),

@@ -20,7 +20,7 @@ fn two_lcores_each_carry_the_queues_that_are_theirs() {
     let scratch = Scratch::new("two");
     scratch.write(
         "flows",
-        "in_port=1,ip,ct_state=-trk,actions=ct(table=1)\ntable=1,in_port=1,actions=ct(commit),2\n",
+        "in_port=1,ip,ct_state=-trk,actions=ct(table=1)\ntable=1,in_port=1,ip,actions=ct(commit),2\n",
     );
     let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
     let inputs = [scratch.capture("a.pcap", &halves[0]), scratch.capture("b.pcap", &halves[1])];

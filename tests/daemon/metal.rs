@@ -73,12 +73,8 @@ fn with_hugepages_it_carries_packets() {
     let output = format!("net_pcap1,tx_pcap={}", scratch.text("out.pcap"));
     let config =
         METAL.to_owned() + &bridge(&[&format!("net_pcap0,rx_pcap={input}"), &output, "net_null0,no-rx=1"]);
-    fs::create_dir(scratch.path("huge")).unwrap();
-    // A mount that only the daemon sees.
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount -t hugetlbfs none \"$0\" && exec \"$@\""]);
-    command.arg(scratch.path("huge")).arg(env!("CARGO_BIN_EXE_weir"));
-    let mut daemon = Daemon::start_as(scratch, &config, &mut command, &[]);
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
     daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 100);
     assert_eq!(daemon.scratch.frames("out.pcap"), frames);
     let pools = daemon.ok("appctl netdev-dpdk/get-mempool-info");

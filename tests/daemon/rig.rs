@@ -92,8 +92,8 @@ impl Drop for Daemon {
 }
 
 /// The settings that keep a test's daemon small; the rest of the configuration follows.
-pub(crate) const SMALL: &str = "socket = \"weir.sock\"\nmemory_mib = 128\n";
-const SMALLER: &str = "[conntrack]\ncapacity = 1000\n[pool]\nmbufs = 8191\n";
+pub(crate) const SMALL: &str =
+    "socket = \"weir.sock\"\nmemory_mib = 128\n[conntrack]\ncapacity = 1000\n[pool]\nmbufs = 8191\n";
 
 /// A bridge `br0` with ports `p1`, `p2`, ... of these devices.
 pub(crate) fn bridge(devices: &[&str]) -> String {
@@ -108,7 +108,7 @@ pub(crate) fn bridge(devices: &[&str]) -> String {
 impl Daemon {
     /// Starts one and waits until it takes commands.
     pub(crate) fn start(scratch: Scratch, bridges: &str) -> Self {
-        Self::start_as(scratch, &format!("{SMALL}{SMALLER}{bridges}"), &mut Command::new(WEIR), &[])
+        Self::start_as(scratch, &format!("{SMALL}{bridges}"), &mut Command::new(WEIR), &[])
     }
 
     /// As [`Daemon::start`], with a configuration of the test's own, by another command, with further options.
