@@ -1,8 +1,5 @@
 //! Commands against a daemon that carries traffic.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-
 use crate::rig::{Daemon, Scratch, bridge, udp};
 
 const ACL: &str = "table=0,priority=1,cookie=9,action=drop
@@ -206,15 +203,7 @@ fn flows_that_change_under_traffic_cost_no_packet() {
 #[test]
 fn a_client_that_does_not_read_its_dump_holds_up_nobody() {
     let mut daemon = endless("slow");
-    let flows: String = (0..20_000).map(|n| format!("table=3,priority={n},ip,actions=drop\n")).collect();
-    let file = daemon.scratch.write("many.flows", &flows);
-    daemon.ok(&format!("ofctl add-flows br0 {file}"));
-    let mut slow = Vec::new();
-    for _ in 0..4 {
-        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-        stream.write_all(b"{\"command\":\"ofctl dump-flows\",\"args\":[\"br0\"]}\n").unwrap();
-        slow.push(stream);
-    }
+    let slow: Vec<_> = (0..4).map(|_| daemon.slow_client()).collect();
     for _ in 0..3 {
         let before = daemon.port(2, "tx_packets");
         daemon.until("further packets", |daemon| daemon.port(2, "tx_packets") > before + 1000);

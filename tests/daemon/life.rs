@@ -1,7 +1,5 @@
 //! Starting and ending.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::rig::{Daemon, SMALL, Scratch, bridge};
@@ -28,15 +26,8 @@ fn signals_and_the_exit_command_end_it_in_order() {
 #[test]
 fn a_second_signal_ends_it_while_the_first_still_waits_for_a_client() {
     let mut daemon = idle("twice");
-    let flows: String = (0..20_000).map(|n| format!("table=3,priority={n},ip,actions=drop\n")).collect();
-    daemon.scratch.write("many", &flows);
-    let path = daemon.scratch.text("many");
-    daemon.ok(&format!("ofctl add-flows br0 {path}"));
-    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.write_all(b"{\"command\":\"ofctl dump-flows\",\"args\":[\"br0\"]}\n").unwrap();
-    // It is being answered when other commands still are, and nobody reads.
+    let _slow = daemon.slow_client();
     daemon.ok("appctl version");
-    std::thread::sleep(std::time::Duration::from_millis(300));
     daemon.signal("TERM");
     daemon.until("the first signal's effect", |daemon| daemon.log().contains("ending"));
     daemon.signal("INT");
@@ -51,12 +42,7 @@ fn a_second_signal_ends_it_while_the_first_still_waits_for_a_client() {
 #[test]
 fn a_client_that_does_not_read_holds_up_the_end_for_a_moment_only() {
     let mut daemon = idle("unread");
-    let flows: String = (0..20_000).map(|n| format!("table=3,priority={n},ip,actions=drop\n")).collect();
-    daemon.scratch.write("many", &flows);
-    let path = daemon.scratch.text("many");
-    daemon.ok(&format!("ofctl add-flows br0 {path}"));
-    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.write_all(b"{\"command\":\"ofctl dump-flows\",\"args\":[\"br0\"]}\n").unwrap();
+    let _slow = daemon.slow_client();
     daemon.ok("appctl version");
     daemon.signal("TERM");
     let begin = std::time::Instant::now();

@@ -2,7 +2,8 @@
 //! directory removed however the test ends; every wait has an end.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -115,9 +116,7 @@ impl Daemon {
     pub(crate) fn start_as(scratch: Scratch, config: &str, command: &mut Command, options: &[&str]) -> Self {
         let mut daemon = Self::spawn(scratch, config, command, options);
         let begin = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&daemon.socket).is_err()
-            || daemon.weir("appctl version").status != 0
-        {
+        while UnixStream::connect(&daemon.socket).is_err() || daemon.weir("appctl version").status != 0 {
             assert!(daemon.child.try_wait().unwrap().is_none(), "it ended by itself");
             assert!(begin.elapsed() < PATIENCE, "it takes no commands");
             std::thread::sleep(Duration::from_millis(10));
@@ -176,6 +175,19 @@ impl Daemon {
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Answer { status: status.code().unwrap(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// A client that asks for a long dump (of 20 000 flows) and reads none of it.
+    pub(crate) fn slow_client(&self) -> UnixStream {
+        let flows: String = (0..20_000).map(|n| format!("table=3,priority={n},ip,actions=drop\n")).collect();
+        let file = self.scratch.write("many.flows", &flows);
+        self.ok(&format!("ofctl add-flows br0 {file}"));
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.write_all(b"{\"command\":\"ofctl dump-flows\",\"args\":[\"br0\"]}\n").unwrap();
+        // Its answer has begun; the rest stays with the daemon.
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream
     }
 
     /// Runs a command that must succeed without a word on standard error; its output.
