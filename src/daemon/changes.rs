@@ -141,11 +141,13 @@ impl State {
     }
 }
 
-/// Stops those devices put aside that `wanted` could not start beside.
+/// Stops those devices put aside that `wanted` could not start beside. A net_af_xdp device could not be started
+/// again, and stays.
 fn release_rivals(undo: &mut [Undo], wanted: &NewPort) {
     let interface = |spec: &NewPort| weir_ffi::devargs::interface(spec.devargs.as_str());
     for step in undo {
-        if let Undo::Reconnect(_, spec) = step
+        if let Undo::Reconnect(device, spec) = step
+            && device.driver != "net_af_xdp"
             && (spec.devargs.device() == wanted.devargs.device()
                 || interface(spec).is_some_and(|name| interface(wanted) == Some(name)))
         {

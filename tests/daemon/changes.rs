@@ -1,6 +1,6 @@
 //! Bridges and ports that come and go while traffic runs.
 
-use crate::rig::{Daemon, Scratch, bridge, udp};
+use crate::rig::{Daemon, SMALL, Scratch, bridge, root_or_skip, udp};
 
 /// A daemon with a source that never ends on port 1, and a sink on port 2.
 fn busy(name: &str) -> Daemon {
@@ -126,5 +126,32 @@ fn a_port_is_replaced_by_another_over_the_same_device_in_one_change() {
     assert_eq!(answer.status, 1, "{answer:?}");
     assert_eq!(daemon.ok("vsctl list-ports br0"), "p1\nsink\n");
     flows_on(&mut daemon);
+    daemon.finish();
+}
+
+#[test]
+fn an_af_xdp_port_that_cannot_come_back_is_not_given_up_for_one_that_cannot_come() {
+    if !root_or_skip("net_af_xdp") {
+        return;
+    }
+    let scratch = Scratch::new("xdp");
+    let mut inside = std::process::Command::new("unshare");
+    let set_up =
+        "ip link add x0 type veth peer name x1 && ip link set x0 up && ip link set x1 up && exec \"$@\"";
+    inside.args(["--net", "sh", "-c", set_up, "sh", env!("CARGO_BIN_EXE_weir")]);
+    let config = format!("{SMALL}{}", bridge(&["net_af_xdp0,iface=x0"]));
+    let daemon = Daemon::start_as(scratch, &config, &mut inside, &[]);
+    assert!(daemon.ok("appctl netdev-dpdk/get-mempool-info p1").starts_with("xdp-"), "a pool of its own");
+    let add = "add-port br0 p1 options:dpdk-devargs=net_af_xdp1,iface=x0";
+    for line in
+        ["vsctl add-port br0 p2 options:dpdk-devargs=net_nonesuch", &format!("vsctl del-port p1 -- {add}")]
+    {
+        assert_eq!(daemon.weir(line).status, 1, "{line}");
+        assert_eq!(daemon.ok("vsctl list-ports br0"), "p1\n", "{line}");
+    }
+    daemon.ok("vsctl del-port p1");
+    let answer = daemon.weir(&format!("vsctl {add}"));
+    assert!(answer.stderr.contains("restart it, or use net_af_packet"), "{answer:?}");
+    daemon.ok("vsctl add-port br0 p1 options:dpdk-devargs=net_af_packet1,iface=x0");
     daemon.finish();
 }

@@ -21,6 +21,7 @@ pub use info::{Link, MacAddress, PortInfo, PortStats};
 use crate::af_packet::{self, SocketsBefore};
 use crate::devargs::Devargs;
 use crate::eal::{self, Eal, Runtime};
+use crate::interface::Interface;
 use crate::log::{self, Mark, Severity};
 use crate::mend;
 use crate::pool::Pool;
@@ -30,6 +31,20 @@ use error::reason_since;
 /// Serialises everything that attaches, detaches or configures: DPDK's control functions are not thread-safe.
 /// It holds the numbers of the ports that belong to a [`Port`].
 static CONTROL: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// Kernel interfaces (by index) that a net_af_xdp port of this process has had: the driver does not close the socket that
+/// its memory belongs to, and so the interface stays bound to it until the process ends.
+static BOUND_BY_XDP: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn bound_by_xdp() -> MutexGuard<'static, Vec<u32>> {
+    BOUND_BY_XDP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The interface of a net_af_xdp device.
+fn xdp_interface(devargs: &Devargs) -> Option<u32> {
+    let name = devargs.is("net_af_xdp").then(|| devargs.value("iface")).flatten()?;
+    Interface::named(name).and_then(|interface| interface.index()).ok()
+}
 
 fn control() -> MutexGuard<'static, Vec<u16>> {
     CONTROL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,6 +124,7 @@ impl Drop for PortInner {
         let mark = log::mark();
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.started {
+            bound_by_xdp().extend(xdp_interface(&self.devargs));
             // SAFETY: no queue handle is left, since each holds an `Arc` of this.
             let result = unsafe { sys::rte_eth_dev_stop(self.id) };
             if result != 0 {
@@ -146,6 +162,11 @@ impl Port {
         }
         if let Some(problem) = af_packet::objection(&devargs) {
             return Err(PortError::Unsuitable { devargs: devargs.text, problem });
+        }
+        if xdp_interface(&devargs).is_some_and(|index| bound_by_xdp().contains(&index)) {
+            let problem = "this process had a net_af_xdp port over the interface before, and the driver keeps it bound until the \
+                           process ends: restart it, or use net_af_packet";
+            return Err(PortError::Unsuitable { devargs: devargs.text, problem: problem.to_owned() });
         }
         let sockets = SocketsBefore::note(&devargs);
         let mark = log::mark();

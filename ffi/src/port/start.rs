@@ -268,7 +268,8 @@ fn after_start(
         applied.notes.push("net_null makes up a frame for every receive; no-rx=1 turns that off".to_owned());
     }
     if inner.devargs.is("net_af_xdp") {
-        let note = "net_af_xdp keeps its buffers when it is detached; give such a port a pool of its own";
+        let note = "net_af_xdp keeps its buffers and its interface when it is detached; give such a port a pool of its own, and \
+                    restart the process to have the interface again";
         applied.notes.push(note.to_owned());
     }
     if inner.devargs.is("net_af_packet") {
