@@ -275,6 +275,7 @@ pub fn steps(steps: &[Step]) -> String {
 fn step(step: &Step) -> String {
     match step {
         Step::Output(port) => port.to_string(),
+        Step::Truncated { port, length } => format!("trunc({length}),{port}"),
         Step::Set(fields) => set(fields),
         Step::PushVlan { tpid, tci } => {
             let tpid = if *tpid == ether_type::VLAN { String::new() } else { format!("tpid={tpid:#06x},") };

@@ -112,10 +112,17 @@ fn transport(frame: &[u8], layers: &Layers, key: &mut Key) {
         protocol::SCTP if present.len() >= 12 => {
             *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
         }
-        protocol::ICMP | protocol::ICMPV6 if present.len() >= 8 => {
-            *word |= u64::from(present[0]) << 16 | u64::from(present[1]);
-        }
+        protocol::ICMP if layers.is_ipv4() => message(present, word),
+        protocol::ICMPV6 if layers.is_ipv6() => message(present, word),
         _ => {}
+    }
+}
+
+/// Type and code of an ICMP message.
+#[inline]
+fn message(present: &[u8], word: &mut u64) {
+    if let [kind, code, _, _, _, _, _, _, ..] = *present {
+        *word |= u64::from(kind) << 16 | u64::from(code);
     }
 }
 
@@ -136,10 +143,19 @@ fn neighbour(frame: &[u8], layers: &Layers, key: &mut Key) {
         }
         if units == 1 {
             let address = options[2..8].iter().fold(0, |sum, &byte| sum << 8 | u128::from(byte));
-            match (kind, option) {
-                (135, 1) => key.write(at::ARP_SHA, 6, address),
-                (136, 2) => key.write(at::ARP_THA, 6, address),
-                _ => {}
+            let place = match (kind, option) {
+                (135, 1) => Some(at::ARP_SHA),
+                (136, 2) => Some(at::ARP_THA),
+                _ => None,
+            };
+            if let Some(place) = place {
+                if key.read(place, 6) != 0 {
+                    // Given twice: nobody can tell which one counts, so the message counts as malformed.
+                    key.write(at::ND_TARGET, 16, 0);
+                    key.write(place, 6, 0);
+                    return;
+                }
+                key.write(place, 6, address);
             }
         }
         options = &options[length..];

@@ -21,6 +21,8 @@ pub trait Frame: Sized {
     fn grow_front(&mut self, count: usize) -> bool;
     /// Removes `count` bytes in front; false (and no change) when the frame is shorter.
     fn shrink_front(&mut self, count: usize) -> bool;
+    /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
+    fn truncate(&mut self, length: usize);
     /// A copy of its own; `None` when buffers have run out.
     fn duplicate(&self) -> Option<Self>;
     /// True when the receiver has already verified the L3 and L4 checksums.
@@ -79,6 +81,10 @@ impl Frame for HeapFrame {
         }
         self.start += count;
         true
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.memory.truncate(self.start.saturating_add(length));
     }
 
     fn duplicate(&self) -> Option<Self> {

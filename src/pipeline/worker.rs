@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use weir_shard::{CtMeta, Lookup, Outcome, Shard, ShardConfig, ShardError};
+use weir_shard::{CtMeta, CtState, Lookup, Outcome, Shard, ShardConfig, ShardError};
 use weir_wire::Layers;
 
 use super::cache::ExactMatch;
@@ -20,9 +20,14 @@ use super::translate::translate;
 use super::{DropCause, PortId, Snapshot};
 use crate::flow::key::{Key, at};
 
-/// How often a packet may be recirculated, and copies of copies that may be under way at once.
+/// How often a packet may be recirculated.
 const MAX_RECIRCULATIONS: u8 = 32;
+/// Copies of copies that may be under way at once, and recirculated copies that a burst may come to in all:
+/// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
+const MAX_COPIES: u32 = 2048;
+/// Connections that packets of one batch may be about to open.
+const MAX_OPENING: usize = 2 * BURST;
 /// Connections and megaflows that one housekeeping looks at, at the most.
 const SWEEP: u32 = 32;
 
@@ -49,7 +54,10 @@ pub struct Worker {
     megaflows: Megaflows,
     contexts: Contexts,
     counters: Counters,
+    /// By [`PortId`], one for every port that some snapshot had so far.
     ports: Vec<PortCounters>,
+    /// Recirculated copies that the running burst may still make.
+    copies_left: u32,
 }
 
 /// A packet on its way.
@@ -71,6 +79,17 @@ struct Packet<F> {
 type Batch<F> = ArrayVec<Packet<F>, BURST>;
 type Indices = ArrayVec<usize, BURST>;
 
+/// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
+/// open, or to reopen, a connection; those behind it that belong to the same one wait at their ct until it is
+/// through, so that a burst comes out as its packets would one by one. (Not those of an established connection
+/// whose mark or label a packet in front of them is about to change: they may still see the old one.)
+#[derive(Default)]
+struct Order {
+    /// The connection's hash, the same for both directions, and the packet.
+    opening: ArrayVec<(u64, usize), MAX_OPENING>,
+    waiting: Indices,
+}
+
 /// Why a packet's steps paused.
 enum Pause {
     /// They are done.
@@ -83,6 +102,13 @@ enum Pause {
     RecirculateCopy(u32),
 }
 
+impl Order {
+    /// True if the packet at `index`, of the connection with this hash, has to wait for another one.
+    fn is_behind(&self, index: usize, hash: Option<u64>) -> bool {
+        hash.is_some_and(|hash| self.opening.iter().any(|&(opening, other)| opening == hash && other != index))
+    }
+}
+
 impl Worker {
     /// A worker without any cached state.
     ///
@@ -90,6 +116,7 @@ impl Worker {
     /// As [`Shard::new`].
     pub fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
+        let ports = vec![PortCounters::default(); snapshot.ports.len()];
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
             snapshot,
@@ -97,13 +124,17 @@ impl Worker {
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
-            ports: Vec::new(),
+            ports,
+            copies_left: 0,
         })
     }
 
     /// Takes a new configuration over; to be called between bursts. Gives the old one back, to be dropped
     /// where that may take time.
     pub fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        if snapshot.ports.len() > self.ports.len() {
+            self.ports.resize(snapshot.ports.len(), PortCounters::default());
+        }
         core::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -216,39 +247,33 @@ impl Worker {
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
         self.counters.received += packets;
-        let counters = self.counters_of(port);
-        counters.received += packets;
-        counters.received_bytes += bytes;
+        if let Some(counters) = self.ports.get_mut(port as usize) {
+            counters.received += packets;
+            counters.received_bytes += bytes;
+        }
+        self.copies_left = MAX_COPIES;
         self.run(now, &mut batch, out, 0);
         if self.megaflows.has_retired() {
             self.reclaim();
         }
     }
 
-    fn counters_of(&mut self, port: PortId) -> &mut PortCounters {
-        let index = port as usize;
-        if index >= self.ports.len() {
-            self.ports.resize(index + 1, PortCounters::default());
-        }
-        &mut self.ports[index]
-    }
-
     /// Works through a batch, wave after wave, until every packet is sent or dropped.
     fn run<F: Frame, T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T, nesting: usize) {
         let mut wave: Indices = (0..batch.len()).collect();
-        // Packets of connections that an earlier packet of the batch may be about to open: they wait until it
-        // is through, so that a burst comes out as its packets would one by one.
-        let mut waiting: Indices = ArrayVec::new();
+        let mut order = Order::default();
         while !wave.is_empty() {
             self.classify(now, batch, &wave);
             let mut next = Indices::new();
             let mut pending = core::mem::take(&mut wave);
             loop {
-                self.steps(now, batch, &mut pending, &mut next, &mut waiting, out, nesting);
-                if !next.is_empty() || waiting.is_empty() {
+                self.steps(now, batch, &mut pending, &mut next, &mut order, out, nesting);
+                if !next.is_empty() || order.waiting.is_empty() {
                     break;
                 }
-                pending = core::mem::take(&mut waiting);
+                // All the others are through.
+                order.opening.clear();
+                pending = core::mem::take(&mut order.waiting);
             }
             wave = next;
         }
@@ -302,8 +327,8 @@ impl Worker {
         flow
     }
 
-    /// Does the steps of the `pending` packets. Afterwards each of them is done, in `next` (recirculated) or in
-    /// `waiting` (at its ct, behind a packet that may open its connection).
+    /// Does the steps of the `pending` packets. Afterwards each of them is done, in `next` (recirculated) or
+    /// waits in `order`.
     #[expect(clippy::too_many_arguments, reason = "the lists of one wave")]
     fn steps<F: Frame, T: Transmit<F>>(
         &mut self,
@@ -311,7 +336,7 @@ impl Worker {
         batch: &mut Batch<F>,
         pending: &mut Indices,
         next: &mut Indices,
-        waiting: &mut Indices,
+        order: &mut Order,
         out: &mut T,
         nesting: usize,
     ) {
@@ -338,7 +363,7 @@ impl Worker {
             if !copies.is_empty() {
                 self.run(now, &mut copies, out, nesting + 1);
             }
-            self.track(now, batch, &tracked, &mut resumed, waiting);
+            self.track(now, batch, &tracked, &mut resumed, order);
             *pending = resumed;
         }
     }
@@ -369,10 +394,11 @@ impl Worker {
     #[cold]
     fn copy<F: Frame>(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
         self.counters.copies += 1;
-        if nesting >= MAX_NESTING {
+        if nesting >= MAX_NESTING || self.copies_left == 0 {
             self.counters.count_drop(DropCause::TooManyRecirculations);
             return;
         }
+        self.copies_left -= 1;
         let Some(frame) = packet.frame.as_ref().and_then(Frame::duplicate) else {
             self.counters.count_drop(DropCause::NoBuffers);
             return;
@@ -393,17 +419,17 @@ impl Worker {
     }
 
     /// Sends the packets at `tracked`, each waiting at its ct, through the tracker: tuples and hashes of all,
-    /// then the index of all, then the connections one by one. They land in `resumed` or `waiting`.
+    /// then the index of all, then the connections one by one. They land in `resumed` or wait in `order`.
     fn track<F: Frame>(
         &mut self,
         now: u64,
         batch: &mut Batch<F>,
         tracked: &Indices,
         resumed: &mut Indices,
-        waiting: &mut Indices,
+        order: &mut Order,
     ) {
         let Self { shard, megaflows, counters, .. } = self;
-        let mut lookups: ArrayVec<Lookup, BURST> = ArrayVec::new();
+        let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
         for &index in tracked {
             let packet = &batch[index];
             let (Some(frame), Some(Step::Ct(action))) =
@@ -412,30 +438,33 @@ impl Worker {
                 continue;
             };
             let trusted = frame.checksums_verified();
-            lookups.push(shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted));
+            let lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted);
+            lookups.push((index, lookup));
         }
-        for lookup in &mut lookups {
+        for (_, lookup) in &mut lookups {
             shard.prefetch(lookup);
         }
-        let mut opening: ArrayVec<u64, BURST> = ArrayVec::new();
-        for (&index, lookup) in tracked.iter().zip(&lookups) {
+        for &(index, ref lookup) in &lookups {
+            if !order.opening.is_empty() && order.is_behind(index, shard.connection_hash(lookup)) {
+                order.waiting.push(index);
+                continue;
+            }
             let packet = &mut batch[index];
             let (Some(frame), Some(Step::Ct(action))) =
                 (&mut packet.frame, megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)))
             else {
                 continue;
             };
-            if let Some(hash) = lookup.new_connection_hash() {
-                if opening.contains(&hash) {
-                    waiting.push(index);
-                    continue;
-                }
-                opening.push(hash);
-            }
             packet.step += 1;
             match shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta) {
                 Outcome::Continue { rewritten } => {
                     packet.changed |= rewritten;
+                    if packet.meta.state.has(CtState::NEW)
+                        && let Some(hash) = shard.connection_hash(lookup)
+                    {
+                        // More than fit are packets of tables with a ct in many zones: their order is lost.
+                        let _ = order.opening.try_push((hash, index));
+                    }
                     resumed.push(index);
                 }
                 Outcome::Drop(reason) => {
@@ -461,20 +490,21 @@ impl Worker {
             }
             packet.step += 1;
             match step {
-                Step::Output(port) => {
+                Step::Output(port) | Step::Truncated { port, .. } => {
                     let sent = if last { packet.frame.take() } else { frame.duplicate() };
                     counters.copies += u64::from(!last);
-                    let Some(sent) = sent else {
+                    let Some(mut sent) = sent else {
                         counters.count_drop(DropCause::NoBuffers);
                         continue;
                     };
-                    counters.sent += 1;
-                    let index = *port as usize;
-                    if index >= ports.len() {
-                        ports.resize(index + 1, PortCounters::default());
+                    if let Step::Truncated { length, .. } = step {
+                        sent.truncate(usize::try_from(*length).unwrap_or(usize::MAX));
                     }
-                    ports[index].sent += 1;
-                    ports[index].sent_bytes += sent.bytes().len() as u64;
+                    counters.sent += 1;
+                    if let Some(port) = ports.get_mut(*port as usize) {
+                        port.sent += 1;
+                        port.sent_bytes += sent.bytes().len() as u64;
+                    }
                     out.send(*port, sent);
                 }
                 Step::Recirculate(id) if last => return Pause::Recirculate(*id),
