@@ -44,6 +44,7 @@ pub trait Transmit<F> {
 pub struct HeapFrame {
     memory: Vec<u8>,
     start: usize,
+    stamp: u64,
 }
 
 impl HeapFrame {
@@ -56,7 +57,19 @@ impl HeapFrame {
         let mut memory = Vec::with_capacity(Self::HEADROOM + bytes.len());
         memory.resize(Self::HEADROOM, 0);
         memory.extend_from_slice(bytes);
-        Self { memory, start: Self::HEADROOM }
+        Self { memory, start: Self::HEADROOM, stamp: 0 }
+    }
+
+    /// The same frame, which came in at `stamp` (nanoseconds); its copies show the same.
+    #[must_use]
+    pub fn stamped(self, stamp: u64) -> Self {
+        Self { stamp, ..self }
+    }
+
+    /// When it came in, in nanoseconds; 0 where nobody said.
+    #[must_use]
+    pub const fn stamp(&self) -> u64 {
+        self.stamp
     }
 }
 
