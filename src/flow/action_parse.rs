@@ -152,9 +152,7 @@ impl<'a> Reader<'a> {
         }
         let writes = match &action {
             Action::SetField { field, .. } => Some(*field),
-            Action::Load { dst, .. }
-            | Action::Move { dst, .. }
-            | Action::Pop(dst) => Some(dst.field),
+            Action::Load { dst, .. } | Action::Move { dst, .. } | Action::Pop(dst) => Some(dst.field),
             _ => None,
         };
         let tracking = writes.is_some_and(|field| matches!(field.name, "ct_mark" | "ct_label"));

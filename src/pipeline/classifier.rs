@@ -140,8 +140,7 @@ impl Classifier {
     pub fn reads(&self, mask: &Mask) -> bool {
         let shares = |read: &Mask| !read.masked(mask).is_zero();
         self.subtables.iter().any(|subtable| {
-            shares(&subtable.mask)
-                || subtable.rules.values().any(|rule| shares(&read_by(&rule.actions)))
+            shares(&subtable.mask) || subtable.rules.values().any(|rule| shares(&read_by(&rule.actions)))
         })
     }
 }

@@ -94,7 +94,10 @@ fn parts(key: &Key, mask: &Mask, parts: &[Part]) -> Vec<String> {
             Some(if bits == full(length) {
                 format!("{name}{equals}{value}")
             } else {
-                format!("{name}{equals}{value}/{}", Shown(bits, if matches!(form, Form::Decimal) { Form::Hex } else { form }))
+                format!(
+                    "{name}{equals}{value}/{}",
+                    Shown(bits, if matches!(form, Form::Decimal) { Form::Hex } else { form })
+                )
             })
         })
         .collect()
@@ -191,8 +194,9 @@ fn network(groups: &mut Groups<'_>) {
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
     groups.raw("eth_type", &[format!("{ether_type:#06x}")]);
     let frag = || {
-        (mask.read(at::NW_FRAG, 1) != 0)
-            .then(|| format!("frag={}", ["no", "first", "later", "later"][key.read(at::NW_FRAG, 1) as usize & 3]))
+        (mask.read(at::NW_FRAG, 1) != 0).then(|| {
+            format!("frag={}", ["no", "first", "later", "later"][key.read(at::NW_FRAG, 1) as usize & 3])
+        })
     };
     match ether_type {
         ether_type::IPV4 => {
@@ -291,23 +295,32 @@ fn step(step: &Step) -> String {
 fn set(fields: &Fields) -> String {
     const GROUPS: [(&str, &[Part]); 6] = [
         ("eth", &[("src", at::ETH_SRC, 6, Form::Mac), ("dst", at::ETH_DST, 6, Form::Mac)]),
-        ("ipv4", &[
-            ("src", at::NW_SRC, 4, Form::Ipv4),
-            ("dst", at::NW_DST, 4, Form::Ipv4),
-            ("tos", at::NW_TOS, 1, Form::Hex),
-            ("ttl", at::NW_TTL, 1, Form::Decimal),
-        ]),
-        ("ipv6", &[
-            ("src", at::IPV6_SRC, 16, Form::Ipv6),
-            ("dst", at::IPV6_DST, 16, Form::Ipv6),
-            ("label", at::IPV6_LABEL, 4, Form::Hex),
-        ]),
+        (
+            "ipv4",
+            &[
+                ("src", at::NW_SRC, 4, Form::Ipv4),
+                ("dst", at::NW_DST, 4, Form::Ipv4),
+                ("tos", at::NW_TOS, 1, Form::Hex),
+                ("ttl", at::NW_TTL, 1, Form::Decimal),
+            ],
+        ),
+        (
+            "ipv6",
+            &[
+                ("src", at::IPV6_SRC, 16, Form::Ipv6),
+                ("dst", at::IPV6_DST, 16, Form::Ipv6),
+                ("label", at::IPV6_LABEL, 4, Form::Hex),
+            ],
+        ),
         ("tp", &[("src", at::TP_SRC, 2, Form::Decimal), ("dst", at::TP_DST, 2, Form::Decimal)]),
-        ("arp", &[
-            ("op", at::NW_PROTO, 1, Form::Decimal),
-            ("sha", at::ARP_SHA, 6, Form::Mac),
-            ("tha", at::ARP_THA, 6, Form::Mac),
-        ]),
+        (
+            "arp",
+            &[
+                ("op", at::NW_PROTO, 1, Form::Decimal),
+                ("sha", at::ARP_SHA, 6, Form::Mac),
+                ("tha", at::ARP_THA, 6, Form::Mac),
+            ],
+        ),
         ("nd", &[("target", at::ND_TARGET, 16, Form::Ipv6)]),
     ];
     GROUPS
@@ -335,10 +348,13 @@ fn ct(action: &CtAction) -> String {
         inside.push(format!("label={value:#x}/{mask:#x}"));
     }
     if let Some(helper) = action.helper {
-        inside.push(format!("helper={}", match helper {
-            Helper::Ftp => "ftp",
-            Helper::Tftp => "tftp",
-        }));
+        inside.push(format!(
+            "helper={}",
+            match helper {
+                Helper::Ftp => "ftp",
+                Helper::Tftp => "tftp",
+            }
+        ));
     }
     match &action.nat {
         None => {}

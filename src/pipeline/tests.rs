@@ -91,7 +91,11 @@ impl Bench {
     /// Every packet that came in or was copied has been sent or counted as dropped.
     fn balance(&mut self) {
         let counters = *self.0.worker().counters();
-        assert_eq!(counters.received + counters.copies, counters.sent + counters.dropped_in_all(), "{counters:?}");
+        assert_eq!(
+            counters.received + counters.copies,
+            counters.sent + counters.dropped_in_all(),
+            "{counters:?}"
+        );
     }
 
     /// Connections, sorted.

@@ -152,7 +152,10 @@ impl Translator<'_> {
         if self.failed.is_some() {
             self.steps.clear();
         }
-        let forwards = self.steps.iter().any(|step| matches!(step, Step::Output(_) | Step::Truncated { .. } | Step::Recirculate(_)));
+        let forwards = self
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Output(_) | Step::Truncated { .. } | Step::Recirculate(_)));
         let drop = if forwards { None } else { self.failed.or(self.cause).or(Some(DropCause::Action)) };
         if !forwards && !self.steps.iter().any(|step| matches!(step, Step::Ct(_))) {
             self.steps.clear();
@@ -230,7 +233,9 @@ impl Translator<'_> {
         }
         match action {
             Action::Output(number) => self.output(*number, None),
-            Action::OutputTruncated { port: port::IN_PORT, max_len } => self.send(self.in_port(), Some(*max_len)),
+            Action::OutputTruncated { port: port::IN_PORT, max_len } => {
+                self.send(self.in_port(), Some(*max_len))
+            }
             Action::OutputTruncated { port, max_len } => self.output(*port, Some(*max_len)),
             Action::OutputField(subfield) => {
                 let number = self.read(subfield);
@@ -419,7 +424,11 @@ impl Translator<'_> {
         } else {
             [(at::NW_SRC, at::CT_NW_SRC, 4), (at::NW_DST, at::CT_NW_DST, 4)]
         };
-        let rest = [(at::NW_PROTO, at::CT_NW_PROTO, 1), (at::TP_SRC, at::CT_TP_SRC, 2), (at::TP_DST, at::CT_TP_DST, 2)];
+        let rest = [
+            (at::NW_PROTO, at::CT_NW_PROTO, 1),
+            (at::TP_SRC, at::CT_TP_SRC, 2),
+            (at::TP_DST, at::CT_TP_DST, 2),
+        ];
         for (own, original, length) in addresses.into_iter().chain(rest) {
             let (a, b) = (self.look(own, length), self.look(original, length));
             self.flow.write(own, length, b);

@@ -105,7 +105,9 @@ enum Pause {
 impl Order {
     /// True if the packet at `index`, of the connection with this hash, has to wait for another one.
     fn is_behind(&self, index: usize, hash: Option<u64>) -> bool {
-        hash.is_some_and(|hash| self.opening.iter().any(|&(opening, other)| opening == hash && other != index))
+        hash.is_some_and(|hash| {
+            self.opening.iter().any(|&(opening, other)| opening == hash && other != index)
+        })
     }
 }
 
@@ -242,7 +244,16 @@ impl Worker {
             let mut key = extract::headers(frame.bytes(), &layers);
             key.words[at::IN_PORT / 8] = u64::from(port) << 32;
             let meta = CtMeta::default();
-            batch.push(Packet { frame: Some(frame), layers, key, meta, flow: 0, step: 0, changed: false, recirculated: 0 });
+            batch.push(Packet {
+                frame: Some(frame),
+                layers,
+                key,
+                meta,
+                flow: 0,
+                step: 0,
+                changed: false,
+                recirculated: 0,
+            });
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
@@ -432,9 +443,10 @@ impl Worker {
         let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
         for &index in tracked {
             let packet = &batch[index];
-            let (Some(frame), Some(Step::Ct(action))) =
-                (&packet.frame, megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)))
-            else {
+            let (Some(frame), Some(Step::Ct(action))) = (
+                &packet.frame,
+                megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
+            ) else {
                 continue;
             };
             let trusted = frame.checksums_verified();
@@ -450,9 +462,10 @@ impl Worker {
                 continue;
             }
             let packet = &mut batch[index];
-            let (Some(frame), Some(Step::Ct(action))) =
-                (&mut packet.frame, megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)))
-            else {
+            let (Some(frame), Some(Step::Ct(action))) = (
+                &mut packet.frame,
+                megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
+            ) else {
                 continue;
             };
             packet.step += 1;

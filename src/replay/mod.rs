@@ -138,8 +138,10 @@ struct Writers {
 
 impl Writers {
     fn create(folder: &Path, ports: &[(PortNumber, Option<PathBuf>)]) -> Result<Self, ReplayError> {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| ReplayError::Write { path: folder.into(), source: CaptureError::Io { offset: 0, source } })?;
+        std::fs::create_dir_all(folder).map_err(|source| ReplayError::Write {
+            path: folder.into(),
+            source: CaptureError::Io { offset: 0, source },
+        })?;
         let inputs: Vec<PathBuf> =
             ports.iter().filter_map(|(_, path)| path.as_ref()?.canonicalize().ok()).collect();
         let mut files = BTreeMap::new();
@@ -175,9 +177,9 @@ impl Writers {
     fn finish(self) -> Result<(), ReplayError> {
         use std::io::Write as _;
         for (path, writer) in self.files.into_values() {
-            let flushed = writer.finish().and_then(|mut file| {
-                file.flush().map_err(|source| CaptureError::Io { offset: 0, source })
-            });
+            let flushed = writer
+                .finish()
+                .and_then(|mut file| file.flush().map_err(|source| CaptureError::Io { offset: 0, source }));
             flushed.map_err(|source| ReplayError::Write { path, source })?;
         }
         Ok(())

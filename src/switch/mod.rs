@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 pub use error::SwitchError;
 
-use crate::flow::port::{FIRST_RESERVED, PortNumber};
 use crate::flow::action::Action;
 use crate::flow::flow::{Command, FlowMod};
+use crate::flow::port::{FIRST_RESERVED, PortNumber};
 use crate::flow::table::FlowTables;
 use crate::pipeline::classifier::Classifier;
 use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
@@ -128,7 +128,9 @@ impl Switch {
                 let bridge = bridge.as_mut()?;
                 let mut own: Vec<(PortNumber, PortId)> = (0..)
                     .zip(&ports)
-                    .filter_map(|(id, port)| port.as_ref().filter(|port| port.bridge == index).map(|port| (port.number, id)))
+                    .filter_map(|(id, port)| {
+                        port.as_ref().filter(|port| port.bridge == index).map(|port| (port.number, id))
+                    })
                     .collect();
                 own.sort_unstable();
                 Some(Arc::new(BridgeView {
@@ -224,7 +226,8 @@ impl Switch {
         if self.ports.iter().flatten().any(|port| port.name == name) {
             return Err(SwitchError::PortExists { name: name.into() });
         }
-        let taken = |number| self.ports.iter().flatten().any(|port| port.bridge == index && port.number == number);
+        let taken =
+            |number| self.ports.iter().flatten().any(|port| port.bridge == index && port.number == number);
         let number = match number {
             Some(number @ 1..FIRST_RESERVED) if taken(number) => {
                 return Err(SwitchError::PortNumberTaken { bridge: bridge.into(), number });

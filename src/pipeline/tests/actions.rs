@@ -50,7 +50,10 @@ fn loops_end() {
     let mut bench = Bench::new("actions=2,resubmit(,0)");
     assert_eq!(bench.ports(1, &udp(A, 1, X, 2)), NOWHERE);
     // Twofold: 2^64 without the bound on their number.
-    bench.change(Command::Add, "actions=resubmit(,1),resubmit(,1)\n table=1,actions=resubmit(,0),resubmit(,0)");
+    bench.change(
+        Command::Add,
+        "actions=resubmit(,1),resubmit(,1)\n table=1,actions=resubmit(,0),resubmit(,0)",
+    );
     assert_eq!(bench.ports(1, &udp(A, 1, X, 2)), NOWHERE);
     assert_eq!(bench.dropped(DropCause::TooManyResubmits), 2);
     bench.balance();
@@ -58,7 +61,8 @@ fn loops_end() {
 
 #[test]
 fn a_chain_through_all_tables_is_no_loop() {
-    let mut flows: String = (0..254).map(|table| format!("table={table},actions=resubmit(,{})\n", table + 1)).collect();
+    let mut flows: String =
+        (0..254).map(|table| format!("table={table},actions=resubmit(,{})\n", table + 1)).collect();
     flows.push_str("table=254,actions=2");
     assert_eq!(sent_by(&flows), [2]);
     let round = flows.replace("table=254,actions=2", "table=254,actions=resubmit(,0)");
@@ -67,8 +71,8 @@ fn a_chain_through_all_tables_is_no_loop() {
 
 #[test]
 fn registers_metadata_and_the_stack_carry_values_between_tables() {
-    let flows = "actions=load:0x12->reg0[0..7],move:nw_src[0..7]->reg0[8..15],resubmit(,1)
-        table=1,reg0=0x112,actions=set_field:0x5/0xf->metadata,write_metadata:0xa0/0xf0,resubmit(,2)
+    let flows = "ip,actions=load:0x12->reg0[0..7],move:nw_src[0..7]->reg0[8..15],resubmit(,1)
+        table=1,reg0=0x112,actions=set_field:0xa5/0xff->metadata,resubmit(,2)
         table=2,metadata=0xa5,actions=push:reg0,push:metadata[4..7],pop:reg1,pop:reg2,resubmit(,3)
         table=3,reg1=0xa,reg2=0x112,actions=pop:reg3,output:reg2[1]";
     // Bit 1 of 0x112 is set: port 1 is its own, so nothing leaves; bits 4 to 5 say port 1 too. Use both bits.
@@ -147,12 +151,16 @@ fn a_truncated_output_cuts_its_own_copy_alone() {
 fn an_action_that_weir_cannot_do_yet_is_refused() {
     let error = FlowFile::parse("f", b"actions=check_pkt_larger(1500)->reg0[0],2", Command::Add, &NoNames);
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("action 'check_pkt_larger' is part of the language but not supported here"), "{text}");
+    assert!(
+        text.contains("action 'check_pkt_larger' is part of the language but not supported here"),
+        "{text}"
+    );
 }
 
 #[test]
 fn empty_and_tiny_frames_are_frames_too() {
-    let mut bench = Bench::new("actions=push_vlan:0x8100,2,strip_vlan,set_field:02:00:00:00:00:09->eth_dst,dec_ttl,3");
+    let mut bench =
+        Bench::new("actions=push_vlan:0x8100,2,strip_vlan,set_field:02:00:00:00:00:09->eth_dst,dec_ttl,3");
     for length in 0..20 {
         let frame = vec![0x45; length];
         bench.send(1, &frame);

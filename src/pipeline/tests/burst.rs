@@ -16,14 +16,19 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..3u8, 0..2u8, 0..8u8, prop::bool::weighted(0.7))
-        .prop_map(|(host, peer, kind, inside)| Step { host, peer, kind, inside })
+    (0..3u8, 0..2u8, 0..8u8, prop::bool::weighted(0.7)).prop_map(|(host, peer, kind, inside)| Step {
+        host,
+        peer,
+        kind,
+        inside,
+    })
 }
 
 impl Step {
     /// The packet; from outside it goes to an address that a translation may have given the host.
     fn frame(self, translated: bool) -> Vec<u8> {
-        let host = if self.inside || !translated { [192, 168, 0, self.host] } else { [10, 0, 0, 1 + self.host] };
+        let host =
+            if self.inside || !translated { [192, 168, 0, self.host] } else { [10, 0, 0, 1 + self.host] };
         let (peer, sport) = ([203, 0, 113, self.peer], 4000);
         let ends = if self.inside { (host, sport, peer, 80) } else { (peer, 80, host, sport) };
         let (src, sport, dst, dport) = ends;
@@ -40,8 +45,8 @@ impl Step {
     }
 }
 
-/// Outputs by port in the order of each connection, and the connections in the end.
-type Result = (BTreeMap<(PortNumber, String), Vec<Vec<u8>>>, Vec<String>);
+/// Outputs by port, protocol and tuple, those of a connection in their order; and the connections in the end.
+type Result = (BTreeMap<(PortNumber, u8, String), Vec<Vec<u8>>>, Vec<String>);
 
 fn run(flows: &str, steps: &[Step], cuts: &[usize], translated: bool) -> Result {
     // No sequence numbers: the packets are random, and their connections are to live.
@@ -53,7 +58,9 @@ fn run(flows: &str, steps: &[Step], cuts: &[usize], translated: bool) -> Result 
             bench.0.inject(port, &frame, 0);
         }
         for (port, frame) in bench.0.take_sent() {
-            out.entry((port, tuple(frame.bytes()))).or_default().push(frame.bytes().to_vec());
+            out.entry((port, frame.bytes()[23], tuple(frame.bytes())))
+                .or_default()
+                .push(frame.bytes().to_vec());
         }
     };
     for (index, step) in steps.iter().enumerate() {

@@ -8,17 +8,17 @@ use crate::switch::Switch;
 
 /// Stateless rules, of which random ones are there at a time.
 const RULES: [&str; 12] = [
-    "priority=1,actions=2",
+    "priority=1,ip,actions=2",
     "priority=5,ip,actions=3",
     "priority=9,udp,tp_dst=53,actions=4",
     "priority=9,udp,actions=resubmit(,1),4",
     "priority=10,ip,nw_src=192.168.0.0/24,actions=resubmit(,1)",
     "priority=10,tcp,tcp_flags=+syn-ack,actions=mod_nw_src:1.2.3.4,2",
     "priority=20,nw_src=192.168.0.1,ip,actions=resubmit(,2)",
-    "table=1,priority=3,actions=load:1->reg0,resubmit(,2)",
+    "table=1,priority=3,ip,actions=load:1->reg0,resubmit(,2)",
     "table=1,priority=4,ip,nw_dst=203.0.113.9,actions=ct(table=2),2",
-    "table=2,priority=2,reg0=1,actions=3",
-    "table=2,priority=1,actions=push_vlan:0x8100,4",
+    "table=2,priority=2,ip,reg0=1,actions=3",
+    "table=2,priority=1,ip,actions=push_vlan:0x8100,4",
     "table=2,priority=7,udp,tp_src=0x100/0x100,actions=drop",
 ];
 

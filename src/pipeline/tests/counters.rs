@@ -75,7 +75,8 @@ fn tables_count_look_ups_and_matches() {
     bench.send(1, &syn(B, 1, X, 2));
     let _ = bench.0.rules().unwrap();
     let bridge = bench.0.switch().bridge(crate::replay::BRIDGE).unwrap();
-    let counts: Vec<_> = bridge.table_statistics().map(|table| (table.table, table.lookups, table.matched)).collect();
+    let counts: Vec<_> =
+        bridge.table_statistics().map(|table| (table.table, table.lookups, table.matched)).collect();
     assert_eq!(counts, [(0, 3, 2), (1, 2, 1)]);
 }
 

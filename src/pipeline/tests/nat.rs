@@ -1,7 +1,7 @@
 //! examples/nat.flows, end to end.
 
-use weir_wire::header::Ipv4;
 use weir_wire::Layers;
+use weir_wire::header::Ipv4;
 
 use super::*;
 
@@ -21,7 +21,10 @@ fn a_new_connection_is_committed_and_its_first_packet_translated_at_once() {
     assert_eq!(address[..3], [10, 0, 0]);
     assert!((5000..=50000).contains(&port), "{port}");
     let [connection] = bench.connections().try_into().unwrap();
-    assert!(connection.starts_with("tcp,orig=(src=192.168.0.1,dst=203.0.113.9,sport=4000,dport=80)"), "{connection}");
+    assert!(
+        connection.starts_with("tcp,orig=(src=192.168.0.1,dst=203.0.113.9,sport=4000,dport=80)"),
+        "{connection}"
+    );
     bench.balance();
 }
 

@@ -19,7 +19,7 @@ fn actions_behind_a_ct_go_on_with_the_packet_untracked() {
 
 #[test]
 fn registers_metadata_stack_and_in_port_survive_recirculation() {
-    let flows = "ip,ct_state=-trk,actions=load:7->reg0,load:8->reg15,write_metadata:9,push:reg15,load:0->in_port,ct(table=1)
+    let flows = "ip,ct_state=-trk,actions=load:7->reg0,load:8->reg15,load:9->metadata,push:reg15,load:0->in_port,ct(table=1)
         table=1,in_port=0,reg0=7,reg15=8,metadata=9,actions=pop:reg1,resubmit(,2)
         table=2,reg1=8,actions=1,2";
     assert_eq!(Bench::new(flows).ports(1, &udp(A, 1, X, 2)), [1, 2]);

@@ -4,9 +4,9 @@
 use arrayvec::ArrayVec;
 use weir_wire::numbers::{ether_type, protocol};
 
+use super::super::DropCause;
 use super::super::extract::VLAN_PRESENT;
 use super::super::step::{Fields, Step};
-use super::super::DropCause;
 use super::{Then, Translator};
 use crate::flow::field::Prerequisite;
 use crate::flow::key::{Key, Mask, at};
