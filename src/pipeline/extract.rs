@@ -18,12 +18,10 @@ fn u16_at(frame: &[u8], at: usize) -> u16 {
     bytes(frame, at).map_or(0, u16::from_be_bytes)
 }
 
-/// The key of `frame` without port, recirculation and connection fields.
+/// Fills in `key`, all 0 so far, but for port, recirculation and connection fields.
 #[inline]
-#[must_use]
-pub fn headers(frame: &[u8], layers: &Layers) -> Key {
-    let mut key = Key::ZERO;
-    let Some(macs) = bytes::<12>(frame, 0) else { return key };
+pub fn headers(frame: &[u8], layers: &Layers, key: &mut Key) {
+    let Some(macs) = bytes::<12>(frame, 0) else { return };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
     let mut tci = 0;
     if layers.vlan_tags > 0 {
@@ -37,8 +35,7 @@ pub fn headers(frame: &[u8], layers: &Layers) -> Key {
     let [v0, v1] = tci.to_be_bytes();
     key.words[at::ETH_DST / 8] = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, t0, t1]);
     key.words[at::ETH_SRC / 8] = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, v0, v1]);
-    network(frame, layers, &mut key);
-    key
+    network(frame, layers, key);
 }
 
 /// (Re-)reads the network and transport fields, after a translation has changed them.

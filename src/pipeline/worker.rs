@@ -70,10 +70,20 @@ struct Packet<F> {
     /// Index of its megaflow and the step to do next.
     flow: u32,
     step: usize,
-    /// The headers no longer are what `key` says.
-    changed: bool,
+    changed: Changed,
     /// How often it was recirculated.
     recirculated: u8,
+}
+
+/// How far the headers are from what the key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    /// Not at all.
+    No,
+    /// A translation has written addresses and ports.
+    Network,
+    /// Anything may be different.
+    Everything,
 }
 
 type Batch<F> = ArrayVec<Packet<F>, BURST>;
@@ -241,19 +251,22 @@ impl Worker {
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
-            let mut key = extract::headers(frame.bytes(), &layers);
-            key.words[at::IN_PORT / 8] = u64::from(port) << 32;
-            let meta = CtMeta::default();
             batch.push(Packet {
                 frame: Some(frame),
                 layers,
-                key,
-                meta,
+                key: Key::ZERO,
+                meta: CtMeta::default(),
                 flow: 0,
                 step: 0,
-                changed: false,
+                changed: Changed::No,
                 recirculated: 0,
             });
+        }
+        // In place: a key is long to move.
+        for packet in &mut batch {
+            let Some(frame) = &packet.frame else { continue };
+            extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+            packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
@@ -293,35 +306,45 @@ impl Worker {
     /// Finds each packet's megaflow, translating where there is none.
     fn classify<F: Frame>(&mut self, now: u64, batch: &mut Batch<F>, wave: &Indices) {
         let generation = self.snapshot.generation;
-        let mut hashes: ArrayVec<u64, BURST> = ArrayVec::new();
+        // Neighbours in a burst mostly belong to the same megaflow, so that of the packet before is tried first:
+        // any current flow that matches is right, and comparing is cheaper than hashing.
+        let mut previous = None;
         for &index in wave {
-            hashes.push(self.exact.hash(&batch[index].key));
-        }
-        for (&index, hash) in wave.iter().zip(hashes) {
             let packet = &mut batch[index];
-            let flow = match self.exact.lookup(hash) {
+            let flow = match previous {
                 Some(flow) if self.megaflows.verify(flow, &packet.key, generation) => {
                     self.counters.exact_hits += 1;
                     flow
                 }
-                _ => {
-                    let flow = match self.megaflows.search(&packet.key, generation) {
-                        Some(flow) => {
-                            self.counters.megaflow_hits += 1;
-                            flow
-                        }
-                        None => self.translate(now, &packet.key),
-                    };
-                    self.exact.insert(hash, flow);
-                    flow
-                }
+                _ => self.look_up(now, &packet.key, generation),
             };
+            previous = Some(flow);
             packet.flow = flow;
             packet.step = 0;
             let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
             let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
             self.megaflows.count(flow, length, flags, now);
         }
+    }
+
+    /// The packet's megaflow by way of the caches, or else of the tables.
+    fn look_up(&mut self, now: u64, key: &Key, generation: u64) -> u32 {
+        let hash = self.exact.hash(key);
+        if let Some(flow) = self.exact.lookup(hash)
+            && self.megaflows.verify(flow, key, generation)
+        {
+            self.counters.exact_hits += 1;
+            return flow;
+        }
+        let flow = match self.megaflows.search(key, generation) {
+            Some(flow) => {
+                self.counters.megaflow_hits += 1;
+                flow
+            }
+            None => self.translate(now, key),
+        };
+        self.exact.insert(hash, flow);
+        flow
     }
 
     #[cold]
@@ -390,12 +413,17 @@ impl Worker {
             return false;
         }
         packet.recirculated += 1;
-        if packet.changed {
-            let port = packet.key.words[at::IN_PORT / 8];
-            packet.key = extract::headers(frame.bytes(), &packet.layers);
-            packet.key.words[at::IN_PORT / 8] = port;
-            packet.changed = false;
+        match packet.changed {
+            Changed::No => {}
+            Changed::Network => extract::network(frame.bytes(), &packet.layers, &mut packet.key),
+            Changed::Everything => {
+                let port = packet.key.words[at::IN_PORT / 8];
+                packet.key = Key::ZERO;
+                extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+                packet.key.words[at::IN_PORT / 8] = port;
+            }
         }
+        packet.changed = Changed::No;
         let word = &mut packet.key.words[at::RECIRC_ID / 8];
         *word = *word & !0xffff_ffff | u64::from(id);
         extract::connection(&packet.meta, self.snapshot.wants_original_tuple, &mut packet.key);
@@ -471,7 +499,9 @@ impl Worker {
             packet.step += 1;
             match shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta) {
                 Outcome::Continue { rewritten } => {
-                    packet.changed |= rewritten;
+                    if rewritten {
+                        packet.changed = packet.changed.max(Changed::Network);
+                    }
                     if packet.meta.state.has(CtState::NEW)
                         && let Some(hash) = shard.connection_hash(lookup)
                     {
@@ -524,7 +554,7 @@ impl Worker {
                 Step::Recirculate(id) => return Pause::RecirculateCopy(*id),
                 Step::Set(fields) => {
                     rewrite::apply(frame.bytes_mut(), &packet.layers, fields);
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::PushVlan { tpid, tci } => {
                     if !rewrite::push_vlan(frame, *tpid, *tci) {
@@ -533,12 +563,12 @@ impl Worker {
                         return Pause::Done;
                     }
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::PopVlan => {
                     rewrite::pop_vlan(frame);
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::ClearCt => packet.meta = CtMeta::default(),
                 Step::Ct(_) => return Pause::Track,
