@@ -1,6 +1,7 @@
 //! What an established packet costs: nothing from the heap, and (printed on request) how much time.
 //!
 //!     cargo test --release --test established -- --ignored --nocapture
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::alloc::System;
 use std::hint::black_box;

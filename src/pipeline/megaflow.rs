@@ -219,9 +219,9 @@ impl Megaflows {
             let Some(subtable) = self.subtables.get_mut(at) else { continue };
             let hash = subtable.hash(self.seed, key);
             let flows = &self.flows;
-            let found = subtable.flows.find(hash, |&index| {
-                flows.get(index as usize).is_some_and(|flow| flow.matches(key))
-            });
+            let found = subtable
+                .flows
+                .find(hash, |&index| flows.get(index as usize).is_some_and(|flow| flow.matches(key)));
             if let Some(&index) = found {
                 subtable.hits += 1;
                 if self.verify(index, key, generation) {

@@ -69,7 +69,7 @@ fn an_error_about_a_translated_packet_reaches_its_sender_translated_inside_and_o
     let frame = &sent[0].1;
     let layers = Layers::parse(frame);
     let outer = Ipv4::new_checked(layers.l3_bytes(frame)).unwrap();
-    assert_eq!((outer.src(), outer.dst()), (router.into(), A.into()));
+    assert_eq!((outer.src(), outer.dst()), (router, A));
     // The tuple of the direction that the error travels in, from the packet that it quotes.
     assert_eq!(tuple(frame), "src=203.0.113.9,dst=192.168.0.1,sport=53,dport=5353");
 }
