@@ -424,12 +424,15 @@ impl Places {
 
     /// Where the port (or ICMP query identifier) of one end stands, if the packet has it.
     fn port_at(&self, bytes: &[u8], second: bool) -> Option<usize> {
-        if self.later_fragment || self.end < self.l4 + 8 {
+        if self.later_fragment {
             return None;
         }
         match self.protocol {
-            protocol::TCP | protocol::UDP => Some(self.l4 + if second { 2 } else { 0 }),
-            protocol::ICMP | protocol::ICMPV6 => match bytes[self.l4] {
+            // A packet that an error quotes may end right behind its ports.
+            protocol::TCP | protocol::UDP if self.end >= self.l4 + 4 => {
+                Some(self.l4 + if second { 2 } else { 0 })
+            }
+            protocol::ICMP | protocol::ICMPV6 if self.end >= self.l4 + 8 => match bytes[self.l4] {
                 8 | 128 if !second => Some(self.l4 + 4),
                 0 | 129 if second => Some(self.l4 + 4),
                 _ => None,
