@@ -82,9 +82,16 @@ impl Author {
         let mut line = match self.dice.below(10) {
             0..=5 => self.tcp(),
             6 | 7 => self.udp(),
+            8 if self.dice.one_in(3) => self.other(),
             8 => self.echo(),
             _ => self.error(),
         };
+        // What stands around the packet is nothing to its connection.
+        for key in ["vlan", "ip-options", "extension"] {
+            if self.dice.one_in(15) {
+                line.options.push((key.into(), self.dice.below(10)));
+            }
+        }
         if self.dice.one_in(25) {
             let damage = ["bad-checksum", "bad-ip-checksum", "longer"];
             if let Some(key) = self.dice.pick(&damage) {
@@ -202,8 +209,23 @@ impl Author {
         } else {
             inside.port = 0;
         }
-        let kind = if asked_inside == outward { Kind::Echo } else { Kind::EchoReply };
-        Self::line(kind, inside, outside, outward)
+        let kinds = if self.dice.one_in(4) {
+            [Kind::Timestamp, Kind::TimestampReply]
+        } else {
+            [Kind::Echo, Kind::EchoReply]
+        };
+        Self::line(kinds[usize::from(asked_inside != outward)], inside, outside, outward)
+    }
+
+    /// A protocol without ports.
+    fn other(&mut self) -> Line {
+        let (mut inside, mut outside) = self.ends();
+        (inside.port, outside.port) = (0, 0);
+        let kind = if self.dice.one_in(2) { Kind::Gre } else { Kind::Esp };
+        let outward = self.dice.one_in(2);
+        let mut line = Self::line(kind, inside, outside, outward);
+        line.options.push(("len".into(), self.dice.below(100)));
+        line
     }
 
     fn error(&mut self) -> Line {
