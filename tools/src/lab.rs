@@ -24,7 +24,7 @@ pub mod peer;
 pub mod weir;
 
 pub use pair::{Pair, Resolution};
-pub use weir::Weir;
+pub use self::weir::Weir;
 
 /// Whether we are root; says so and returns false if not, for a test to return early:
 ///
