@@ -139,7 +139,8 @@ pub const MAX_IDLE: u64 = 10_000;
 
 #[inline]
 fn mix(hash: u64, word: u64) -> u64 {
-    let product = u128::from(hash ^ word) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+    // 64 by 64 bits, so that it cannot overflow; the constant is the golden ratio's.
+    let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
     (product as u64) ^ (product >> 64) as u64
 }
 

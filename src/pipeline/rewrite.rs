@@ -124,12 +124,16 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
                 |checksum| if checksum == [0; 2] { checksum } else { sum.apply_udp(checksum) },
             );
         }
-        protocol::SCTP if touches(&fields.mask, at::TP_SRC / 8..=at::TP_SRC / 8) => {
+        protocol::SCTP if fields.mask.read(at::TP_SRC, 2) | fields.mask.read(at::TP_DST, 2) != 0 => {
+            let old = checksum::sctp(layers.l4_bytes(frame));
             ports(frame, l4, fields, &mut sum);
             if layers.fragment == Fragment::No {
-                let fresh = checksum::sctp(layers.l4_bytes(frame));
+                let new = checksum::sctp(layers.l4_bytes(frame));
+                // What was wrong stays wrong: CRC32c is linear.
                 if let Some(bytes) = frame.get_mut(l4 + 8..l4 + 12) {
-                    bytes.copy_from_slice(&fresh);
+                    for ((byte, old), new) in bytes.iter_mut().zip(old).zip(new) {
+                        *byte ^= old ^ new;
+                    }
                 }
             }
         }

@@ -19,9 +19,12 @@ use crate::flow::port::{self, PortNumber};
 use crate::flow::rule::RuleStats;
 use crate::flow::{Action, CtSpec, Field, Subfield, Zone};
 
-/// Nested resubmits a packet may take (ovs-actions(7), `resubmit`: at most 64 deep, 4096 in total).
+/// Resubmits a packet may take (ovs-actions(7), `resubmit`): 64 deep, not counting those to a later table, and 4096
+/// in total.
 const MAX_DEPTH: u32 = 64;
 const MAX_RESUBMITS: u32 = 4096;
+/// Resubmits of any kind inside one another: all tables in a row, and again half as many. The lcore's stack holds them.
+const MAX_NESTING: u32 = 384;
 /// Values that `push` may leave on the stack.
 const MAX_STACK: usize = 1024;
 /// Steps that one flow may come to; a table that asks for more is a loop gone wrong.
@@ -73,7 +76,9 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         learned: Vec::new(),
         held: Vec::new(),
         stack: Vec::new(),
+        current: table,
         depth: 0,
+        nesting: 0,
         resubmits: 0,
         cause: None,
         failed: None,
@@ -82,7 +87,7 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         translator.contexts.retain(recirculation);
         translator.held.push(recirculation);
     }
-    translator.table(table);
+    translator.table(table, in_port);
     translator.finish()
 }
 
@@ -126,7 +131,10 @@ struct Translator<'a> {
     learned: Vec<Learned>,
     held: Vec<u32>,
     stack: Vec<u128>,
+    /// The table whose actions are being done.
+    current: u8,
     depth: u32,
+    nesting: u32,
     resubmits: u32,
     /// The likeliest reason, should the packet go nowhere.
     cause: Option<DropCause>,
@@ -167,22 +175,30 @@ impl Translator<'_> {
         self.flow.read(offset, length)
     }
 
-    fn table(&mut self, table: u8) -> Then {
+    /// Looks up in `table` as if the packet had come by `port`, and does what is found there.
+    fn table(&mut self, table: u8, port: PortNumber) -> Then {
         let bridge = self.bridge;
         let Some(classifier) = bridge.tables.get(usize::from(table)).and_then(Option::as_ref) else {
             self.cause = Some(DropCause::TableMiss);
             return Then::Next;
         };
         self.rules.push(Arc::clone(classifier.lookups()));
-        let Some(rule) = classifier.lookup(&self.flow, &mut self.seen) else {
+        let own = self.in_port();
+        self.flow.write(at::IN_PORT, 4, u128::from(port));
+        let found = classifier.lookup(&self.flow, &mut self.seen);
+        // The actions go by the port that the packet really came by (ovs-actions(7), `resubmit`).
+        self.flow.write(at::IN_PORT, 4, u128::from(own));
+        let Some(rule) = found else {
             self.cause = Some(DropCause::TableMiss);
             return Then::Next;
         };
         self.rules.push(Arc::clone(classifier.matched()));
         self.rules.push(Arc::clone(&rule.stats));
-        self.depth += 1;
+        let outer = core::mem::replace(&mut self.current, table);
+        self.nesting += 1;
         let then = self.list(&rule.actions);
-        self.depth -= 1;
+        self.nesting -= 1;
+        self.current = outer;
         then
     }
 
@@ -249,6 +265,8 @@ impl Translator<'_> {
                     self.assign(subfield.field, value << subfield.start, subfield.mask());
                 }
             }
+            Action::ModVlanVid(vid) => self.change_tag(*vid, 0x0fff),
+            Action::ModVlanPcp(priority) => self.change_tag(u16::from(*priority) << 13, 0xe000),
             Action::PushVlan(tpid) => return self.push_vlan(*tpid),
             Action::StripVlan => self.pop_vlan(),
             Action::DecTtl(_) => return self.decrement_ttl(),
@@ -349,22 +367,20 @@ impl Translator<'_> {
     // Tables.
 
     fn resubmit(&mut self, port: Option<PortNumber>, table: Option<u8>, ct: bool) -> Then {
+        let table = table.unwrap_or(self.current);
+        let deepens = table <= self.current;
         self.resubmits += 1;
-        if self.depth >= MAX_DEPTH || self.resubmits > MAX_RESUBMITS {
+        self.depth += u32::from(deepens);
+        if self.depth > MAX_DEPTH || self.nesting > MAX_NESTING || self.resubmits > MAX_RESUBMITS {
             return self.fail(DropCause::TooManyResubmits);
         }
-        let own = self.flow.read(at::IN_PORT, 4);
-        if let Some(port) = port
-            && port != port::IN_PORT
-        {
-            self.flow.write(at::IN_PORT, 4, u128::from(port));
-        }
+        let port = port.filter(|port| *port != port::IN_PORT).unwrap_or_else(|| self.in_port());
         let swapped = ct && self.swap_tuple();
-        let then = self.table(table.unwrap_or(0));
+        let then = self.table(table, port);
         if swapped {
             self.swap_tuple();
         }
-        self.flow.write(at::IN_PORT, 4, own);
+        self.depth -= u32::from(deepens);
         then
     }
 
@@ -508,6 +524,16 @@ impl Translator<'_> {
         self.flow.write(at::VLAN_TCI, 2, u128::from(VLAN_PRESENT));
         self.flow.write(at::VLAN_TPID, 2, u128::from(tpid));
         Then::Next
+    }
+
+    /// Sets the bits of `mask` in the outer tag; a packet without one gets one (ovs-actions(7), `mod_vlan_vid`).
+    fn change_tag(&mut self, value: u16, mask: u16) {
+        self.look_at_tags();
+        if !self.has_tag() {
+            self.flow.write(at::VLAN_TPID, 2, u128::from(ether_type::VLAN));
+        }
+        let tci = self.flow.read(at::VLAN_TCI, 2) as u16;
+        self.flow.write(at::VLAN_TCI, 2, u128::from(tci & !mask | value & mask | VLAN_PRESENT));
     }
 
     fn pop_vlan(&mut self) {
