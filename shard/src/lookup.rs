@@ -110,6 +110,13 @@ impl Lookup {
 }
 
 impl Shard {
+    /// As [`Lookup::new_connection_hash`], of any packet that has a tuple, whatever the table holds.
+    #[must_use]
+    pub fn connection_hash(&self, lookup: &Lookup) -> Option<u64> {
+        let reversed = |tuple: &Tuple| lookup.hash.wrapping_add(self.table.hash(&tuple.reversed()));
+        lookup.new_connection.or_else(|| lookup.target.tuple().map(reversed))
+    }
+
     /// Stage 1: extracts and validates the tuple, hashes it and asks for the index bucket. A packet whose `meta`
     /// names its connection in this zone already needs no look-up. `layers` must be the parse of `frame`.
     #[inline]

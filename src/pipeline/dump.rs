@@ -296,6 +296,7 @@ pub fn steps(steps: &[Step], key: &Key) -> String {
 fn step(step: &Step, key: &Key) -> String {
     match step {
         Step::Output(port) => port.to_string(),
+        Step::Truncated { port, length } => format!("trunc({length}),{port}"),
         Step::Set(fields) => set(fields, key),
         Step::PushVlan { tpid, tci } => {
             let tpid = if *tpid == ether_type::VLAN { String::new() } else { format!("tpid={tpid:#06x},") };

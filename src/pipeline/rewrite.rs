@@ -45,6 +45,8 @@ pub fn apply(frame: &mut [u8], layers: &Layers, fields: &Fields) {
     if layers.l3 == 0 {
         return;
     }
+    // What lies behind the packet's own length is padding.
+    let Some(frame) = frame.get_mut(..usize::from(layers.l3_end)) else { return };
     match layers.ether_type {
         ether_type::IPV4 => ipv4(frame, layers, fields),
         ether_type::IPV6 => ipv6(frame, layers, fields),
@@ -109,13 +111,15 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
         return;
     }
     let l4 = usize::from(layers.l4);
+    let present = frame.len().saturating_sub(l4);
     let mut sum = addresses;
+    // The lengths are those below which the key shows no ports (see `extract`).
     match layers.protocol {
-        protocol::TCP => {
+        protocol::TCP if present >= 20 => {
             ports(frame, l4, fields, &mut sum);
             update(frame, l4 + 16, |checksum| sum.apply(checksum));
         }
-        protocol::UDP => {
+        protocol::UDP if present >= 8 => {
             ports(frame, l4, fields, &mut sum);
             // 0 says that the sender made no checksum (RFC 768).
             update(
@@ -124,7 +128,7 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
                 |checksum| if checksum == [0; 2] { checksum } else { sum.apply_udp(checksum) },
             );
         }
-        protocol::SCTP if fields.mask.read(at::TP_SRC, 2) | fields.mask.read(at::TP_DST, 2) != 0 => {
+        protocol::SCTP if present >= 12 && fields.mask.read(at::TP_SRC, 4) != 0 => {
             let old = checksum::sctp(layers.l4_bytes(frame));
             ports(frame, l4, fields, &mut sum);
             if layers.fragment == Fragment::No {
@@ -137,12 +141,12 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
                 }
             }
         }
-        protocol::ICMP => {
+        protocol::ICMP if present >= 8 && layers.is_ipv4() => {
             sum = Delta::NONE;
             message(frame, l4, fields, &mut sum);
             update(frame, l4 + 2, |checksum| sum.apply(checksum));
         }
-        protocol::ICMPV6 => {
+        protocol::ICMPV6 if present >= 8 && layers.is_ipv6() => {
             message(frame, l4, fields, &mut sum);
             neighbour(frame, layers, fields, &mut sum);
             update(frame, l4 + 2, |checksum| sum.apply(checksum));

@@ -20,6 +20,7 @@ pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
 use crate::flow::file::{FileError, FlowFile};
 use crate::flow::flow::Command;
 use crate::flow::port::{NoNames, PortNumber};
+use crate::pipeline::{Frame as _, HeapFrame};
 
 /// What to replay.
 #[derive(Clone, Debug)]
@@ -69,6 +70,12 @@ pub enum ReplayError {
         /// The reason.
         source: CaptureError,
     },
+    /// A result would replace a capture that is being read.
+    #[error("{path} is one of the captures to replay; choose another folder for the results", path = .path.display())]
+    Overwrites {
+        /// The capture.
+        path: PathBuf,
+    },
     /// No port was given.
     #[error("no ports; give at least one as --port NUMBER=CAPTURE")]
     NoPorts,
@@ -91,23 +98,21 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
     let mut switch = VirtualSwitch::new(&numbers, &flows, options.shard.clone(), secret(options.seed))?;
     let mut merge = Merge::open(&options.ports)?;
-    let mut writers = Writers::create(&options.out, &numbers)?;
-    let mut start = None;
-    let mut last = 0;
-    let mut packets = 0u64;
+    let mut writers = Writers::create(&options.out, &options.ports)?;
+    let (mut start, mut last, mut packets) = (None, 0, 0u64);
     while let Some((port, captured)) = merge.next()? {
         let start = *start.get_or_insert(captured.time_ns);
         // Captures may step back in time; the tracker's clock does not.
         let now = captured.time_ns.saturating_sub(start) / NANOSECONDS;
         if now != switch.now() || packets.is_multiple_of(256) {
-            writers.write(&mut switch, last)?;
+            writers.write(&mut switch)?;
             progress(merge.bytes());
         }
         last = captured.time_ns.max(last);
-        switch.inject(port, &captured.data, now.max(switch.now()));
+        switch.inject_frame(port, HeapFrame::new(&captured.data).stamped(last), now.max(switch.now()));
         packets += 1;
     }
-    writers.write(&mut switch, last)?;
+    writers.write(&mut switch)?;
     writers.finish()?;
     progress(merge.bytes());
     Ok(Report::of(&mut switch, &numbers))
@@ -132,14 +137,19 @@ struct Writers {
 }
 
 impl Writers {
-    fn create(folder: &Path, ports: &[PortNumber]) -> Result<Self, ReplayError> {
+    fn create(folder: &Path, ports: &[(PortNumber, Option<PathBuf>)]) -> Result<Self, ReplayError> {
         std::fs::create_dir_all(folder).map_err(|source| ReplayError::Write {
             path: folder.into(),
             source: CaptureError::Io { offset: 0, source },
         })?;
+        let inputs: Vec<PathBuf> =
+            ports.iter().filter_map(|(_, path)| path.as_ref()?.canonicalize().ok()).collect();
         let mut files = BTreeMap::new();
-        for &port in ports {
+        for &(port, _) in ports {
             let path = folder.join(format!("{port}.pcap"));
+            if path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
+                return Err(ReplayError::Overwrites { path });
+            }
             let writer = File::create(&path)
                 .map_err(|source| CaptureError::Io { offset: 0, source })
                 .and_then(|file| CaptureWriter::new(BufWriter::new(file), Precision::Nano))
@@ -149,12 +159,15 @@ impl Writers {
         Ok(Self { files })
     }
 
-    fn write(&mut self, switch: &mut VirtualSwitch, time_ns: u64) -> Result<(), ReplayError> {
-        for (port, frame) in switch.take_sent() {
+    /// Writes what the packets of one moment have caused, each output with the time of its packet. A burst's
+    /// packets may overtake each other inside the switch; in the capture they do not.
+    fn write(&mut self, switch: &mut VirtualSwitch) -> Result<(), ReplayError> {
+        let mut sent = switch.take_sent();
+        sent.sort_by_key(|(_, frame)| frame.stamp());
+        for (port, frame) in sent {
             if let Some((path, writer)) = self.files.get_mut(&port) {
-                use crate::pipeline::Frame as _;
                 writer
-                    .write(time_ns, frame.bytes())
+                    .write(frame.stamp(), frame.bytes())
                     .map_err(|source| ReplayError::Write { path: path.clone(), source })?;
             }
         }
