@@ -33,7 +33,10 @@ pub enum EngineError {
 /// once; changes are applied one after another, each whole or not at all.
 pub trait Engine: Send + Sync {
     /// Bridges with their ports, ordered by name and number.
-    fn bridges(&self) -> Vec<Bridge>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError>;
     /// Adds and removes bridges and ports: all of `changes`, in order, or none.
     ///
     /// # Errors
@@ -76,16 +79,25 @@ pub trait Engine: Send + Sync {
     fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError>;
 
     /// Appends some hundred of the connections that match, beginning at `from`; `None` when there are no more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
     fn connections(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
         rows: &mut Vec<ConnectionView>,
-    ) -> Option<Cursor>;
+    ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
-    fn flush_connections(&self, filter: &ConnectionFilter) -> u64;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError>;
     /// How many connections there are and may be.
-    fn connection_totals(&self) -> ConnectionTotals;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError>;
     /// Changes how many connections may be; removes none.
     ///
     /// # Errors
@@ -93,15 +105,36 @@ pub trait Engine: Send + Sync {
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
 
     /// Appends some hundred megaflows, beginning at `from`; `None` when there are no more.
-    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError>;
     /// The datapath's totals.
-    fn datapath(&self) -> DatapathTotals;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn datapath(&self) -> Result<DatapathTotals, EngineError>;
     /// The lcores, by CPU.
-    fn lcores(&self) -> Vec<Lcore>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError>;
     /// Starts the lcores' counters again from zero.
-    fn clear_lcore_counters(&self);
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn clear_lcore_counters(&self) -> Result<(), EngineError>;
     /// Every event counter, by name.
-    fn counters(&self) -> Vec<Counter>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn counters(&self) -> Result<Vec<Counter>, EngineError>;
+    /// How full the pools of packet buffers are.
+    fn pools(&self) -> Vec<PoolUse>;
 }
 
 /// Where a batched read goes on. The default begins at the beginning; what the parts mean is the engine's.
@@ -373,4 +406,21 @@ pub struct Counter {
     pub total: u64,
     /// What happened.
     pub help: String,
+}
+
+/// How full a pool of packet buffers is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolUse {
+    /// DPDK's name of it.
+    pub name: String,
+    /// The port that alone uses it; `None` when all do.
+    pub port: Option<Name>,
+    /// The NUMA node its memory is on; `None` is any.
+    pub node: Option<u32>,
+    /// Buffers.
+    pub size: u32,
+    /// Those that hold a packet, or wait in a driver's ring for one.
+    pub in_use: u32,
+    /// Bytes of packet that one has room for.
+    pub data_room: u16,
 }

@@ -182,16 +182,10 @@ impl Switch {
         if self.index(name).is_ok() {
             return Err(SwitchError::BridgeExists { name: name.into() });
         }
-        let free = self.bridges.iter().position(Option::is_none).unwrap_or(self.bridges.len());
-        if free >= MAX_BRIDGES {
-            return Err(SwitchError::TooManyBridges);
-        }
-        if free == self.bridges.len() {
-            self.bridges.push(None);
-        }
-        self.bridges[free] = Some(Bridge {
+        let tables = learning_switch(now)?;
+        *self.free_bridge()? = Some(Bridge {
             name: name.into(),
-            tables: learning_switch(now)?,
+            tables,
             frozen: Vec::new(),
             fdb: Arc::default(),
             ports: BTreeMap::new(),
@@ -199,17 +193,36 @@ impl Switch {
         Ok(())
     }
 
-    /// Removes a bridge that has no ports left.
+    /// Removes a bridge that has no ports left, and gives what it was.
     ///
     /// # Errors
     /// When there is no such bridge, or it still has ports.
-    pub fn delete_bridge(&mut self, name: &str) -> Result<(), SwitchError> {
+    pub fn delete_bridge(&mut self, name: &str) -> Result<Bridge, SwitchError> {
         let index = self.index(name)?;
         if let Some(port) = self.ports.iter().flatten().find(|port| port.bridge == index) {
             return Err(SwitchError::BridgeHasPorts { name: name.into(), port: port.name.clone() });
         }
-        self.bridges[index] = None;
+        self.bridges[index].take().ok_or_else(|| self.no_such_bridge(name))
+    }
+
+    /// Puts a bridge back that [`Switch::delete_bridge`] gave, with its flows and their counters.
+    ///
+    /// # Errors
+    /// When its name is taken meanwhile, or there are too many bridges.
+    pub fn restore_bridge(&mut self, bridge: Bridge) -> Result<(), SwitchError> {
+        if self.index(&bridge.name).is_ok() {
+            return Err(SwitchError::BridgeExists { name: bridge.name });
+        }
+        *self.free_bridge()? = Some(bridge);
         Ok(())
+    }
+
+    fn free_bridge(&mut self) -> Result<&mut Option<Bridge>, SwitchError> {
+        let free = self.bridges.iter().position(Option::is_none).unwrap_or(self.bridges.len());
+        if free == self.bridges.len() && free < MAX_BRIDGES {
+            self.bridges.push(None);
+        }
+        self.bridges.get_mut(free).ok_or(SwitchError::TooManyBridges)
     }
 
     /// Adds a port, by default with the lowest free number, and gives its datapath id.

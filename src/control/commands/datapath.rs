@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
-use crate::control::engine::{Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, Port};
+use crate::control::engine::{
+    Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, PoolUse, Port,
+};
 use crate::control::output::Output;
 use crate::pipeline::dump;
 
@@ -22,7 +24,7 @@ pub(super) fn without_name<'a, 'b>(args: &'a [&'b str]) -> &'a [&'b str] {
 pub(super) fn bridge(daemon: &Daemon, name: &str) -> Result<Bridge, EngineError> {
     daemon
         .engine
-        .bridges()
+        .bridges()?
         .into_iter()
         .find(|bridge| bridge.name.as_str() == name)
         .ok_or_else(|| EngineError::NoBridge(name.to_owned()))
@@ -49,7 +51,7 @@ pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     let mut cpu = None;
     while let Some(from) = cursor {
         rows.clear();
-        cursor = daemon.engine.datapath_flows(from, &mut rows);
+        cursor = daemon.engine.datapath_flows(from, &mut rows)?;
         for flow in &rows {
             if call.json {
                 out.element(&JsonFlow::from(flow))?;
@@ -102,7 +104,7 @@ struct Show {
 
 pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let counters = !options(call, &["-s", "--statistics"])?.is_empty();
-    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    let show = Show { name: NAME, totals: daemon.engine.datapath()?, bridges: daemon.engine.bridges()? };
     if call.json {
         return Ok(out.json(&show)?);
     }
@@ -129,7 +131,7 @@ pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
 }
 
 pub(super) fn dpif_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    let show = Show { name: NAME, totals: daemon.engine.datapath()?, bridges: daemon.engine.bridges()? };
     if call.json {
         return Ok(out.json(&show)?);
     }
@@ -162,7 +164,7 @@ fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> 
     if let [other, ..] = without_name(&rest) {
         return Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")));
     }
-    let mut lcores = daemon.engine.lcores();
+    let mut lcores = daemon.engine.lcores()?;
     if let Some(cpu) = cpu {
         lcores.retain(|lcore| lcore.cpu == cpu);
         if lcores.is_empty() {
@@ -219,7 +221,7 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
 
 pub(super) fn stats_clear(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     options(call, &[])?;
-    daemon.engine.clear_lcore_counters();
+    daemon.engine.clear_lcore_counters()?;
     Ok(())
 }
 
@@ -241,4 +243,32 @@ pub(super) fn rxq_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
+}
+
+pub(super) fn mempool_info(
+    call: &Call<'_>,
+    daemon: &Daemon,
+    out: &mut Output<'_>,
+) -> Result<(), CommandError> {
+    let mut pools = daemon.engine.pools();
+    if let Some(port) = call.args.first() {
+        if !daemon.engine.bridges()?.iter().flat_map(|bridge| &bridge.ports).any(|p| p.name.as_str() == port)
+        {
+            return Err(CommandError::Failed(format!("no port named {port}")));
+        }
+        let own = |pool: &PoolUse| pool.port.as_ref().is_some_and(|name| name.as_str() == port);
+        let has_own = pools.iter().any(own);
+        pools.retain(|pool| if has_own { own(pool) } else { pool.port.is_none() });
+    }
+    if call.json {
+        return Ok(out.json(&pools)?);
+    }
+    for PoolUse { name, port, node, size, in_use, data_room } in &pools {
+        let port = port.as_ref().map_or_else(|| "all ports".to_owned(), |port| format!("port {port}"));
+        let node = node.map_or_else(|| "any node".to_owned(), |node| format!("node {node}"));
+        out.line(format_args!(
+            "{name}: {in_use} of {size} buffers of {data_room} bytes in use, {port}, {node}"
+        ))?;
+    }
+    Ok(())
 }

@@ -86,8 +86,8 @@ impl TestEngine {
 }
 
 impl Engine for TestEngine {
-    fn bridges(&self) -> Vec<Bridge> {
-        self.state().bridges.clone()
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError> {
+        Ok(self.state().bridges.clone())
     }
 
     fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError> {
@@ -161,25 +161,25 @@ impl Engine for TestEngine {
         filter: &ConnectionFilter,
         from: Cursor,
         rows: &mut Vec<ConnectionView>,
-    ) -> Option<Cursor> {
+    ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
         let start = usize::try_from(from.slot).unwrap();
         let batch = state.connections.iter().skip(start).take(2);
         rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
-        (start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from })
+        Ok((start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from }))
     }
 
-    fn flush_connections(&self, filter: &ConnectionFilter) -> u64 {
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
         let mut state = self.state();
         let before = state.connections.len();
         state.connections.retain(|connection| !filter.admits(connection));
-        u64::try_from(before - state.connections.len()).unwrap()
+        Ok(u64::try_from(before - state.connections.len()).unwrap())
     }
 
-    fn connection_totals(&self) -> ConnectionTotals {
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
         let state = self.state();
         let total = u64::try_from(state.connections.len()).unwrap();
-        ConnectionTotals { total, limit: state.limit }
+        Ok(ConnectionTotals { total, limit: state.limit })
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
@@ -187,7 +187,11 @@ impl Engine for TestEngine {
         Ok(())
     }
 
-    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor> {
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError> {
         let (mut key, mut mask) = (Key::ZERO, Key::ZERO);
         for (offset, length, value) in [(at::IN_PORT, 4, 1), (at::ETH_TYPE, 2, 0x0800)] {
             key.write(offset, length, value);
@@ -204,15 +208,15 @@ impl Engine for TestEngine {
             tcp_flags: 0x12,
         };
         rows.push(DatapathFlow { cpu: 1, flow, now: 2_000 });
-        (from.slot == 0).then_some(Cursor { slot: 1, ..from })
+        Ok((from.slot == 0).then_some(Cursor { slot: 1, ..from }))
     }
 
-    fn datapath(&self) -> DatapathTotals {
-        DatapathTotals { hit: 609, missed: 2, lost: 0, flows: 2 }
+    fn datapath(&self) -> Result<DatapathTotals, EngineError> {
+        Ok(DatapathTotals { hit: 609, missed: 2, lost: 0, flows: 2 })
     }
 
-    fn lcores(&self) -> Vec<Lcore> {
-        vec![Lcore {
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError> {
+        Ok(vec![Lcore {
             cpu: 1,
             packets: 100,
             recirculations: 50,
@@ -220,18 +224,32 @@ impl Engine for TestEngine {
             idle_cycles: 60_000,
             queues: vec![Queue { port: name("p1"), queue: 0 }],
             ..Lcore::default()
-        }]
+        }])
     }
 
-    fn clear_lcore_counters(&self) {
+    fn clear_lcore_counters(&self) -> Result<(), EngineError> {
         self.state().cleared = true;
+        Ok(())
     }
 
-    fn counters(&self) -> Vec<Counter> {
-        vec![
+    fn counters(&self) -> Result<Vec<Counter>, EngineError> {
+        Ok(vec![
             counter("nat_exhausted", 3, "no free port for a new connection"),
             counter("mailbox_full", 0, "a hand-over found no room"),
-        ]
+        ])
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let pool = PoolUse {
+            name: "packets-0".into(),
+            port: None,
+            node: Some(0),
+            size: 32_767,
+            in_use: 2_048,
+            data_room: 2_176,
+        };
+        let own = PoolUse { name: "xdp-1".into(), port: Some(name("p1")), node: None, ..pool.clone() };
+        vec![pool, own]
     }
 }
 

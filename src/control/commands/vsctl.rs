@@ -139,7 +139,7 @@ struct Draft {
 pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let steps = steps(call.args, call.json)?;
     let mut plan = Plan::default();
-    for bridge in daemon.engine.bridges() {
+    for bridge in daemon.engine.bridges()? {
         let ports = bridge.ports.into_iter().map(|port| PlannedPort {
             name: port.name.to_string(),
             number: Some(port.number),
