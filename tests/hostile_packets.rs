@@ -13,7 +13,7 @@ use weir_wire::build::PacketBuilder;
 use weir_wire::{Fragment, Layers, checksum};
 
 /// Few, so that the limit is met.
-const CONNECTIONS: u32 = 24;
+const CONNECTIONS: u32 = 5;
 
 const TABLES: [&str; 6] = [
     include_str!("../examples/nat.flows"),
@@ -37,11 +37,8 @@ const TABLES: [&str; 6] = [
 
 fn switch(table: usize) -> VirtualSwitch {
     let flows = FlowFile::parse("test", TABLES[table].as_bytes(), Command::Add, &NoNames).unwrap().flows;
-    let shard = ShardConfig {
-        capacity: 2 * CONNECTIONS,
-        max_connections: CONNECTIONS,
-        ..ShardConfig::default()
-    };
+    let shard =
+        ShardConfig { capacity: 2 * CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
     VirtualSwitch::new(&[1, 2, 3], &flows, shard, secret(1)).unwrap()
 }
 
@@ -73,8 +70,8 @@ struct Right {
 fn right() -> impl Strategy<Value = Right> {
     let flags = prop_oneof![4 => Just(0x02u16), 2 => Just(0x12), 4 => Just(0x10), 1 => Just(0x11), 1 => Just(0x04), 1 => any::<u16>()];
     let number = prop_oneof![Just(1u32), Just(2), any::<u32>()];
-    (1u16..4, any::<bool>(), 0u8..12, end(), end(), flags, number, vec(any::<u8>(), 0..80), any::<u8>()).prop_map(
-        |(port, ipv6, kind, near, far, flags, number, payload, dress)| Right {
+    (1u16..4, any::<bool>(), 0u8..12, end(), end(), flags, number, vec(any::<u8>(), 0..80), any::<u8>())
+        .prop_map(|(port, ipv6, kind, near, far, flags, number, payload, dress)| Right {
             port,
             ipv6,
             kind,
@@ -84,8 +81,7 @@ fn right() -> impl Strategy<Value = Right> {
             number,
             payload,
             dress,
-        },
-    )
+        })
 }
 
 impl Right {
@@ -124,7 +120,8 @@ impl Right {
     }
 
     fn frame(&self) -> Vec<u8> {
-        let mut builder = PacketBuilder::new().ethernet([2, 0, 0, 0, 0, self.near.host], [2, 0, 0, 0, 0, self.far.host]);
+        let mut builder =
+            PacketBuilder::new().ethernet([2, 0, 0, 0, 0, self.near.host], [2, 0, 0, 0, 0, self.far.host]);
         match self.dress % 16 {
             0 => builder = builder.vlan(self.flags),
             1 => builder = builder.service_vlan(self.flags).vlan(5),
@@ -185,8 +182,10 @@ impl Harm {
             Self::Longer(more) => frame.extend(more),
             Self::Flip(changes) => {
                 for (at, bits) in changes {
-                    let at = at % frame.len();
-                    frame[at] ^= bits;
+                    let at = at % frame.len().max(1);
+                    if let Some(byte) = frame.get_mut(at) {
+                        *byte ^= bits;
+                    }
                 }
             }
             Self::Forge(at, value) => {
@@ -200,6 +199,67 @@ impl Harm {
         }
         frame
     }
+}
+
+/// What the receiver of a frame might answer: every end swapped, a SYN acknowledged, a query answered.
+fn answer(frame: &[u8], flags: u8) -> Vec<u8> {
+    let layers = Layers::parse(frame);
+    let mut answer = frame.to_vec();
+    let mut swap = |a: usize, b: usize, length: usize| {
+        if b + length <= answer.len() {
+            let (first, second) = answer.split_at_mut(b);
+            first[a..a + length].swap_with_slice(&mut second[..length]);
+        }
+    };
+    swap(0, 6, 6);
+    let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
+    if layers.is_ipv4() {
+        swap(l3 + 12, l3 + 16, 4);
+    } else if layers.is_ipv6() {
+        swap(l3 + 8, l3 + 24, 16);
+    }
+    if l4 == 0 {
+        return answer;
+    }
+    match layers.protocol {
+        6 => {
+            swap(l4, l4 + 2, 2);
+            swap(l4 + 4, l4 + 8, 4);
+            if let Some(segment) = answer.get_mut(l4..l4 + 20) {
+                let next =
+                    segment[8..12].iter().fold(0u32, |sum, byte| sum << 8 | u32::from(*byte)).wrapping_add(1);
+                segment[8..12].copy_from_slice(&next.to_be_bytes());
+                segment[13] = if segment[13] & 0x02 != 0 { 0x12 } else { flags };
+            }
+        }
+        17 | 132 => swap(l4, l4 + 2, 2),
+        1 | 58 => {
+            if let Some(kind) = answer.get_mut(l4) {
+                *kind = [(8, 0), (13, 14), (128, 129)]
+                    .iter()
+                    .find(|(ask, _)| ask == kind)
+                    .map_or(*kind, |(_, to)| *to);
+            }
+        }
+        _ => {}
+    }
+    checksum::fill(&mut answer, &layers);
+    answer
+}
+
+/// An error that a router might send about a frame.
+fn complaint(frame: &[u8], length: usize) -> Vec<u8> {
+    let layers = Layers::parse(frame);
+    let packet = layers.l3_bytes(frame);
+    let builder = PacketBuilder::new().ethernet([2; 6], [4; 6]);
+    let builder = if let (true, Some(to)) = (layers.is_ipv4(), packet.get(12..16)) {
+        builder.ipv4([198, 51, 100, 9], <[u8; 4]>::try_from(to).unwrap())
+    } else if let (true, Some(to)) = (layers.is_ipv6(), packet.get(8..24)) {
+        builder.ipv6([7; 16], <[u8; 16]>::try_from(to).unwrap())
+    } else {
+        return frame.to_vec();
+    };
+    builder.icmp_error(if layers.is_ipv6() { 1 } else { 3 }, 1, 0, frame, length).build()
 }
 
 /// Whether everything that can be verified of a frame is right; None where nothing can.
@@ -216,12 +276,28 @@ fn is_right(frame: &[u8]) -> Option<bool> {
     Some(header && checksum::l4_is_valid(frame, &layers))
 }
 
+/// What comes in.
+#[derive(Clone, Debug)]
+enum What {
+    Packet(Right),
+    /// The answer to what was sent last, with these flags if it is TCP.
+    Answer(u8),
+    /// An error about what was sent last, quoting so many bytes of it.
+    Complaint(usize),
+}
+
 /// (what, whether it is handed over at once, milliseconds before it)
-type Arrival = (Right, Harm, bool, u64);
+type Arrival = (What, Harm, bool, u64);
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let pause = prop_oneof![12 => Just(0u64), 2 => 1u64..100, 1 => 1000u64..100_000];
-    (right(), harm(), any::<bool>(), pause)
+    let flags = prop_oneof![6 => Just(0x10u8), 1 => Just(0x11), 1 => Just(0x04), 1 => any::<u8>()];
+    let what = prop_oneof![
+        6 => right().prop_map(What::Packet),
+        5 => flags.prop_map(What::Answer),
+        1 => (20usize..100).prop_map(What::Complaint),
+    ];
+    (what, harm(), any::<bool>(), pause)
 }
 
 fn balanced(switch: &mut VirtualSwitch) -> Result<(), TestCaseError> {
@@ -242,19 +318,28 @@ proptest! {
     fn whatever_comes_in_is_accounted_for_and_ends(table in 0..TABLES.len(), arrivals in vec(arrival(), 1..40)) {
         let mut switch = switch(table);
         let mut now = 0;
-        for (right, harm, at_once, pause) in &arrivals {
-            let frame = harm.to(right.frame());
+        let mut last: Option<(PortNumber, Vec<u8>)> = None;
+        for (what, harm, at_once, pause) in &arrivals {
+            let (port, frame) = match (what, &last) {
+                (What::Packet(right), _) => (right.port, right.frame()),
+                (_, None) => continue,
+                (What::Answer(flags), Some((port, frame))) => (*port, answer(frame, *flags)),
+                (What::Complaint(length), Some((port, frame))) => (*port, complaint(frame, *length)),
+            };
+            let frame = harm.to(frame);
             now += pause;
             let before = is_right(&frame);
-            // Left over from packets that were not handed over at once.
-            let _ = if *at_once { switch.take_sent() } else { Vec::new() };
-            switch.inject(right.port, &frame, now);
             if *at_once {
-                for (port, sent) in switch.take_sent() {
-                    if before == Some(true) {
-                        prop_assert_ne!(is_right(sent.bytes()), Some(false), "{:?} became wrong at port {}", right, port);
-                    }
-                    prop_assert!(sent.bytes().len() <= frame.len() + 4);
+                // What waits from before is none of this frame.
+                drop(switch.take_sent());
+            }
+            switch.inject(port, &frame, now);
+            if *at_once {
+                for (to, sent) in switch.take_sent() {
+                    let text = || format!("{frame:02x?} at {port} became {:02x?} at {to}", sent.bytes());
+                    prop_assert!(before != Some(true) || is_right(sent.bytes()) != Some(false), "{}", text());
+                    prop_assert!(sent.bytes().len() <= frame.len() + 4, "{}", text());
+                    last = Some((to, sent.bytes().to_vec()));
                 }
                 balanced(&mut switch)?;
             }

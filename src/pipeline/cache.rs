@@ -31,7 +31,8 @@ impl ExactMatch {
     #[must_use]
     pub fn new(seeds: [u64; 4]) -> Self {
         let entries = vec![Entry { tag: 0, flow: NONE }; ENTRIES].into_boxed_slice();
-        let entries = entries.try_into().unwrap_or_else(|_| Box::new([Entry { tag: 0, flow: NONE }; ENTRIES]));
+        let entries =
+            entries.try_into().unwrap_or_else(|_| Box::new([Entry { tag: 0, flow: NONE }; ENTRIES]));
         Self { entries, seeds }
     }
 

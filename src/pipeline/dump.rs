@@ -100,7 +100,10 @@ fn parts(key: &Key, mask: &Mask, parts: &[Part]) -> Vec<String> {
             Some(if bits == full(offset, length) {
                 format!("{name}{equals}{value}")
             } else {
-                format!("{name}{equals}{value}/{}", Shown(bits, if matches!(form, Form::Decimal) { Form::Hex } else { form }))
+                format!(
+                    "{name}{equals}{value}/{}",
+                    Shown(bits, if matches!(form, Form::Decimal) { Form::Hex } else { form })
+                )
             })
         })
         .collect()
@@ -175,7 +178,11 @@ fn ether(groups: &mut Groups<'_>) {
             [("vid", tci & 0xfff, tag_mask & 0xfff, 0xfff), ("pcp", tci >> 13, tag_mask >> 13, 7)]
         {
             let value = value & bits;
-            inside.push(if bits == all { format!("{name}={value}") } else { format!("{name}={value}/{bits:#x}") });
+            inside.push(if bits == all {
+                format!("{name}={value}")
+            } else {
+                format!("{name}={value}/{bits:#x}")
+            });
         }
         groups.raw("vlan", &inside);
         let mut inner = Groups { key, mask, text: String::new() };
@@ -191,8 +198,9 @@ fn network(groups: &mut Groups<'_>) {
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
     groups.raw("eth_type", &[format!("{ether_type:#06x}")]);
     let frag = || {
-        (mask.read(at::NW_FRAG, 1) != 0)
-            .then(|| format!("frag={}", ["no", "first", "later", "later"][key.read(at::NW_FRAG, 1) as usize & 3]))
+        (mask.read(at::NW_FRAG, 1) != 0).then(|| {
+            format!("frag={}", ["no", "first", "later", "later"][key.read(at::NW_FRAG, 1) as usize & 3])
+        })
     };
     match ether_type {
         ether_type::IPV4 => {
@@ -371,10 +379,13 @@ fn ct(action: &CtAction) -> String {
         inside.push(format!("label={value:#x}{mask}"));
     }
     if let Some(helper) = action.helper {
-        inside.push(format!("helper={}", match helper {
-            Helper::Ftp => "ftp",
-            Helper::Tftp => "tftp",
-        }));
+        inside.push(format!(
+            "helper={}",
+            match helper {
+                Helper::Ftp => "ftp",
+                Helper::Tftp => "tftp",
+            }
+        ));
     }
     match &action.nat {
         None => {}

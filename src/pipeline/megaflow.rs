@@ -276,9 +276,9 @@ impl Megaflows {
             retired: false,
         }) as u32;
         let flows = &self.flows;
-        subtable.flows.insert_unique(hash, index, |&other| {
-            flows.get(other as usize).map_or(0, |flow| flow.hash)
-        });
+        subtable
+            .flows
+            .insert_unique(hash, index, |&other| flows.get(other as usize).map_or(0, |flow| flow.hash));
         index
     }
 

@@ -16,7 +16,14 @@ fn touches(mask: &Key, words: core::ops::RangeInclusive<usize>) -> bool {
 
 /// Replaces `length` bytes at `place` where the field's mask is 1; the change goes to `sum`, counted from an
 /// even offset when `place - start` is even.
-fn put(frame: &mut [u8], start: usize, place: usize, fields: &Fields, (offset, length): (usize, usize), sum: &mut Delta) {
+fn put(
+    frame: &mut [u8],
+    start: usize,
+    place: usize,
+    fields: &Fields,
+    (offset, length): (usize, usize),
+    sum: &mut Delta,
+) {
     let mask = fields.mask.read(offset, length);
     if mask == 0 {
         return;
@@ -111,7 +118,11 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
         protocol::UDP => {
             ports(frame, l4, fields, &mut sum);
             // 0 says that the sender made no checksum (RFC 768).
-            update(frame, l4 + 6, |checksum| if checksum == [0; 2] { checksum } else { sum.apply_udp(checksum) });
+            update(
+                frame,
+                l4 + 6,
+                |checksum| if checksum == [0; 2] { checksum } else { sum.apply_udp(checksum) },
+            );
         }
         protocol::SCTP if fields.mask.read(at::TP_SRC, 2) | fields.mask.read(at::TP_DST, 2) != 0 => {
             let old = checksum::sctp(layers.l4_bytes(frame));
@@ -200,9 +211,10 @@ pub fn push_vlan<F: Frame>(frame: &mut F, tpid: u16, tci: u16) -> bool {
 /// Removes the outer tag; a frame without one stays as it is.
 pub fn pop_vlan<F: Frame>(frame: &mut F) {
     let bytes = frame.bytes_mut();
-    let tagged = bytes.get(12..14).and_then(|tpid| tpid.first_chunk::<2>()).is_some_and(|tpid| {
-        matches!(u16::from_be_bytes(*tpid), ether_type::VLAN | ether_type::QINQ)
-    });
+    let tagged = bytes
+        .get(12..14)
+        .and_then(|tpid| tpid.first_chunk::<2>())
+        .is_some_and(|tpid| matches!(u16::from_be_bytes(*tpid), ether_type::VLAN | ether_type::QINQ));
     if tagged && bytes.len() >= 18 {
         bytes.copy_within(0..12, 4);
         frame.shrink_front(4);

@@ -397,7 +397,11 @@ impl Translator<'_> {
         } else {
             [(at::NW_SRC, at::CT_NW_SRC, 4), (at::NW_DST, at::CT_NW_DST, 4)]
         };
-        let rest = [(at::NW_PROTO, at::CT_NW_PROTO, 1), (at::TP_SRC, at::CT_TP_SRC, 2), (at::TP_DST, at::CT_TP_DST, 2)];
+        let rest = [
+            (at::NW_PROTO, at::CT_NW_PROTO, 1),
+            (at::TP_SRC, at::CT_TP_SRC, 2),
+            (at::TP_DST, at::CT_TP_DST, 2),
+        ];
         for (own, original, length) in addresses.into_iter().chain(rest) {
             let (a, b) = (self.look(own, length), self.look(original, length));
             self.flow.write(own, length, b);

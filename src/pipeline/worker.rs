@@ -217,7 +217,16 @@ impl Worker {
             let mut key = extract::headers(frame.bytes(), &layers);
             key.words[at::IN_PORT / 8] = u64::from(port) << 32;
             let meta = CtMeta::default();
-            batch.push(Packet { frame: Some(frame), layers, key, meta, flow: 0, step: 0, changed: false, recirculated: 0 });
+            batch.push(Packet {
+                frame: Some(frame),
+                layers,
+                key,
+                meta,
+                flow: 0,
+                step: 0,
+                changed: false,
+                recirculated: 0,
+            });
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
@@ -412,9 +421,10 @@ impl Worker {
         let mut lookups: ArrayVec<Lookup, BURST> = ArrayVec::new();
         for &index in tracked {
             let packet = &batch[index];
-            let (Some(frame), Some(Step::Ct(action))) =
-                (&packet.frame, megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)))
-            else {
+            let (Some(frame), Some(Step::Ct(action))) = (
+                &packet.frame,
+                megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
+            ) else {
                 continue;
             };
             let trusted = frame.checksums_verified();
@@ -426,9 +436,10 @@ impl Worker {
         let mut opening: ArrayVec<u64, BURST> = ArrayVec::new();
         for (&index, lookup) in tracked.iter().zip(&lookups) {
             let packet = &mut batch[index];
-            let (Some(frame), Some(Step::Ct(action))) =
-                (&mut packet.frame, megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)))
-            else {
+            let (Some(frame), Some(Step::Ct(action))) = (
+                &mut packet.frame,
+                megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
+            ) else {
                 continue;
             };
             if let Some(hash) = lookup.new_connection_hash() {

@@ -81,8 +81,18 @@ impl Report {
             sent: counters.sent,
             copies: counters.copies,
             dropped: counters.dropped_in_all(),
-            dropped_by: counters.drops().filter(|(_, count)| *count > 0).map(|(cause, count)| (cause.name(), count)).collect(),
-            conntrack: worker.shard().counters().iter().filter(|(_, count, _)| *count > 0).map(|(name, count, _)| (name, count)).collect(),
+            dropped_by: counters
+                .drops()
+                .filter(|(_, count)| *count > 0)
+                .map(|(cause, count)| (cause.name(), count))
+                .collect(),
+            conntrack: worker
+                .shard()
+                .counters()
+                .iter()
+                .filter(|(_, count, _)| *count > 0)
+                .map(|(name, count, _)| (name, count))
+                .collect(),
             connections,
             ports,
         }
@@ -91,7 +101,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "packets      {:>12} in  {:>12} out  {:>12} dropped", self.received, self.sent, self.dropped)?;
+        writeln!(
+            f,
+            "packets      {:>12} in  {:>12} out  {:>12} dropped",
+            self.received, self.sent, self.dropped
+        )?;
         for port in &self.ports {
             writeln!(f, "  port {:<6} {:>11} in  {:>12} out", port.port, port.received, port.sent)?;
         }

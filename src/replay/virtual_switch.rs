@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use weir_shard::{ShardConfig, ShardError};
 
-use crate::flow::port::PortNumber;
 use crate::flow::flow::FlowMod;
+use crate::flow::port::PortNumber;
 use crate::flow::rule::Rule;
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};

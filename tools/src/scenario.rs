@@ -118,7 +118,8 @@ fn ends(line: &str) -> Option<(Connection, Endpoint)> {
 
 /// ICMP queries have an identifier on one side only.
 fn key(protocol: u8, near: Endpoint, far: Endpoint) -> Connection {
-    let far = if matches!(protocol, 1 | 58 | protocol::TIMESTAMP) { Endpoint { port: 0, ..far } } else { far };
+    let far =
+        if matches!(protocol, 1 | 58 | protocol::TIMESTAMP) { Endpoint { port: 0, ..far } } else { far };
     (protocol, near, far)
 }
 

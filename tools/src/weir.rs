@@ -83,8 +83,7 @@ impl WeirSwitch {
 fn fresh(flows: &str, seed: u64) -> Result<VirtualSwitch, WeirError> {
     let flows = FlowFile::parse("flows", flows.as_bytes(), Command::Add, &NoNames).map_err(Box::new)?;
     let ports: Vec<_> = PORTS.iter().filter_map(|&port| PortNumber::try_from(port).ok()).collect();
-    let shard =
-        ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
+    let shard = ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
     Ok(VirtualSwitch::new(&ports, &flows.flows, shard, secret(seed))?)
 }
 

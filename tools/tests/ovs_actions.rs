@@ -92,12 +92,15 @@ const TABLES: &[(&str, &str)] = &[
          priority=1,actions=pop:NXM_NX_REG0[],push:NXM_OF_ETH_SRC[],push:NXM_OF_ETH_DST[],pop:NXM_OF_ETH_SRC[],\
          pop:NXM_OF_ETH_DST[],output:10",
     ),
-    ("ttl", "priority=9,ip,actions=dec_ttl,output:2\npriority=9,ipv6,actions=dec_ttl,output:2\npriority=1,actions=dec_ttl,output:10"),
     (
-        "ttl within a resubmit",
-        "actions=resubmit(,1),output:11\ntable=1,actions=dec_ttl,output:2",
+        "ttl",
+        "priority=9,ip,actions=dec_ttl,output:2\npriority=9,ipv6,actions=dec_ttl,output:2\npriority=1,actions=dec_ttl,output:10",
     ),
-    ("ttl to zero", "priority=9,ip,actions=set_field:1->nw_ttl,output:2,dec_ttl,output:10\npriority=1,actions=output:11"),
+    ("ttl within a resubmit", "actions=resubmit(,1),output:11\ntable=1,actions=dec_ttl,output:2"),
+    (
+        "ttl to zero",
+        "priority=9,ip,actions=set_field:1->nw_ttl,output:2,dec_ttl,output:10\npriority=1,actions=output:11",
+    ),
     (
         "tables",
         "actions=set_field:0x1122334455667788->metadata,resubmit(,1),mod_dl_src:02:00:00:00:00:44,resubmit(,2),output:10\n\
@@ -116,21 +119,33 @@ const TABLES: &[(&str, &str)] = &[
     ("several ports", "actions=output:2,output:10,output:1,output:77,output:11,in_port,output:2"),
     ("flood", "actions=flood"),
     ("all", "actions=mod_dl_src:02:00:00:00:00:44,all,in_port"),
-    ("a change between outputs", "priority=9,ip,actions=output:2,mod_nw_src:1.1.1.1,output:2,mod_nw_src:2.2.2.2,\
-      mod_dl_src:02:00:00:00:00:44,output:10,output:2\npriority=1,actions=output:2,mod_dl_dst:02:00:00:00:00:44,output:2"),
-    ("a change and back", "priority=9,ip,actions=move:NXM_OF_IP_SRC[]->NXM_NX_REG0[],mod_nw_src:1.1.1.1,output:2,\
-      move:NXM_NX_REG0[]->NXM_OF_IP_SRC[],output:10\npriority=1,actions=drop"),
+    (
+        "a change between outputs",
+        "priority=9,ip,actions=output:2,mod_nw_src:1.1.1.1,output:2,mod_nw_src:2.2.2.2,\
+      mod_dl_src:02:00:00:00:00:44,output:10,output:2\npriority=1,actions=output:2,mod_dl_dst:02:00:00:00:00:44,output:2",
+    ),
+    (
+        "a change and back",
+        "priority=9,ip,actions=move:NXM_OF_IP_SRC[]->NXM_NX_REG0[],mod_nw_src:1.1.1.1,output:2,\
+      move:NXM_NX_REG0[]->NXM_OF_IP_SRC[],output:10\npriority=1,actions=drop",
+    ),
     ("a tag", "actions=push_vlan:0x8100,set_field:0x1005->vlan_vid,set_field:3->vlan_pcp,output:2"),
     ("an outer tag", "actions=push_vlan:0x88a8,set_field:0x1fff->vlan_vid,output:2"),
     ("no tag", "actions=strip_vlan,output:2"),
     ("a number for the tag", "actions=mod_vlan_vid:99,output:2"),
     ("a priority for the tag", "actions=mod_vlan_pcp:6,output:2"),
     ("number and priority", "actions=mod_vlan_pcp:6,mod_vlan_vid:1,output:2,strip_vlan,output:10"),
-    ("resubmit in the same table", "in_port=1,actions=resubmit:9\nin_port=2,actions=resubmit(,4)\nin_port=9,actions=in_port,output:1\n\
+    (
+        "resubmit in the same table",
+        "in_port=1,actions=resubmit:9\nin_port=2,actions=resubmit(,4)\nin_port=9,actions=in_port,output:1\n\
       table=4,in_port=2,actions=resubmit(9),output:10\ntable=4,in_port=9,actions=output:11,resubmit(,5)\n\
-      table=5,in_port=2,actions=output:12"),
+      table=5,in_port=2,actions=output:12",
+    ),
     ("in and out", "actions=push_vlan:0x8100,set_field:0x1005->vlan_vid,output:2,pop_vlan,output:10"),
-    ("a field of the tag", "priority=9,vlan_tci=0x1000/0x1000,actions=set_field:0x1007->vlan_vid,output:2\npriority=1,actions=output:10"),
+    (
+        "a field of the tag",
+        "priority=9,vlan_tci=0x1000/0x1000,actions=set_field:0x1007->vlan_vid,output:2\npriority=1,actions=output:10",
+    ),
     ("the whole tag", "actions=load:0x3005->NXM_OF_VLAN_TCI[],output:2,load:0->NXM_OF_VLAN_TCI[],output:10"),
     (
         "tags matched",
@@ -159,18 +174,30 @@ const TABLES: &[(&str, &str)] = &[
     ),
     ("normal", "actions=normal"),
     ("normal after a change", "actions=mod_dl_src:02:00:00:00:00:44,normal"),
-    ("tracked and on", "priority=9,ip,actions=ct(table=1),output:10\npriority=9,ipv6,actions=ct(table=1),output:10\n\
+    (
+        "tracked and on",
+        "priority=9,ip,actions=ct(table=1),output:10\npriority=9,ipv6,actions=ct(table=1),output:10\n\
       priority=1,actions=output:12\n\
       table=1,ct_state=+new,ip,actions=ct(commit,exec(load:7->NXM_NX_CT_MARK[])),output:2\n\
       table=1,ct_state=+new,ipv6,actions=ct(commit,exec(load:7->NXM_NX_CT_MARK[])),output:2\n\
-      table=1,ct_state=+inv,actions=output:13\ntable=1,ct_state=+est,ct_mark=7,actions=output:11"),
-    ("committed twice in two zones", "priority=9,ip,actions=ct(commit,zone=1,nat(src=10.0.0.9)),ct(commit,zone=2,nat(dst=10.0.0.8)),\
-      output:2\npriority=1,actions=drop"),
-    ("tracked, changed, tracked", "priority=9,udp,actions=mod_nw_dst:9.9.9.9,ct(table=1)\ntable=1,udp,actions=mod_tp_dst:99,ct(table=2,zone=7)\n\
+      table=1,ct_state=+inv,actions=output:13\ntable=1,ct_state=+est,ct_mark=7,actions=output:11",
+    ),
+    (
+        "committed twice in two zones",
+        "priority=9,ip,actions=ct(commit,zone=1,nat(src=10.0.0.9)),ct(commit,zone=2,nat(dst=10.0.0.8)),\
+      output:2\npriority=1,actions=drop",
+    ),
+    (
+        "tracked, changed, tracked",
+        "priority=9,udp,actions=mod_nw_dst:9.9.9.9,ct(table=1)\ntable=1,udp,actions=mod_tp_dst:99,ct(table=2,zone=7)\n\
       table=2,ct_state=+new,ct_zone=7,nw_dst=9.9.9.9,udp,tp_dst=99,actions=ct_clear,resubmit(,3)\ntable=2,priority=1,actions=output:12\n\
-      table=3,ct_state=-trk,actions=output:2\ntable=3,priority=1,actions=output:10"),
-    ("registers across a recirculation", "priority=9,ip,actions=set_field:5->reg3,set_field:9->metadata,ct(table=1)\n\
-      table=1,reg3=5,metadata=9,actions=output:2\ntable=1,priority=1,actions=output:10"),
+      table=3,ct_state=-trk,actions=output:2\ntable=3,priority=1,actions=output:10",
+    ),
+    (
+        "registers across a recirculation",
+        "priority=9,ip,actions=set_field:5->reg3,set_field:9->metadata,ct(table=1)\n\
+      table=1,reg3=5,metadata=9,actions=output:2\ntable=1,priority=1,actions=output:10",
+    ),
     ("nothing", ""),
 ];
 
@@ -213,7 +240,8 @@ fn neighbour(kind: u8, option: u8) -> Vec<u8> {
 fn checksum(frame: &mut [u8]) {
     frame[56..58].fill(0);
     let length = frame.len() - 54;
-    let words = frame[22..].chunks(2).map(|two| u32::from(two[0]) << 8 | two.get(1).map_or(0, |b| u32::from(*b)));
+    let words =
+        frame[22..].chunks(2).map(|two| u32::from(two[0]) << 8 | two.get(1).map_or(0, |b| u32::from(*b)));
     let mut sum = words.sum::<u32>() + 58 + u32::try_from(length).expect("small");
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -260,10 +288,13 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("tcp6", ip(true, tcp(2), |_| ())),
         ("udp6", ip(true, Body::Udp, |_| ())),
         ("udp6, hop limit 1", ip(true, Body::Udp, |packet| packet.ttl = 1)),
-        ("udp6, options, tagged", ip(true, Body::Udp, |packet| {
-            packet.extension = Some(2);
-            packet.tag = Some(5);
-        })),
+        (
+            "udp6, options, tagged",
+            ip(true, Body::Udp, |packet| {
+                packet.extension = Some(2);
+                packet.tag = Some(5);
+            }),
+        ),
         ("udp6, first fragment", ip(true, Body::Udp, |packet| packet.slice = Some((0, 16)))),
         ("udp6, later fragment", ip(true, Body::Udp, |packet| packet.slice = Some((16, 100)))),
         ("udp6, cut", ip(true, Body::Udp, |packet| packet.damage = vec![Damage::Cut(58)])),
@@ -323,7 +354,11 @@ fn text(emissions: &[Emission]) -> String {
         let hex: String = emission.frame.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{} {hex}", emission.port)
     };
-    if emissions.is_empty() { "dropped".into() } else { emissions.iter().map(one).collect::<Vec<_>>().join("\n      ") }
+    if emissions.is_empty() {
+        "dropped".into()
+    } else {
+        emissions.iter().map(one).collect::<Vec<_>>().join("\n      ")
+    }
 }
 
 /// The match and counters of a line of `dump-flows`.
@@ -370,7 +405,11 @@ fn actions_and_matches_do_the_same_to_every_frame() {
         theirs.sort();
         ours.sort();
         if all && theirs != ours {
-            failures.push(format!("{name}: counters:\n  {}\n weir:\n  {}", theirs.join("\n  "), ours.join("\n  ")));
+            failures.push(format!(
+                "{name}: counters:\n  {}\n weir:\n  {}",
+                theirs.join("\n  "),
+                ours.join("\n  ")
+            ));
         }
     }
     assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));

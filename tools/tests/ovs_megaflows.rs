@@ -72,7 +72,12 @@ fn cases() -> Vec<(String, Vec<Vec<u8>>)> {
     ] {
         cases.push(one(flows, syn()));
     }
-    for flows in ["dl_vlan=5,actions=2", "dl_vlan_pcp=3,actions=2", "vlan_tci=0x1000/0x1000,actions=2", "actions=strip_vlan,2"] {
+    for flows in [
+        "dl_vlan=5,actions=2",
+        "dl_vlan_pcp=3,actions=2",
+        "vlan_tci=0x1000/0x1000,actions=2",
+        "actions=strip_vlan,2",
+    ] {
         cases.push(one(flows, tagged()));
         cases.push(one(flows, syn()));
     }
@@ -145,7 +150,11 @@ fn megaflows_print_as_open_vswitch_prints_them() {
         // Open vSwitch matches every field that it writes, so as not to write what is there already; weir writes.
         let writes = ours.iter().any(|line| line.contains("set("));
         let actions = |lines: &[String]| -> Vec<_> {
-            lines.iter().filter_map(|line| line.split_once("actions:")).map(|(_, does)| does.to_owned()).collect()
+            lines
+                .iter()
+                .filter_map(|line| line.split_once("actions:"))
+                .map(|(_, does)| does.to_owned())
+                .collect()
         };
         if theirs != ours && !(writes && actions(&theirs) == actions(&ours)) {
             failures.push(format!("{flows}\n  {}\n weir:\n  {}", theirs.join("\n  "), ours.join("\n  ")));
