@@ -99,7 +99,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
         let start = *start.get_or_insert(captured.time_ns);
         // Captures may step back in time; the tracker's clock does not.
         let now = captured.time_ns.saturating_sub(start) / NANOSECONDS;
-        if now != switch.now() || packets % 256 == 0 {
+        if now != switch.now() || packets.is_multiple_of(256) {
             writers.write(&mut switch, last)?;
             progress(merge.bytes());
         }
