@@ -2,12 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use weir::cli::{self, Command, ConfigCommand};
-use weir::config::{self, Config};
-use weir::control::Engine;
-use weir::flow::FlowMod;
+use weir::config;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -15,8 +12,8 @@ fn main() -> ExitCode {
         Err(status) => return status.into(),
     };
     let status = match cli.command {
-        Command::Run(args) => cli::run(&args, launch),
-        Command::Replay(args) => replay(&args),
+        Command::Run(args) => cli::run(&args, weir::daemon::launch),
+        Command::Replay(args) => cli::replay(&args),
         Command::Ofctl(args) => cli::ofctl(args),
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
@@ -28,16 +25,4 @@ fn main() -> ExitCode {
         },
     };
     status.into()
-}
-
-/// The seam to the datapath over DPDK.
-fn launch(_: &Config, _: Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String> {
-    Err("this build has no datapath over DPDK".into())
-}
-
-/// The seam to the replay engine.
-fn replay(args: &cli::ReplayArgs) -> u8 {
-    let reason = args.check().err().unwrap_or_else(|| "this build has no replay engine".into());
-    eprintln!("weir replay: {reason}");
-    2
 }

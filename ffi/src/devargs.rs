@@ -5,6 +5,19 @@ use std::ffi::CString;
 
 use crate::port::PortError;
 
+/// The PCI address that devargs begin with, if they describe a PCI device.
+pub fn pci_address(devargs: &str) -> Option<String> {
+    let devargs = Devargs::new(devargs).ok()?;
+    devargs.is_pci().then(|| devargs.name().to_owned())
+}
+
+/// The kernel interface that devargs lay claim to, if they do.
+pub fn interface(devargs: &str) -> Option<String> {
+    let devargs = Devargs::new(devargs).ok()?;
+    let mut keys = ["iface", "rx_iface", "rx_iface_in", "tx_iface"].into_iter();
+    keys.find_map(|key| devargs.value(key)).map(str::to_owned)
+}
+
 /// Longer ones are nobody's device.
 const LONGEST: usize = 1024;
 /// DPDK's RTE_DEV_NAME_MAX_LEN, its NUL included.
@@ -80,6 +93,15 @@ mod tests {
         assert!(Devargs::new("eth_af_packet0,iface=x").expect("valid").is("net_af_packet"));
         assert!(Devargs::new("0000:01:00.0").expect("valid").is_pci());
         assert_eq!(Devargs::new("pci:0000:01:00.0").expect("valid").name(), "0000:01:00.0");
+    }
+
+    #[test]
+    fn the_hardware_behind_a_description_is_named() {
+        assert_eq!(pci_address("0000:01:00.0,dv_flow_en=1").as_deref(), Some("0000:01:00.0"));
+        assert_eq!(pci_address("net_null0"), None);
+        assert_eq!(interface("net_af_packet0,iface=veth0").as_deref(), Some("veth0"));
+        assert_eq!(interface("net_pcap0,rx_pcap=a,tx_iface=veth1").as_deref(), Some("veth1"));
+        assert_eq!(interface("0000:01:00.0"), None);
     }
 
     #[test]

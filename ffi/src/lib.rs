@@ -11,7 +11,7 @@
 
 mod af_packet;
 mod burst;
-mod devargs;
+pub mod devargs;
 mod eal;
 mod interface;
 mod log;

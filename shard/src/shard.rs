@@ -91,7 +91,10 @@ impl DumpCursor {
 
 impl core::fmt::Debug for Shard {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Shard").field("connections", &self.len()).field("capacity", &self.capacity()).finish_non_exhaustive()
+        f.debug_struct("Shard")
+            .field("connections", &self.len())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The connection-tracking state that a packet carries through the pipeline (ovs-fields(7), `ct_state`).
 
-/// Bits of `ct_state`. Without [`CtState::TRK`] nothing else is set; [`CtState::INV`] excludes all but `TRK`;
+/// Bits of `ct_state`. Without [`CtState::TRK`] nothing else is set; [`CtState::INV`] excludes all but `TRK`
+/// (and, for a segment that is no valid part of its translated connection, `SNAT` or `DNAT`);
 /// `NEW` excludes `EST` and `RPL`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtState(pub u8);

@@ -56,33 +56,46 @@ impl ConnectionView {
     /// The line of `dpctl/dump-conntrack -s`: with the seconds until the connection ends.
     #[must_use]
     pub fn with_timeout(&self) -> impl fmt::Display + '_ {
-        Line { view: self, timeout: true }
+        Line { view: self, timeout: true, states: false }
+    }
+
+    /// The line of `dpctl/dump-conntrack -m`: with the TCP states of both peers, and the timeout where asked for.
+    #[must_use]
+    pub fn with_states(&self, timeout: bool) -> impl fmt::Display + '_ {
+        Line { view: self, timeout, states: true }
+    }
+
+    /// The protocol's name in dumps, or its number.
+    #[must_use]
+    pub fn protocol_name(&self) -> String {
+        match self.original.protocol() {
+            protocol::ICMP => "icmp".into(),
+            protocol::ICMPV6 => "icmpv6".into(),
+            protocol::TCP => "tcp".into(),
+            protocol::UDP => "udp".into(),
+            protocol::SCTP => "sctp".into(),
+            other => other.to_string(),
+        }
     }
 }
 
 /// The line of `dpctl/dump-conntrack`.
 impl fmt::Display for ConnectionView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Line { view: self, timeout: false }.fmt(f)
+        Line { view: self, timeout: false, states: false }.fmt(f)
     }
 }
 
 struct Line<'a> {
     view: &'a ConnectionView,
     timeout: bool,
+    states: bool,
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = self.view;
-        match view.original.protocol() {
-            protocol::ICMP => f.write_str("icmp")?,
-            protocol::ICMPV6 => f.write_str("icmpv6")?,
-            protocol::TCP => f.write_str("tcp")?,
-            protocol::UDP => f.write_str("udp")?,
-            protocol::SCTP => f.write_str("sctp")?,
-            other => write!(f, "{other}")?,
-        }
+        f.write_str(&view.protocol_name())?;
         write!(f, ",orig=({}),reply=({})", view.original, view.reply)?;
         if view.zone != 0 {
             write!(f, ",zone={}", view.zone)?;
@@ -97,7 +110,11 @@ impl fmt::Display for Line<'_> {
             write!(f, ",labels={:#x}", view.label)?;
         }
         if let ProtocolState::Tcp { original, reply } = view.state {
-            write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
+            if self.states {
+                write!(f, ",protoinfo=(state_orig={},state_reply={})", original.name(), reply.name())?;
+            } else {
+                write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
+            }
         }
         match view.helper {
             Some(helper) => write!(f, ",helper={}", helper.name()),

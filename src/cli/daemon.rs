@@ -14,20 +14,23 @@ use tracing::{error, info, warn};
 use super::{Log, RunArgs};
 use crate::config::{self, Config, Profile};
 use crate::control::{ControlSocket, Daemon, Engine, Host, Limits, Server};
+use crate::daemon::Died;
 use crate::flow::FlowMod;
 
 /// Starts the datapath a configuration asks for, each bridge with its flows (in the order of the configuration's
-/// bridges). It runs until the last reference to the engine is dropped.
-pub type Launch = fn(&Config, Vec<Vec<FlowMod>>) -> Result<Arc<dyn Engine>, String>;
+/// bridges). It runs until the last reference to the engine is dropped; when it breaks down before, [`Died`] is told.
+pub type Launch = fn(&Config, Vec<Vec<FlowMod>>, &Died) -> Result<Arc<dyn Engine>, String>;
 
 const ORDERLY: u8 = 0;
-const NOT_STARTED: u8 = 1;
+const FAILED: u8 = 1;
 const WRONG_INPUT: u8 = 2;
 
 /// Why the daemon ends.
 enum End {
     Signal(i32),
     Command,
+    /// The datapath has broken down.
+    Fault(String),
 }
 
 /// The process, as the control commands see it.
@@ -71,7 +74,9 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
             Err(error) => return complain(&error, WRONG_INPUT),
         }
     }
+    let warnings = || flows.iter().flat_map(|file| &file.warnings);
     if args.check {
+        warnings().for_each(|warning| eprintln!("weir run: {warning}"));
         eprintln!("{}: fine", args.config.display());
         return ORDERLY;
     }
@@ -79,15 +84,15 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
         Ok(log) => log,
         Err(error) => return complain(&error, WRONG_INPUT),
     };
-    for warning in flows.iter().flat_map(|file| &file.warnings) {
-        warn!("{warning}");
-    }
+    warnings().for_each(|warning| warn!("{warning}"));
+    // A fault of the program itself belongs in the log too.
+    std::panic::set_hook(Box::new(|fault| error!("{fault}")));
     let flows = flows.into_iter().map(|file| file.flows).collect();
     match serve(&config, flows, log, launch) {
         Ok(()) => ORDERLY,
         Err(reason) => {
             error!("{reason}");
-            NOT_STARTED
+            FAILED
         }
     }
 }
@@ -102,20 +107,27 @@ fn serve(config: &Config, flows: Vec<Vec<FlowMod>>, log: Log, launch: Launch) ->
     watch_signals(end.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
     // The socket first: a second daemon has to stop before it touches any port.
     let socket = ControlSocket::bind(&config.socket).map_err(|error| error.to_string())?;
-    let engine = launch(config, flows)?;
+    let faults = end.clone();
+    let died: Died = Arc::new(move |reason| drop(faults.send(End::Fault(reason))));
+    let engine = launch(config, flows, &died)?;
     let daemon = Daemon { engine: Arc::clone(&engine), host: Arc::new(Process { end, log }) };
     let server = Server::start(socket, Limits::default(), Arc::new(daemon))
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;
     info!(socket = %config.socket.display(), profile = %config.profile, "weir is running");
-    match ended.recv() {
+    let end = ended.recv();
+    match &end {
         Ok(End::Signal(number)) => info!(signal = number, "ending"),
         Ok(End::Command) => info!("ending, as asked by a command"),
+        Ok(End::Fault(_)) => error!("ending after a fault"),
         Err(_) => info!("ending"),
     }
     // Nobody can ask anything of an engine that is about to go.
     drop(server);
     drop(engine);
-    Ok(())
+    match end {
+        Ok(End::Fault(reason)) => Err(format!("{reason}; the log above says where")),
+        _ => Ok(()),
+    }
 }
 
 /// Sends the first signal on as the request to end; the second ends the process there and then.

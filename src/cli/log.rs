@@ -55,7 +55,8 @@ impl Log {
     pub fn start(args: &LogArgs) -> Result<Self, LogError> {
         let levels: Levels = args.level.parse()?;
         let (filter, handle) = reload::Layer::new(levels.targets());
-        let lines = fmt::layer().with_writer(io::stderr);
+        // A log that cannot be written (its pipe was closed) must not stop what it tells of.
+        let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
         let lines = if args.json {
             lines.json().flatten_event(true).boxed()
         } else {
@@ -116,11 +117,13 @@ impl Levels {
         LOG_MODULES.iter().zip(&mut self.modules).find(|(name, _)| **name == module).map(|(_, place)| place)
     }
 
-    /// Modules of this crate are `weir::NAME`, the crates below `weir_NAME`.
+    /// Modules of this crate are `weir::NAME`, the crates below `weir_NAME`, and DPDK's own log is `dpdk`.
     fn targets(&self) -> Targets {
         let set = LOG_MODULES.iter().zip(&self.modules).filter_map(|(name, level)| Some((name, (*level)?)));
         set.fold(Targets::new().with_default(self.default), |targets, (name, level)| {
-            targets.with_target(format!("weir::{name}"), level).with_target(format!("weir_{name}"), level)
+            ["weir::", "weir_", ""]
+                .into_iter()
+                .fold(targets, |targets, prefix| targets.with_target(format!("{prefix}{name}"), level))
         })
     }
 }

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use client::{appctl, ofctl, vsctl};
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
-pub use replay::{PortCapture, ReplayArgs};
+pub use replay::{PortCapture, ReplayArgs, replay};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;

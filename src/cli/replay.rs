@@ -1,11 +1,15 @@
-//! The arguments of `weir replay`. The replay itself is elsewhere; this is what can be asked of it.
+//! `weir replay` on the command line: its arguments, the progress bar, and the report as text or JSON.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use weir_shard::ShardConfig;
 
 use crate::config::PortNumber;
+use crate::replay::{self, Options, ReplayError, Report};
 
 /// `weir replay`
 #[derive(Debug, Args)]
@@ -20,12 +24,9 @@ pub struct ReplayArgs {
     /// Where to write the captures of what was sent; made when missing.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Connections there is room for, all shards together.
+    /// Connections there is room for.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     pub capacity: u32,
-    /// Shards, as if on so many lcores; the result is the same for every number.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub shards: u16,
     /// Draw random numbers (NAT ports among them) from this seed, so that a run can be repeated. Default: a new
     /// one each time, which is printed.
     #[arg(long, value_name = "N")]
@@ -82,4 +83,102 @@ impl ReplayArgs {
             None => Ok(()),
         }
     }
+}
+
+/// Captures shorter than this are replayed before a progress bar could be read, in bytes.
+const WORTH_A_BAR: u64 = 32 << 20;
+const ORDERLY: u8 = 0;
+const FAILED: u8 = 1;
+const WRONG_INPUT: u8 = 2;
+
+/// Runs `weir replay`; the exit status.
+#[must_use]
+pub fn replay(args: &ReplayArgs) -> u8 {
+    if let Err(message) = args.check() {
+        eprintln!("weir replay: {message}");
+        return WRONG_INPUT;
+    }
+    let Some(seed) = args.seed.or_else(|| getrandom::u64().ok()) else {
+        eprintln!("weir replay: the system gave no random numbers; give a seed with --seed");
+        return FAILED;
+    };
+    let bar = progress_bar(args);
+    match replay::run(&options(args, seed), &mut |bytes| bar.set_position(bytes)) {
+        Ok(report) => {
+            bar.finish_and_clear();
+            print(args, &report, seed)
+        }
+        Err(error) => {
+            bar.abandon();
+            eprintln!("weir replay: {error}");
+            if matches!(error, ReplayError::Write { .. }) { FAILED } else { WRONG_INPUT }
+        }
+    }
+}
+
+fn options(args: &ReplayArgs, seed: u64) -> Options {
+    Options {
+        flows: args.flows.clone(),
+        ports: args.ports.iter().map(|port| (port.number.number(), port.capture.clone())).collect(),
+        out: args.out.clone(),
+        shard: ShardConfig {
+            capacity: args.capacity,
+            max_connections: args.capacity,
+            liberal_tcp: args.liberal_tcp,
+            ..ShardConfig::default()
+        },
+        seed,
+    }
+}
+
+/// Shown on a terminal for captures that take a while.
+fn progress_bar(args: &ReplayArgs) -> ProgressBar {
+    let captures = args.ports.iter().filter_map(|port| port.capture.as_ref());
+    let bytes = captures.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
+    if args.quiet || bytes < WORTH_A_BAR || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta} left");
+    let bar = ProgressBar::new(bytes);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The report with what was asked for beside it.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    seed: u64,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn print(args: &ReplayArgs, report: &Report, seed: u64) -> u8 {
+    if args.json {
+        return match serde_json::to_string_pretty(&Shown { seed, report }) {
+            Ok(text) => {
+                println!("{text}");
+                ORDERLY
+            }
+            Err(error) => {
+                eprintln!("weir replay: {error}");
+                FAILED
+            }
+        };
+    }
+    print!("{report}");
+    if args.seed.is_none() {
+        println!("seed         {seed}");
+    }
+    for (asked, title, lines) in [
+        (args.dump_flows, "flows", &report.flows),
+        (args.dump_conntrack, "connection table", &report.connections),
+    ] {
+        if asked {
+            println!("\n{title}");
+            lines.iter().for_each(|line| println!("  {}", line.trim_start()));
+        }
+    }
+    ORDERLY
 }

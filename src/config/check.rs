@@ -185,7 +185,10 @@ fn port(
     devices: &mut BTreeMap<String, Name>,
 ) -> Result<Port, Fault> {
     let name = unique(&file.name)?;
-    let rx_queues = number("rx_queues", file.rx_queues, RX_QUEUES, 1)?;
+    let rx_queues = match file.rx_queues {
+        Some(given) => Some(number("rx_queues", Some(given), RX_QUEUES, 1)?),
+        None => None,
+    };
     let wanted = match &file.number {
         Some(number) => u16::try_from(*number.as_ref()).ok(),
         None => (1..=PortNumber::MAX).find(|number| !taken.contains(number)),

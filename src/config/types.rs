@@ -306,6 +306,27 @@ pub struct Timeouts {
     pub icmp_reply: NonZeroU32,
 }
 
+impl Timeouts {
+    /// Each by its name, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> [(&'static str, u32); 11] {
+        [
+            ("tcp_syn_sent", self.tcp_syn_sent),
+            ("tcp_syn_recv", self.tcp_syn_recv),
+            ("tcp_established", self.tcp_established),
+            ("tcp_fin_wait", self.tcp_fin_wait),
+            ("tcp_time_wait", self.tcp_time_wait),
+            ("tcp_close", self.tcp_close),
+            ("udp_first", self.udp_first),
+            ("udp_single", self.udp_single),
+            ("udp_multiple", self.udp_multiple),
+            ("icmp_first", self.icmp_first),
+            ("icmp_reply", self.icmp_reply),
+        ]
+        .map(|(name, seconds)| (name, seconds.get()))
+    }
+}
+
 /// Packet buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Pool {
@@ -337,8 +358,8 @@ pub struct Port {
     pub devargs: DevArgs,
     /// The other end of a veth pair.
     pub peer: Option<Peer>,
-    /// Receive queues.
-    pub rx_queues: u16,
+    /// Receive queues; `None` for one an lcore, as far as the device has them.
+    pub rx_queues: Option<u16>,
 }
 
 /// A device whose transmit offloads are to be turned off.

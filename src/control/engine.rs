@@ -8,9 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
+use weir_shard::ConnectionView;
+use weir_wire::Tuple;
 
-use crate::config::{DevArgs, Name, PortNumber};
+use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
+use crate::pipeline::FlowCopy;
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +33,10 @@ pub enum EngineError {
 /// once; changes are applied one after another, each whole or not at all.
 pub trait Engine: Send + Sync {
     /// Bridges with their ports, ordered by name and number.
-    fn bridges(&self) -> Vec<Bridge>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError>;
     /// Adds and removes bridges and ports: all of `changes`, in order, or none.
     ///
     /// # Errors
@@ -73,16 +79,25 @@ pub trait Engine: Send + Sync {
     fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError>;
 
     /// Appends some hundred of the connections that match, beginning at `from`; `None` when there are no more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
     fn connections(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
-        rows: &mut Vec<Connection>,
-    ) -> Option<Cursor>;
+        rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
-    fn flush_connections(&self, filter: &ConnectionFilter) -> u64;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError>;
     /// How many connections there are and may be.
-    fn connection_totals(&self) -> ConnectionTotals;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError>;
     /// Changes how many connections may be; removes none.
     ///
     /// # Errors
@@ -90,15 +105,36 @@ pub trait Engine: Send + Sync {
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
 
     /// Appends some hundred megaflows, beginning at `from`; `None` when there are no more.
-    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError>;
     /// The datapath's totals.
-    fn datapath(&self) -> DatapathTotals;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn datapath(&self) -> Result<DatapathTotals, EngineError>;
     /// The lcores, by CPU.
-    fn lcores(&self) -> Vec<Lcore>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError>;
     /// Starts the lcores' counters again from zero.
-    fn clear_lcore_counters(&self);
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn clear_lcore_counters(&self) -> Result<(), EngineError>;
     /// Every event counter, by name.
-    fn counters(&self) -> Vec<Counter>;
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn counters(&self) -> Result<Vec<Counter>, EngineError>;
+    /// How full the pools of packet buffers are.
+    fn pools(&self) -> Vec<PoolUse>;
 }
 
 /// Where a batched read goes on. The default begins at the beginning; what the parts mean is the engine's.
@@ -194,8 +230,10 @@ pub struct NewPort {
     pub number: Option<PortNumber>,
     /// The device.
     pub devargs: DevArgs,
-    /// Receive queues, at least 1.
-    pub rx_queues: u16,
+    /// Receive queues; `None` for one an lcore, as far as the device has them.
+    pub rx_queues: Option<u16>,
+    /// The other end of a veth pair, whose transmit offloads are turned off.
+    pub peer: Option<Peer>,
 }
 
 /// A flow table.
@@ -254,20 +292,17 @@ pub struct TupleFilter {
 }
 
 impl TupleFilter {
-    /// Whether a direction of protocol `protocol` is meant.
+    /// Whether a direction is meant.
     #[must_use]
-    pub fn admits(&self, protocol: u8, direction: &Direction) -> bool {
+    pub fn admits(&self, tuple: &Tuple) -> bool {
         fn holds<T: PartialEq>(wanted: Option<T>, found: Option<T>) -> bool {
             wanted.is_none() || wanted == found
         }
-        let (ports, icmp) = match direction.transport {
-            Transport::Ports { sport, dport } => (Some((sport, dport)), None),
-            Transport::Icmp { id, kind, code } => (None, Some((id, kind, code))),
-            Transport::None {} => (None, None),
-        };
-        holds(self.src, Some(direction.src))
-            && holds(self.dst, Some(direction.dst))
-            && holds(self.protocol, Some(protocol))
+        let ports = tuple.has_ports().then(|| (tuple.src_port(), tuple.dst_port()));
+        let icmp = icmp_parts(tuple);
+        holds(self.src, Some(tuple.src()))
+            && holds(self.dst, Some(tuple.dst()))
+            && holds(self.protocol, Some(tuple.protocol()))
             && holds(self.tp_src, ports.map(|p| p.0))
             && holds(self.tp_dst, ports.map(|p| p.1))
             && holds(self.icmp_id, icmp.map(|i| i.0))
@@ -279,93 +314,20 @@ impl TupleFilter {
 impl ConnectionFilter {
     /// Whether a connection is meant.
     #[must_use]
-    pub fn admits(&self, connection: &Connection) -> bool {
+    pub fn admits(&self, connection: &ConnectionView) -> bool {
         self.zone.is_none_or(|zone| zone == connection.zone)
             && self.mark.is_none_or(|(value, mask)| (connection.mark ^ value) & mask == 0)
-            && self.labels.is_none_or(|(value, mask)| (connection.labels ^ value) & mask == 0)
-            && self.original.admits(connection.protocol, &connection.original)
-            && self.reply.admits(connection.protocol, &connection.reply)
+            && self.labels.is_none_or(|(value, mask)| (connection.label ^ value) & mask == 0)
+            && self.original.admits(&connection.original)
+            && self.reply.admits(&connection.reply)
     }
 }
 
-/// A connection at the moment it was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// IP protocol number.
-    pub protocol: u8,
-    /// As its first packet came in.
-    pub original: Direction,
-    /// As its replies come in.
-    pub reply: Direction,
-    /// Its zone.
-    pub zone: u16,
-    /// Its mark.
-    pub mark: u32,
-    /// Its label.
-    pub labels: u128,
-    /// The peers' TCP states: of the original direction's source, then of the reply's.
-    pub tcp: Option<[TcpState; 2]>,
-    /// Seconds until it is forgotten.
-    pub timeout: u32,
-    /// The helper that watches it, `ftp` or `tftp`.
-    pub helper: Option<&'static str>,
-    /// Packets in the original and in the reply direction.
-    pub packets: [u64; 2],
-    /// Bytes in the original and in the reply direction.
-    pub bytes: [u64; 2],
-}
-
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Direction {
-    /// Source address.
-    pub src: IpAddr,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// What the protocol adds.
-    #[serde(flatten)]
-    pub transport: Transport,
-}
-
-/// What identifies a connection beside its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Transport {
-    /// TCP, UDP, SCTP.
-    Ports {
-        /// Source port.
-        sport: u16,
-        /// Destination port.
-        dport: u16,
-    },
-    /// ICMP and ICMPv6 queries.
-    Icmp {
-        /// Identifier.
-        id: u16,
-        /// Type.
-        #[serde(rename = "type")]
-        kind: u8,
-        /// Code.
-        code: u8,
-    },
-    /// Everything else.
-    None {},
-}
-
-/// A TCP peer's state; the order is how far the connection has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "RFC 9293's names")]
-pub enum TcpState {
-    Closed,
-    SynSent,
-    SynReceived,
-    Established,
-    CloseWait,
-    FinWait1,
-    Closing,
-    LastAck,
-    FinWait2,
-    TimeWait,
+/// Identifier, type and code of an ICMP direction (the tuple keeps type and code in its destination port).
+#[must_use]
+pub fn icmp_parts(tuple: &Tuple) -> Option<(u16, u8, u8)> {
+    let [kind, code] = tuple.dst_port().to_be_bytes();
+    tuple.is_icmp().then_some((tuple.src_port(), kind, code))
 }
 
 /// How many connections there are, and may be.
@@ -375,28 +337,17 @@ pub struct ConnectionTotals {
     pub total: u64,
     /// At most.
     pub limit: u32,
-    /// Now, by IP protocol number; protocols without connections may be left out.
-    pub protocols: Vec<(u8, u64)>,
 }
 
 /// A megaflow of one lcore.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug)]
 pub struct DatapathFlow {
     /// The CPU whose flow it is.
     pub cpu: u16,
-    /// Its match, as in `recirc_id(0),in_port(1),...`.
-    #[serde(rename = "match")]
-    pub matching: String,
-    /// Packets it matched.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Seconds since the last one; `None` when there was none.
-    pub used: Option<f64>,
-    /// TCP flags seen.
-    pub tcp_flags: u16,
-    /// Its actions.
-    pub actions: String,
+    /// The flow.
+    pub flow: FlowCopy,
+    /// Milliseconds now, on the clock of its `used`.
+    pub now: u64,
 }
 
 /// The datapath's totals.
@@ -417,26 +368,16 @@ pub struct DatapathTotals {
 pub struct Lcore {
     /// Its CPU.
     pub cpu: u16,
-    /// The CPU's NUMA node.
-    pub numa_node: u16,
     /// Packets received.
     pub packets: u64,
     /// Times packets went through the datapath again.
     pub recirculations: u64,
-    /// Packets served by their connection's trajectory.
-    pub trajectory_hits: u64,
     /// Hits in the exact-match cache.
     pub emc_hits: u64,
     /// Hits among the megaflows.
     pub megaflow_hits: u64,
-    /// Subtables looked at for these.
-    pub subtable_lookups: u64,
     /// Translations through the tables that ended well.
     pub misses: u64,
-    /// Translations that failed.
-    pub failed_misses: u64,
-    /// Bursts sent.
-    pub tx_bursts: u64,
     /// Packets sent.
     pub tx_packets: u64,
     /// Time-stamp counter cycles spent in turns that found no packet.
@@ -454,17 +395,32 @@ pub struct Queue {
     pub port: Name,
     /// The queue's number.
     pub queue: u16,
-    /// The share of the lcore's cycles that it took, 0 to 100; `None` when not measured.
-    pub usage_percent: Option<f64>,
 }
 
 /// An event counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counter {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// How often it happened.
     pub total: u64,
     /// What happened.
-    pub help: &'static str,
+    pub help: String,
+}
+
+/// How full a pool of packet buffers is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolUse {
+    /// DPDK's name of it.
+    pub name: String,
+    /// The port that alone uses it; `None` when all do.
+    pub port: Option<Name>,
+    /// The NUMA node its memory is on; `None` is any.
+    pub node: Option<u32>,
+    /// Buffers.
+    pub size: u32,
+    /// Those that hold a packet, or wait in a driver's ring for one.
+    pub in_use: u32,
+    /// Bytes of packet that one has room for.
+    pub data_room: u16,
 }

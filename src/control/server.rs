@@ -8,7 +8,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub struct Limits {
     pub request: Duration,
     /// For one chunk of output to be taken by the client.
     pub chunk: Duration,
+    /// For the clients to take the rest of their output when the daemon ends.
+    pub farewell: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             request: Duration::from_secs(30),
             chunk: Duration::from_secs(10),
+            farewell: Duration::from_secs(1),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Server {
             held: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             clients: Mutex::new(Clients::default()),
+            left: Condvar::new(),
         });
         let inner = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
@@ -102,6 +106,8 @@ struct Shared {
     held: AtomicUsize,
     stopping: AtomicBool,
     clients: Mutex<Clients>,
+    /// A client has given its place back.
+    left: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -160,10 +166,20 @@ fn accept_until_stopped(
             }
         }
     }
-    let places = std::mem::take(&mut shared.clients().places);
-    for place in places.into_values() {
-        // Output under way may still end; nothing more is read.
+    send_everyone_away(shared);
+}
+
+/// Output under way may still end, for a while; nothing more is read.
+fn send_everyone_away(shared: &Shared) {
+    for place in shared.clients().places.values() {
         let _ = place.stream.shutdown(Shutdown::Read);
+    }
+    let clients = shared.clients();
+    let still_there = |clients: &mut Clients| !clients.places.is_empty();
+    let waited = shared.left.wait_timeout_while(clients, shared.limits.farewell, still_there);
+    let places = std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.places);
+    for place in places.into_values() {
+        let _ = place.stream.shutdown(Shutdown::Both);
         let _ = place.thread.join();
     }
 }
@@ -193,6 +209,8 @@ fn place(stream: &UnixStream, shared: &Arc<Shared>, handler: &Arc<dyn Handler>) 
     // The thread cannot give its place back before it has one: that takes the lock held here.
     let thread = thread::Builder::new().name(format!("control-{id}")).spawn(move || {
         let _leave = Leave { id, shared: &inner };
+        // Gone before the place is: whoever sees all places empty holds the last handler.
+        let handler = handler;
         serve(id, &mut own, &inner, &*handler);
     })?;
     clients.places.insert(id, Place { stream: kept, idle_since: Some(Instant::now()), thread });
@@ -223,6 +241,7 @@ struct Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.shared.clients().places.remove(&self.id);
+        self.shared.left.notify_all();
     }
 }
 

@@ -57,6 +57,7 @@ fn short() -> Limits {
         idle: Duration::from_secs(20),
         request: SHORT,
         chunk: SHORT,
+        farewell: SHORT,
     }
 }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use weir_shard::{ConnectionView, DumpCursor};
 
+use super::devices::Device;
+use super::state::share;
 use super::{DaemonError, Datapath};
-use crate::config::{Name, PortNumber};
+use crate::config::PortNumber;
 use crate::control::engine::{
-    Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals, Engine,
-    EngineError, Flow, FlowEdit, FlowQuery, FlowVerb, Lcore, Learned, Link, NewPort, Port, PortCounters, Queue,
-    Table,
+    Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
+    Engine, EngineError, Lcore, Learned, Link, PoolUse, Port, PortCounters, Queue, Table,
 };
-use crate::control::protocol::SortKey;
-use crate::flow::{Command, Field, FlowFile, FlowMod, PortNames, Rule, file, print, render, table};
-use crate::lcore::CallError;
+use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
+use crate::lcore::{CallError, PortFigures};
+use crate::pipeline::PortId;
 use crate::switch::SwitchError;
 
 /// Connections and megaflows that an lcore looks at for one batch of a dump: some ten microseconds.
@@ -45,109 +46,65 @@ impl From<CallError> for EngineError {
 }
 
 impl Engine for Datapath {
-    fn bridges(&self) -> Vec<Bridge> {
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError> {
         let state = self.state();
-        let mut bridges = Vec::new();
+        let ids: Vec<PortId> = state.devices.keys().copied().collect();
+        let figures = state.ask(move |polling| {
+            ids.iter().map(|&id| polling.port_figures(id)).collect::<Vec<PortFigures>>()
+        })?;
+        let mut bridges: Vec<Bridge> = Vec::new();
         for bridge in state.switch.bridges() {
-            let Ok(name) = bridge.name().parse::<Name>() else { continue };
-            let mut ports = Vec::new();
-            for (&id, device) in &state.devices {
-                if device.spec.bridge != name {
-                    continue;
-                }
-                let Some(number) = bridge.port_number(device.spec.name.as_str()) else { continue };
-                let counted = state
-                    .ask(move |polling| (polling.worker().port_counters(id), polling.refused(id)))
-                    .unwrap_or_default();
-                let stats = device.stats();
-                let mut counters = PortCounters {
-                    rx_dropped: stats.rx_missed + stats.rx_no_buffer,
-                    rx_errors: stats.rx_errors,
-                    tx_errors: stats.tx_errors,
-                    ..PortCounters::default()
-                };
-                for (counted, refused) in counted {
-                    counters.rx_packets += counted.received;
-                    counters.rx_bytes += counted.received_bytes;
-                    counters.tx_packets += counted.sent - refused;
-                    counters.tx_bytes += counted.sent_bytes;
-                    counters.tx_dropped += refused;
-                }
-                let link = device.link();
-                ports.push(Port {
-                    name: device.spec.name.clone(),
-                    number,
-                    devargs: device.spec.devargs.clone(),
-                    driver: device.driver.clone(),
-                    mac: device.mac,
-                    link: link.up.then_some(Link { speed_mbps: link.speed_mbps }),
-                    rx_queues: device.rx_queues,
-                    counters,
-                });
+            if let Ok(name) = bridge.name().parse() {
+                bridges.push(Bridge { name, ports: Vec::new() });
             }
-            ports.sort_by_key(|port| port.number);
-            bridges.push(Bridge { name, ports });
+        }
+        for (index, device) in state.devices.values().enumerate() {
+            let own = |bridge: &&mut Bridge| bridge.name == device.spec.bridge;
+            let Some(bridge) = bridges.iter_mut().find(own) else { continue };
+            let tables = state.switch.bridge(bridge.name.as_str())?;
+            let Some(number) = tables.port_number(device.spec.name.as_str()) else { continue };
+            let lcores = figures.iter().filter_map(|lcore| lcore.get(index));
+            bridge.ports.push(port(device, number, lcores));
+        }
+        for bridge in &mut bridges {
+            bridge.ports.sort_by_key(|port| port.number);
         }
         bridges.sort_by(|a, b| a.name.cmp(&b.name));
-        bridges
+        Ok(bridges)
     }
 
     fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError> {
-        let mut state = self.state();
-        let mut undo = Vec::new();
-        let result = changes.into_iter().try_for_each(|change| state.change(change, &mut undo));
-        if result.is_err() {
-            // What was there before starts again; a device that does not is told in the log.
-            while let Some(change) = undo.pop() {
-                if let Err(error) = state.change(change, &mut Vec::new()) {
-                    tracing::error!("a change could not be taken back: {error}");
-                }
-            }
-        }
-        Ok(result?)
+        Ok(self.state().reconfigure(changes)?)
     }
 
-    fn edit_flows(&self, bridge: &str, edit: &FlowEdit<'_>) -> Result<(), EngineError> {
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError> {
         let mut state = self.state();
-        let command = match (edit.verb, edit.strict) {
-            (FlowVerb::Add | FlowVerb::Replace { .. }, _) => Command::Add,
-            (FlowVerb::Modify, false) => Command::Modify,
-            (FlowVerb::Modify, true) => Command::ModifyStrict,
-            (FlowVerb::Delete, false) => Command::Delete,
-            (FlowVerb::Delete, true) => Command::DeleteStrict,
-        };
-        let flows = {
-            let names = state.switch.bridge(bridge)?.port_names();
-            match edit.file {
-                Some(file) => {
-                    let parsed = FlowFile::parse(file, edit.text.as_bytes(), command, &names);
-                    parsed.map_err(|error| EngineError::Flow(error.to_string()))?.flows
-                }
-                None => vec![flow(edit.text, command, &names)?],
-            }
-        };
+        state.responsive()?;
         let now = state.now();
-        match edit.verb {
-            FlowVerb::Replace { readd } => state.switch.replace(bridge, &flows, readd, now)?,
-            _ => state.switch.apply(bridge, &flows, now)?,
-        }
-        Ok(state.publish()?)
+        let applied = state.switch.apply(bridge, &changes, now)?;
+        state.warn_about_tracking(&changes);
+        state.publish()?;
+        Ok(applied)
     }
 
-    fn flows(&self, bridge: &str, query: &FlowQuery) -> Result<Vec<Flow>, EngineError> {
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError> {
+        let mut state = self.state();
+        state.responsive()?;
+        let now = state.now();
+        let applied = state.switch.replace(bridge, &wanted, readd, now)?;
+        state.warn_about_tracking(&wanted);
+        state.publish()?;
+        Ok(applied)
+    }
+
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
         let state = self.state();
-        let now = state.now();
-        let bridge = state.switch.bridge(bridge)?;
-        let names = bridge.port_names();
-        let mut filter = flow(&query.text, Command::Dump, &names)?;
-        if query.strict {
-            filter.command = Command::DeleteStrict;
-        }
         state.report_flows()?;
-        let mut rules = bridge.tables().dump(&filter);
-        sort(&mut rules, &query.sort)?;
-        let shown: &dyn PortNames = if query.names { &names } else { &crate::flow::NoNames };
-        Ok(rules.iter().map(|rule| show(rule, now, shown)).collect())
+        Ok(state.switch.bridge(bridge)?.tables().dump(filter))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.state().now()
     }
 
     fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError> {
@@ -205,11 +162,11 @@ impl Engine for Datapath {
         filter: &ConnectionFilter,
         from: Cursor,
         rows: &mut Vec<ConnectionView>,
-    ) -> Option<Cursor> {
+    ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
-        let lcore = state.lcores.get(from.shard)?;
+        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
         let filter = filter.clone();
-        let batch = lcore.call(move |polling| {
+        let (found, cursor) = lcore.call(move |polling| {
             let now = polling.now();
             let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
             let mut rows = Vec::new();
@@ -219,49 +176,47 @@ impl Engine for Datapath {
                 }
             });
             (rows, cursor)
-        });
-        let Ok((found, cursor)) = batch else { return next_shard(from, state.lcores.len()) };
+        })?;
         rows.extend(found);
         if cursor.is_done() {
-            return next_shard(from, state.lcores.len());
+            return Ok(next_shard(from, state.lcores.len()));
         }
-        Some(Cursor { shard: from.shard, slot: u64::from(cursor.slot()) })
+        Ok(Some(Cursor { shard: from.shard, slot: u64::from(cursor.slot()) }))
     }
 
-    fn flush_connections(&self, filter: &ConnectionFilter) -> u64 {
-        let state = self.state();
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
+        let count = self.state().lcores.len();
         let mut removed = 0;
-        for lcore in &state.lcores {
+        for shard in 0..count {
             let mut cursor = DumpCursor::default();
             while !cursor.is_done() {
                 let (filter, at) = (filter.clone(), cursor);
-                let batch = lcore.call(move |polling| {
+                // Locked anew for each batch: a long flush holds up no other command.
+                let state = self.state();
+                let Some(lcore) = state.lcores.get(shard) else { break };
+                let (some, next) = lcore.call(move |polling| {
                     let mut cursor = at;
                     let shard = polling.worker_mut().shard_mut();
                     let removed =
                         shard.flush(&mut cursor, BATCH, &mut |connection| filter.admits(connection));
                     (removed, cursor)
-                });
-                let Ok((some, next)) = batch else { break };
+                })?;
                 removed += u64::from(some);
                 cursor = next;
             }
         }
-        removed
+        Ok(removed)
     }
 
-    fn connection_totals(&self) -> ConnectionTotals {
-        let state = self.state();
-        let shards = state
-            .ask(|polling| {
-                let shard = polling.worker().shard();
-                (u64::from(shard.len()), shard.max_connections())
-            })
-            .unwrap_or_default();
-        ConnectionTotals {
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
+        let shards = self.state().ask(|polling| {
+            let shard = polling.worker().shard();
+            (u64::from(shard.len()), shard.max_connections())
+        })?;
+        Ok(ConnectionTotals {
             total: shards.iter().map(|(total, _)| total).sum(),
             limit: shards.iter().map(|(_, limit)| limit).sum(),
-        }
+        })
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
@@ -272,34 +227,36 @@ impl Engine for Datapath {
                 "there is memory for {capacity} connections; start with a larger conntrack.capacity to admit {limit}"
             )));
         }
-        let lcores = u32::try_from(state.lcores.len()).unwrap_or(u32::MAX).max(1);
+        let lcores = u32::try_from(state.lcores.len()).unwrap_or(u32::MAX);
         for (index, lcore) in (0..).zip(&state.lcores) {
-            // What does not divide goes to the first ones.
-            let share = limit / lcores + u32::from(index < limit % lcores);
+            let share = share(limit, lcores, index);
             lcore.call(move |polling| polling.worker_mut().shard_mut().set_max_connections(share))?;
         }
         Ok(())
     }
 
-    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor> {
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
-        let lcore = state.lcores.get(from.shard)?;
+        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
         let cpu = u16::try_from(lcore.cpu()).unwrap_or(u16::MAX);
         let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
-        let page = lcore.call(move |polling| (polling.worker().megaflow_page(slot, BATCH), polling.now()));
-        let Ok(((flows, next), now)) = page else { return next_shard(from, state.lcores.len()) };
-        rows.extend(flows.iter().map(|flow| DatapathFlow::new(cpu, flow, now)));
-        match next {
+        let ((flows, next), now) =
+            lcore.call(move |polling| (polling.worker().megaflow_page(slot, BATCH), polling.now()))?;
+        rows.extend(flows.into_iter().map(|flow| DatapathFlow { cpu, flow, now }));
+        Ok(match next {
             Some(slot) => Some(Cursor { shard: from.shard, slot: slot as u64 }),
             None => next_shard(from, state.lcores.len()),
-        }
+        })
     }
 
-    fn datapath(&self) -> DatapathTotals {
-        let state = self.state();
-        let all = state
-            .ask(|polling| (*polling.worker().counters(), polling.worker().megaflow_sizes().0))
-            .unwrap_or_default();
+    fn datapath(&self) -> Result<DatapathTotals, EngineError> {
+        let all = self
+            .state()
+            .ask(|polling| (*polling.worker().counters(), polling.worker().megaflow_sizes().0))?;
         let mut totals = DatapathTotals::default();
         for (counters, flows) in all {
             totals.hit += counters.exact_hits + counters.megaflow_hits;
@@ -307,19 +264,17 @@ impl Engine for Datapath {
             totals.lost += counters.uncached;
             totals.flows += flows as u64;
         }
-        totals
+        Ok(totals)
     }
 
-    fn lcores(&self) -> Vec<Lcore> {
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError> {
         let state = self.state();
-        let names: Vec<_> = state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
+        let names: Vec<_> =
+            state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
         let mut lcores = Vec::new();
         for lcore in &state.lcores {
-            let Ok((counters, cycles, inputs)) = lcore
-                .call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))
-            else {
-                continue;
-            };
+            let (counters, cycles, inputs) =
+                lcore.call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))?;
             let name = |id| names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
             lcores.push(Lcore {
                 cpu: u16::try_from(lcore.cpu()).unwrap_or(u16::MAX),
@@ -337,136 +292,89 @@ impl Engine for Datapath {
                     .collect(),
             });
         }
-        lcores
+        Ok(lcores)
     }
 
-    fn clear_lcore_counters(&self) {
-        let cleared = self.state().ask(super::super::lcore::Polling::clear_statistics);
-        if let Err(error) = cleared {
-            tracing::warn!("not every lcore's counters were cleared: {error}");
-        }
+    fn clear_lcore_counters(&self) -> Result<(), EngineError> {
+        self.state().ask(crate::lcore::Polling::clear_statistics)?;
+        Ok(())
     }
 
-    fn counters(&self) -> Vec<Counter> {
-        let all = self
-            .state()
-            .ask(|polling| (*polling.worker().counters(), polling.worker().shard().counters().clone()))
-            .unwrap_or_default();
+    fn counters(&self) -> Result<Vec<Counter>, EngineError> {
+        let all = self.state().ask(|polling| {
+            let worker = polling.worker();
+            (*worker.counters(), worker.shard().counters().clone(), polling.unroutable())
+        })?;
         let mut counters = crate::pipeline::Counters::default();
         let mut conntrack = weir_shard::Counters::default();
-        for (worker, shard) in &all {
+        let mut unroutable = 0;
+        for (worker, shard, lost) in &all {
             counters.add(worker);
             conntrack.add(shard);
+            unroutable += lost;
         }
         let drops = counters.drops().map(|(cause, total)| Counter {
             name: format!("drop_{}", cause.name()),
             total,
             help: cause.help().into(),
         });
-        let tracked = conntrack
-            .iter()
-            .map(|(name, total, help)| Counter { name: format!("conntrack_{name}"), total, help });
-        drops.chain(tracked).collect()
+        let gone = Counter {
+            name: "drop_port_gone".into(),
+            total: unroutable,
+            help: "the port to send by was just being removed".into(),
+        };
+        let tracked = conntrack.iter().map(|(name, total, help)| Counter {
+            name: format!("conntrack_{name}"),
+            total,
+            help,
+        });
+        Ok(drops.chain([gone]).chain(tracked).collect())
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let state = self.state();
+        state.pools.usage().chain(state.devices.values().filter_map(Device::pool_usage)).collect()
     }
 }
 
-impl super::state::State {
-    /// Makes one change and notes what takes it back.
-    fn change(&mut self, change: Change, undo: &mut Vec<Change>) -> Result<(), DaemonError> {
-        match change {
-            Change::AddBridge(name) => {
-                let now = self.now();
-                self.switch.add_bridge(name.as_str(), now)?;
-                undo.push(Change::RemoveBridge(name));
-            }
-            Change::RemoveBridge(name) => {
-                let ports: Vec<Name> = self
-                    .devices
-                    .values()
-                    .filter(|device| device.spec.bridge == name)
-                    .map(|device| device.spec.name.clone())
-                    .collect();
-                // A bridge that is not there must not be found out after its ports are gone.
-                self.switch.bridge(name.as_str())?;
-                for port in ports {
-                    undo.push(Change::AddPort(self.remove_port(&port)?));
-                }
-                self.switch.delete_bridge(name.as_str())?;
-                undo.push(Change::AddBridge(name));
-            }
-            Change::AddPort(spec) => {
-                let name = spec.name.clone();
-                self.add_port(&spec)?;
-                undo.push(Change::RemovePort(name));
-            }
-            Change::RemovePort(name) => undo.push(Change::AddPort(self.remove_port(&name)?)),
-        }
-        Ok(self.publish()?)
+/// A port with what the lcores and the device have counted.
+fn port<'a>(device: &Device, number: PortNumber, lcores: impl Iterator<Item = &'a PortFigures>) -> Port {
+    let stats = device.stats();
+    let mut counters = PortCounters {
+        rx_dropped: stats.rx_missed + stats.rx_no_buffer,
+        rx_errors: stats.rx_errors,
+        tx_errors: stats.tx_errors,
+        ..PortCounters::default()
+    };
+    for PortFigures { carried, unusable, refused } in lcores {
+        counters.rx_packets += carried.received;
+        counters.rx_bytes += carried.received_bytes;
+        counters.rx_dropped += unusable;
+        counters.tx_packets += carried.sent.saturating_sub(*refused);
+        counters.tx_bytes += carried.sent_bytes;
+        counters.tx_dropped += refused;
     }
-}
-
-impl NewPort {
-    /// The port of a configuration.
-    pub(super) fn of(bridge: &Name, port: &crate::config::Port) -> Self {
-        Self {
-            bridge: bridge.clone(),
-            name: port.name.clone(),
-            number: Some(port.number),
-            devargs: port.devargs.clone(),
-            rx_queues: port.rx_queues,
-            peer: port.peer.clone(),
-        }
+    let link = device.link();
+    Port {
+        name: device.spec.name.clone(),
+        number,
+        devargs: device.spec.devargs.clone(),
+        driver: device.driver.clone(),
+        mac: device.mac,
+        link: link.up.then_some(Link { speed_mbps: link.speed_mbps }),
+        rx_queues: device.rx_queues,
+        counters,
     }
 }
 
 impl crate::switch::Bridge {
     /// The number of the port called `name`.
     pub(super) fn port_number(&self, name: &str) -> Option<PortNumber> {
-        PortNumber::new(self.port_names().number(name)?)
+        PortNumber::new(self.ports().number(name)?)
     }
 }
 
 fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
-}
-
-/// Reads a flow given on the command line.
-fn flow(text: &str, command: Command, names: &dyn PortNames) -> Result<FlowMod, EngineError> {
-    let parsed = file::parse_line(text, command, names)
-        .map_err(|error| EngineError::Flow(render("flow", 1, text, &error.span, &error.to_string())))?;
-    Ok(parsed.flow)
-}
-
-/// Sorts by several keys: the least significant first, each time stably.
-fn sort(rules: &mut [Arc<Rule>], keys: &[SortKey]) -> Result<(), EngineError> {
-    for key in keys.iter().rev() {
-        let field = match key.field.as_str() {
-            "" | "priority" => None,
-            name => Some(Field::named(name).ok_or_else(|| {
-                EngineError::Refused(format!("unknown field \"{name}\" to sort by; `ovs-fields(7)` lists them"))
-            })?),
-        };
-        table::sort(rules, field, key.descending);
-    }
-    Ok(())
-}
-
-fn show(rule: &Rule, now: u64, names: &dyn PortNames) -> Flow {
-    use std::sync::atomic::Ordering::Relaxed;
-    let seconds = |since: u64| now.saturating_sub(since) as f64 / 1000.0;
-    let used = rule.stats.used_ms.load(Relaxed).max(rule.created_ms);
-    Flow {
-        cookie: rule.cookie,
-        duration: seconds(rule.created_ms),
-        table: rule.table,
-        packets: rule.stats.packets.load(Relaxed),
-        bytes: rule.stats.bytes.load(Relaxed),
-        idle_timeout: rule.idle_timeout,
-        hard_timeout: rule.hard_timeout,
-        idle_age: now.saturating_sub(used) / 1000,
-        priority: rule.priority,
-        matching: print::matching(&rule.matching, crate::flow::flow::DEFAULT_PRIORITY, names),
-        actions: print::actions(&rule.actions, names),
-    }
 }

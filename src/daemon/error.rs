@@ -1,11 +1,12 @@
 //! Why the datapath does not start or does not take a change.
 
-use std::path::PathBuf;
-
 use weir_ffi::offload::OffloadError;
 use weir_ffi::{EalError, PoolError, PortError};
+use weir_numa::lcores::LcoreError as PlacementError;
+use weir_numa::pin::PinError;
+use weir_numa::preflight::Report;
+use weir_numa::topology::TopologyError;
 
-use crate::flow::FileError;
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
 
@@ -26,6 +27,14 @@ pub enum DaemonError {
         /// What its device says.
         source: Box<PortError>,
     },
+    /// No buffers for a port.
+    #[error("port {name}: {source}")]
+    PortPool {
+        /// The port's name.
+        name: String,
+        /// What is missing.
+        source: PoolError,
+    },
     /// Too few transmit queues.
     #[error(
         "port {name}: {driver} has {has} transmit queues and each of the {lcores} lcores needs its own; {mend}",
@@ -39,7 +48,7 @@ pub enum DaemonError {
         /// Queues it has.
         has: u16,
         /// Queues needed.
-        lcores: usize,
+        lcores: u16,
     },
     /// Too few receive queues.
     #[error("port {name}: {driver} has {has} receive queues, not {wanted}; {mend}", mend = queue_mend(.driver))]
@@ -70,25 +79,21 @@ pub enum DaemonError {
     /// Bridges, ports or flows.
     #[error(transparent)]
     Switch(#[from] SwitchError),
-    /// A flow file has a mistake.
+    /// The machine could not be looked at.
     #[error(transparent)]
-    Flows(#[from] FileError),
-    /// A flow file cannot be read.
-    #[error("cannot read {path}: {source}", path = .path.display())]
-    FlowFile {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    Topology(#[from] TopologyError),
+    /// The CPUs that may be used could not be read.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// No CPU to poll on.
-    #[error("CPU {cpu} is not one that this process may use ({allowed}); choose other lcores")]
-    Cpu {
-        /// The CPU asked for.
-        cpu: u16,
-        /// Those it may use.
-        allowed: String,
-    },
+    #[error("lcores: {0}")]
+    Placement(#[from] PlacementError),
+    /// Profile metal needs something that the machine does not have.
+    #[error(
+        "this machine is not ready for profile metal (profile lab needs none of this):\n{}",
+        .0.to_string().trim_end()
+    )]
+    Preflight(Box<Report>),
     /// No random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(String),

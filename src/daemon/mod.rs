@@ -1,9 +1,12 @@
 //! The running datapath over DPDK: environment, pools, ports and lcores, changed and asked from the control
 //! side. One lock serialises the control side's own work; no lcore ever takes it.
 
+mod changes;
 mod devices;
 mod engine;
 mod error;
+mod placement;
+mod pools;
 mod state;
 mod timer;
 
@@ -15,23 +18,29 @@ use timer::Timer;
 
 use crate::config::Config;
 use crate::control::Engine;
+use crate::flow::FlowMod;
+
+/// Told when the datapath can no longer work: a polling thread has ended by a fault.
+pub type Died = Arc<dyn Fn(String) + Send + Sync>;
 
 /// The datapath that `weir run` serves. Dropping it stops the lcores, then the ports.
 #[derive(Debug)]
 pub struct Datapath {
-    state: Arc<Mutex<State>>,
+    /// First to go, as it holds the state too.
     _timer: Timer,
+    state: Arc<Mutex<State>>,
 }
 
 impl Datapath {
-    /// Starts DPDK, the lcores, and the bridges and ports of `config`.
+    /// Starts DPDK, the lcores, and the bridges and ports of `config`; `flows` are the bridges' flows, in their order;
+    /// `died` is told, on any thread, when an lcore ends by a fault.
     ///
     /// # Errors
     /// What did not start, why, and what helps; nothing is left running then.
-    pub fn start(config: &Config) -> Result<Self, DaemonError> {
-        let state = Arc::new(Mutex::new(State::start(config)?));
+    pub fn start(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Self, DaemonError> {
+        let state = Arc::new(Mutex::new(State::start(config, flows, died)?));
         let timer = Timer::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
-        Ok(Self { state, _timer: timer })
+        Ok(Self { _timer: timer, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -48,8 +57,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 ///
 /// # Errors
 /// The error's text.
-pub fn launch(config: &Config) -> Result<Arc<dyn Engine>, String> {
-    match Datapath::start(config) {
+pub fn launch(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Arc<dyn Engine>, String> {
+    match Datapath::start(config, flows, died) {
         Ok(datapath) => Ok(Arc::new(datapath)),
         Err(error) => Err(error.to_string()),
     }

@@ -1,23 +1,23 @@
 //! What the control side holds: the switch as configured, the devices and the lcores that run it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use weir_ffi::{Eal, EalConfig, LogLine, MAX_DATA_ROOM, Pool, Severity};
+use weir_ffi::{Eal, EalConfig, LogLine, Severity};
+use weir_numa::pin::pin_current_thread;
 use weir_shard::{ShardConfig, Timeout, Timeouts};
 
-use super::DaemonError;
-use super::devices::{Device, Pools};
-use crate::config::{Config, Conntrack, Name, NewPort, Profile};
-use crate::flow::{Command, FlowFile};
+use super::devices::Device;
+use super::placement::Placement;
+use super::pools::Pools;
+use super::{DaemonError, Died};
+use crate::config::{Config, Conntrack, Profile};
+use crate::control::engine::NewPort;
+use crate::flow::{Action, FlowMod};
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
-use crate::pipeline::{PortId, Worker, WorkerConfig};
+use crate::pipeline::{PortId, Snapshot, Worker, WorkerConfig};
 use crate::switch::Switch;
-
-/// Buffers that hold packets of several segments brought into one.
-const LARGE_BUFFERS: u32 = 255;
-/// Buffers each lcore keeps at hand.
-const POOL_CACHE: u32 = 256;
 
 /// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop.
 #[derive(Debug)]
@@ -26,62 +26,84 @@ pub(super) struct State {
     pub(super) devices: BTreeMap<PortId, Device>,
     pub(super) switch: Switch,
     pub(super) clock: Clock,
-    pools: Pools,
-    eal: Eal,
+    pub(super) pools: Pools,
+    pub(super) eal: Eal,
+    placement: Placement,
+    profile: Profile,
+    /// An lcore did not take the last snapshot.
+    behind: bool,
+    /// The warning about tracking on several lcores was given.
+    warned: bool,
 }
 
 impl State {
-    pub(super) fn start(config: &Config) -> Result<Self, DaemonError> {
-        let allowed: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        let cpus = cpus(config, &allowed)?;
-        let eal = Eal::init(eal_config(config))?;
+    pub(super) fn start(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Self, DaemonError> {
+        let placement = Placement::find(config)?;
+        let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
-        let pools = Pools {
-            packets: Pool::new(&eal, &Pool::unique_name("packets"), config.pool.mbufs, POOL_CACHE, config.pool.data_room, None)?,
-            large: Pool::new(&eal, &Pool::unique_name("large"), LARGE_BUFFERS, 0, MAX_DATA_ROOM, None)?,
-        };
+        let pools = Pools::new(&eal, config.pool)?;
         let clock = Clock::new(weir_ffi::tsc(), weir_ffi::tsc_hz());
         let mut switch = Switch::default();
         for bridge in &config.bridges {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let snapshot = switch.snapshot();
-        let shard = shard_config(&config.conntrack, cpus.len());
-        let idle = if config.profile == Profile::Metal { Idle::Spin } else { Idle::Yield };
+        let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
         let mut lcores = Vec::new();
-        for &cpu in &cpus {
-            let worker = WorkerConfig { shard: shard.clone(), megaflows: DEFAULT_MEGAFLOWS, secret: secret()? };
-            let (eal, snapshot) = (eal.clone(), snapshot.clone());
-            lcores.push(Lcore::start(cpu, move || {
-                if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
-                    return Err(format!("the thread cannot be pinned to CPU {cpu}"));
-                }
-                let guard = eal.register_thread().map_err(|error| error.to_string())?;
-                let worker = Worker::new(worker, snapshot).map_err(|error| error.to_string())?;
-                Ok((Polling::new(worker, clock, idle), guard))
-            })?);
+        for (index, lcore) in (0..).zip(&placement.lcores) {
+            let worker = WorkerConfig {
+                shard: shard_config(&config.conntrack, count, index),
+                megaflows: DEFAULT_MEGAFLOWS,
+                secret: secret()?,
+            };
+            let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
+            lcores.push(start_lcore(setting, worker, snapshot.clone(), died)?);
         }
+        let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
         tracing::info!(?cpus, "lcores started");
-        let mut state = Self { lcores, devices: BTreeMap::new(), switch, clock, pools, eal };
-        for bridge in &config.bridges {
+        let profile = config.profile;
+        let devices = BTreeMap::new();
+        let mut state = Self {
+            lcores,
+            devices,
+            switch,
+            clock,
+            pools,
+            eal,
+            placement,
+            profile,
+            behind: false,
+            warned: false,
+        };
+        for (bridge, flows) in config.bridges.iter().zip(flows) {
             for port in &bridge.ports {
                 state.add_port(&NewPort::of(&bridge.name, port))?;
             }
-            if let Some(path) = &bridge.flows {
-                let bytes = std::fs::read(path)
-                    .map_err(|source| DaemonError::FlowFile { path: path.clone(), source })?;
-                let names = state.switch.bridge(bridge.name.as_str())?.port_names();
-                let file = FlowFile::parse(&path.display().to_string(), &bytes, Command::Add, &names)?;
-                for warning in &file.warnings {
-                    tracing::warn!("{warning}");
-                }
-                drop(names);
-                state.switch.replace(bridge.name.as_str(), &file.flows, false, state.now())?;
-            }
+            state.warn_about_tracking(&flows);
+            state.switch.replace(bridge.name.as_str(), &flows, false, state.now())?;
         }
         state.publish()?;
         Ok(state)
+    }
+
+    /// Until packets are steered to the lcore that owns their connection, replies may miss it.
+    pub(super) fn warn_about_tracking(&mut self, flows: &[FlowMod]) {
+        let tracks =
+            flows.iter().flat_map(|flow| &flow.actions).any(|action| matches!(action, Action::Ct(_)));
+        if tracks && self.lcores.len() > 1 && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                "flows track connections (ct) on {} lcores, and each lcore knows only connections whose first packet it \
+                 received: a reply that arrives by another lcore's queue is taken for a new connection; use one lcore \
+                 unless the ports' queues bring both directions to the same one",
+                self.lcores.len()
+            );
+        }
+    }
+
+    /// The NUMA node for the packets of a port whose card is on `card`; `None` is anywhere.
+    pub(super) fn packet_node(&self, card: Option<u32>) -> Option<u32> {
+        (self.profile == Profile::Metal).then(|| self.placement.packet_node(card)).flatten()
     }
 
     /// Milliseconds on the lcores' clock.
@@ -89,59 +111,25 @@ impl State {
         self.clock.milliseconds(weir_ffi::tsc())
     }
 
-    /// Gives every lcore the switch as it is now; the old picture is dropped here.
+    /// Every lcore answers: to be known before anything is changed.
+    pub(super) fn responsive(&self) -> Result<(), CallError> {
+        self.ask(|_| ()).map(drop)
+    }
+
+    /// Gives every lcore the switch as it is now; the old picture is dropped here. An lcore that does not take it
+    /// is offered it again every second.
     pub(super) fn publish(&mut self) -> Result<(), CallError> {
         let snapshot = self.switch.snapshot();
+        let mut result = Ok(());
         for lcore in &self.lcores {
             let next = snapshot.clone();
-            drop(lcore.call(move |polling| polling.worker_mut().replace_snapshot(next))?);
-        }
-        Ok(())
-    }
-
-    /// Adds a port with its device, or changes nothing.
-    pub(super) fn add_port(&mut self, spec: &NewPort) -> Result<(), DaemonError> {
-        let (bridge, name) = (spec.bridge.as_str(), spec.name.as_str());
-        let id = self.switch.add_port(bridge, name, spec.number.map(|number| number.number()))?;
-        let started = Device::start(&self.eal, &self.pools, spec, self.lcores.len()).and_then(|device| {
-            self.publish()?;
-            match device.connect(id, &self.lcores) {
-                Ok(()) => Ok(device),
-                Err(error) => {
-                    let _ = Device::disconnect(id, &self.lcores);
-                    Err(error)
-                }
-            }
-        });
-        match started {
-            Ok(device) => {
-                self.devices.insert(id, device);
-                Ok(())
-            }
-            Err(error) => {
-                let _ = self.switch.delete_port(bridge, name);
-                let _ = self.publish();
-                Err(error)
+            match lcore.call(move |polling| polling.worker_mut().replace_snapshot(next)) {
+                Ok(old) => drop(old),
+                Err(error) => result = Err(error),
             }
         }
-    }
-
-    /// Removes a port and stops its device; gives what it takes to add it again.
-    pub(super) fn remove_port(&mut self, name: &Name) -> Result<NewPort, DaemonError> {
-        let bridge = self
-            .devices
-            .values()
-            .find(|device| device.spec.name == *name)
-            .map(|device| device.spec.bridge.clone())
-            .ok_or_else(|| crate::switch::SwitchError::NoSuchPort { bridge: "any".into(), name: name.to_string() })?;
-        let number = self.switch.bridge(bridge.as_str())?.port_number(name.as_str());
-        let id = self.switch.delete_port(bridge.as_str(), name.as_str())?;
-        self.publish()?;
-        Device::disconnect(id, &self.lcores)?;
-        match self.devices.remove(&id) {
-            Some(device) => Ok(NewPort { number, ..device.spec.clone() }),
-            None => Err(crate::switch::SwitchError::NoSuchPort { bridge: bridge.to_string(), name: name.to_string() }.into()),
-        }
+        self.behind = result.is_err();
+        result
     }
 
     /// Asks every lcore in turn.
@@ -166,33 +154,51 @@ impl State {
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
         let now = self.now();
-        if self.switch.expire(now)
+        let changed = self.switch.expire(now);
+        if (changed || self.behind)
             && let Err(error) = self.publish()
         {
-            tracing::warn!("expired flows stay with an lcore: {error}");
+            tracing::error!("the flows of an lcore are not up to date: {error}");
         }
     }
 }
 
-/// The CPUs to poll on: those of the configuration, else the last one allowed, which leaves the first to the
-/// control side and the system.
-fn cpus(config: &Config, allowed: &[usize]) -> Result<Vec<usize>, DaemonError> {
-    let Some(list) = &config.lcores else {
-        return Ok(vec![allowed.iter().copied().max().unwrap_or(0)]);
-    };
-    let named = list.cpus().iter().map(|&cpu| {
-        if allowed.contains(&usize::from(cpu)) {
-            return Ok(usize::from(cpu));
-        }
-        let allowed = allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        Err(DaemonError::Cpu { cpu, allowed })
-    });
-    named.collect()
+/// What an lcore's thread is set up with.
+struct Setting {
+    cpu: u32,
+    clock: Clock,
+    profile: Profile,
+    eal: Eal,
 }
 
-fn eal_config(config: &Config) -> EalConfig {
+fn start_lcore(
+    setting: Setting,
+    worker: WorkerConfig,
+    snapshot: Arc<Snapshot>,
+    died: &Died,
+) -> Result<Lcore, DaemonError> {
+    let Setting { cpu, clock, profile, eal } = setting;
+    let setup = move || {
+        // Pinned first: DPDK notes the thread's node, and the shard's memory comes from it.
+        pin_current_thread(cpu).map_err(|error| error.to_string())?;
+        let guard = eal.register_thread().map_err(|error| error.to_string())?;
+        let mut worker = Worker::new(worker, snapshot).map_err(|error| error.to_string())?;
+        let idle = if profile == Profile::Metal {
+            worker.shard_mut().prefault();
+            Idle::Spin
+        } else {
+            Idle::Share
+        };
+        Ok((Polling::new(worker, clock, idle), guard))
+    };
+    let died = Arc::clone(died);
+    let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
+    Ok(Lcore::start(cpu, setup, move |cpu| died(format!("the lcore on CPU {cpu} has ended by a fault")))?)
+}
+
+fn eal_config(config: &Config, placement: &Placement) -> EalConfig {
     let mut eal = match config.profile {
-        Profile::Metal => EalConfig::metal(vec![config.memory_mib]),
+        Profile::Metal => EalConfig::metal(placement.memory(config.memory_mib)),
         Profile::Lab | Profile::Replay => EalConfig::lab(config.memory_mib),
     };
     eal.log = Some(Box::new(log));
@@ -208,8 +214,8 @@ fn log(line: &LogLine) {
     }
 }
 
-fn shard_config(conntrack: &Conntrack, lcores: usize) -> ShardConfig {
-    let lcores = u32::try_from(lcores).unwrap_or(u32::MAX).max(1);
+/// Shard `index` of `count`.
+fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
     let mut timeouts = Timeouts::default();
     let configured = conntrack.timeouts.seconds();
     for timeout in Timeout::ALL {
@@ -220,11 +226,17 @@ fn shard_config(conntrack: &Conntrack, lcores: usize) -> ShardConfig {
         }
     }
     ShardConfig {
-        capacity: conntrack.capacity.get().div_ceil(lcores),
-        max_connections: conntrack.max_connections.div_ceil(lcores),
+        capacity: conntrack.capacity.get().div_ceil(count.max(1)),
+        max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts,
     }
+}
+
+/// Part `index` of `whole` in `count` parts; what does not divide goes to the first ones.
+pub(super) fn share(whole: u32, count: u32, index: u32) -> u32 {
+    let count = count.max(1);
+    whole / count + u32::from(index < whole % count)
 }
 
 /// Random bits for the hashes and the choice of ports.
@@ -236,4 +248,17 @@ fn secret() -> Result<[u64; 8], DaemonError> {
         *word = u64::from_ne_bytes(*bytes);
     }
     Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn shares_make_up_the_whole() {
+        for (whole, count) in [(0, 3), (1, 2), (10, 3), (u32::MAX, 7), (5, 1)] {
+            let sum: u64 = (0..count).map(|index| u64::from(share(whole, count, index))).sum();
+            assert_eq!(sum, u64::from(whole));
+        }
+    }
 }

@@ -10,4 +10,4 @@ mod transmit;
 
 pub use clock::Clock;
 pub use handle::{CallError, Lcore, LcoreError};
-pub use poll::{Cycles, Idle, Polling};
+pub use poll::{Cycles, Idle, Polling, PortFigures};

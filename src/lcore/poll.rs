@@ -2,6 +2,7 @@
 //! housekeeping and one job of the control side.
 
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
@@ -9,7 +10,7 @@ use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
 use super::clock::Clock;
 use super::handle::{Job, next};
 use super::transmit::Outputs;
-use crate::pipeline::{PortId, Worker};
+use crate::pipeline::{PortCounters, PortId, Worker};
 
 /// What an lcore does when there is nothing to receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +18,20 @@ pub enum Idle {
     /// Polls on: lowest latency, the CPU is its own.
     #[default]
     Spin,
-    /// Gives the CPU to whoever wants it after some empty rounds: for CPUs that are shared (profile lab).
-    Yield,
+    /// Gives the CPU to whoever wants it after some empty rounds, and naps once nothing has come for a while: for
+    /// CPUs that are shared (profile lab).
+    Share,
 }
 
 /// Rounds between two looks at the control side's requests and the housekeeping.
 const ROUNDS: u32 = 16;
-/// Empty rounds in a row before an lcore that may yields.
+/// Empty rounds in a row before an lcore that shares its CPU yields.
 const PATIENCE: u32 = 64;
+/// Milliseconds without a packet before it naps.
+const AWAKE: u64 = 2;
+/// How long a nap is: with the kernel's usual timer slack of 50 microseconds a packet waits 0.1 ms at the most, which
+/// the rings of virtual devices hold easily, and an idle lcore takes a few hundredths of its CPU.
+const NAP: Duration = Duration::from_micros(50);
 
 /// Where an lcore's cycles went, in time stamp counter ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +44,17 @@ pub struct Cycles {
     pub busy_rounds: u64,
     /// Rounds that did not.
     pub idle_rounds: u64,
+}
+
+/// What one lcore has counted for a port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortFigures {
+    /// What went through the datapath.
+    pub carried: PortCounters,
+    /// Received frames that could not be brought into one buffer (too long, no buffer, no room for a VLAN tag).
+    pub unusable: u64,
+    /// Frames that the driver did not take.
+    pub refused: u64,
 }
 
 #[derive(Debug)]
@@ -125,15 +143,31 @@ impl Polling {
         self.inputs.iter().map(|input| (input.port, input.queue.queue())).collect()
     }
 
-    /// Frames for `port` that its driver did not take.
+    /// What this lcore has counted for `port`.
     #[must_use]
-    pub fn refused(&self, port: PortId) -> u64 {
-        self.outputs.refused(port)
+    pub fn port_figures(&self, port: PortId) -> PortFigures {
+        let mut unusable = 0;
+        for input in self.inputs.iter().filter(|input| input.port == port) {
+            let seen = input.queue.counters();
+            unusable += seen.dropped_too_long + seen.dropped_no_buffer + seen.dropped_vlan;
+        }
+        PortFigures {
+            carried: self.worker.port_counters(port),
+            unusable,
+            refused: self.outputs.refused(port),
+        }
+    }
+
+    /// Frames for ports that were gone.
+    #[must_use]
+    pub fn unroutable(&self) -> u64 {
+        self.outputs.unroutable()
     }
 
     /// Polls until the control side is gone.
     pub(super) fn run(&mut self, inbox: &Receiver<Job>) {
         let mut mark = weir_ffi::tsc();
+        let mut last_packet = self.clock.milliseconds(mark);
         let mut empty = 0u32;
         let mut countdown = ROUNDS;
         while !self.stopping {
@@ -145,19 +179,22 @@ impl Polling {
                 self.cycles.processing += spent;
                 self.cycles.busy_rounds += 1;
                 empty = 0;
+                last_packet = self.clock.milliseconds(end);
             } else {
                 self.cycles.idle += spent;
                 self.cycles.idle_rounds += 1;
-                empty += 1;
+                empty = empty.saturating_add(1);
             }
             countdown -= 1;
             if countdown == 0 || empty > PATIENCE {
                 countdown = ROUNDS;
-                self.between(inbox, self.clock.milliseconds(end));
+                let now = self.clock.milliseconds(end);
+                self.between(inbox, now);
                 if empty > PATIENCE {
                     match self.idle {
                         Idle::Spin => std::hint::spin_loop(),
-                        Idle::Yield => std::thread::yield_now(),
+                        Idle::Share if now.saturating_sub(last_packet) < AWAKE => std::thread::yield_now(),
+                        Idle::Share => std::thread::sleep(NAP),
                     }
                 }
                 let end = weir_ffi::tsc();

@@ -43,6 +43,11 @@ impl Outputs {
         self.ports.get(port as usize).and_then(Option::as_ref).map_or(0, |output| output.queue.dropped())
     }
 
+    /// Frames for ports that were gone.
+    #[must_use]
+    pub(super) fn unroutable(&self) -> u64 {
+        self.unroutable
+    }
 
     /// Hands everything that waits to the drivers.
     #[inline]
@@ -67,9 +72,8 @@ impl Transmit<Mbuf> for Outputs {
         }
         if let Err(frame) = output.waiting.push(frame) {
             output.queue.tx_burst_or_drop(&mut output.waiting);
-            // A burst that was just flushed has room.
+            // A burst that was just flushed has room, and its port is on the list already.
             let _ = output.waiting.push(frame);
-            self.touched.push(port);
         }
     }
 }

@@ -22,6 +22,7 @@ pub use counters::{Counters, PortCounters};
 pub use drop_cause::DropCause;
 pub use fdb::Fdb;
 pub use frame::{BURST, Burst, Frame, HeapFrame, Transmit};
+pub use megaflow::FlowCopy;
 pub use snapshot::{BridgeView, PortEntry, PortId, Snapshot};
 pub use worker::{Worker, WorkerConfig};
 

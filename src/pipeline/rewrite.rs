@@ -129,11 +129,15 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
             );
         }
         protocol::SCTP if present >= 12 && fields.mask.read(at::TP_SRC, 4) != 0 => {
+            let old = checksum::sctp(layers.l4_bytes(frame));
             ports(frame, l4, fields, &mut sum);
             if layers.fragment == Fragment::No {
-                let fresh = checksum::sctp(layers.l4_bytes(frame));
+                let new = checksum::sctp(layers.l4_bytes(frame));
+                // What was wrong stays wrong: CRC32c is linear.
                 if let Some(bytes) = frame.get_mut(l4 + 8..l4 + 12) {
-                    bytes.copy_from_slice(&fresh);
+                    for ((byte, old), new) in bytes.iter_mut().zip(old).zip(new) {
+                        *byte ^= old ^ new;
+                    }
                 }
             }
         }

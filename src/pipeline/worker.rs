@@ -203,6 +203,12 @@ impl Worker {
         self.megaflows.sizes()
     }
 
+    /// Live recirculation contexts.
+    #[must_use]
+    pub fn recirculation_contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
     /// Adds all that the megaflows have counted to the rules' counters.
     pub fn report_flows(&mut self) {
         self.megaflows.report();

@@ -123,7 +123,7 @@ fn feed(
         // Captures may step back in time; the tracker's clock does not.
         last = captured.time_ns.max(last);
         let now = last.saturating_sub(start) / NANOSECONDS;
-        if now != switch.now() || packets % FLUSH_EVERY == 0 {
+        if now != switch.now() || packets.is_multiple_of(FLUSH_EVERY) {
             writers.write(switch)?;
             progress(merge.bytes());
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use weir_shard::{ConnectionView, DumpCursor};
 
 use super::VirtualSwitch;
-use crate::flow::port::PortNumber;
+use crate::flow::port::{NoNames, PortNumber};
 
 /// One port's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,6 +39,8 @@ pub struct Report {
     pub dropped_by: BTreeMap<&'static str, u64>,
     /// The tracker's counters that are not 0.
     pub conntrack: BTreeMap<&'static str, u64>,
+    /// Flows with their counters, as dump-flows prints them.
+    pub flows: Vec<String>,
     /// Connections at the end, one line each, as dpctl/dump-conntrack prints them.
     pub connections: Vec<String>,
     /// Port by port.
@@ -54,6 +56,8 @@ impl Report {
             .filter(|(_, entry)| ports.contains(&entry.number))
             .map(|(id, entry)| (id, entry.number))
             .collect();
+        let rules = switch.rules().unwrap_or_default();
+        let flows = rules.iter().map(|rule| rule.dump_line(Some(now), &NoNames)).collect();
         let worker = switch.worker();
         let counters = worker.counters();
         let ports = ids
@@ -93,6 +97,7 @@ impl Report {
                 .filter(|(_, count, _)| *count > 0)
                 .map(|(name, count, _)| (name, count))
                 .collect(),
+            flows,
             connections,
             ports,
         }

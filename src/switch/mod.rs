@@ -12,7 +12,7 @@ pub use error::SwitchError;
 use crate::flow::action::Action;
 use crate::flow::flow::{Command, FlowMod};
 use crate::flow::port::{FIRST_RESERVED, PortNumber};
-use crate::flow::table::FlowTables;
+use crate::flow::table::{Applied, FlowTables};
 use crate::pipeline::classifier::Classifier;
 use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
 
@@ -150,14 +150,18 @@ impl Switch {
     }
 
     fn index(&self, name: &str) -> Result<usize, SwitchError> {
-        self.bridges
-            .iter()
-            .position(|bridge| bridge.as_ref().is_some_and(|bridge| bridge.name == name))
-            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: self.bridge_names() })
+        let named = |bridge: &Option<Bridge>| bridge.as_ref().is_some_and(|bridge| bridge.name == name);
+        self.bridges.iter().position(named).ok_or_else(|| self.no_such_bridge(name))
     }
 
-    fn bridge_names(&self) -> Vec<String> {
-        self.bridges().map(|bridge| bridge.name.clone()).collect()
+    fn no_such_bridge(&self, name: &str) -> SwitchError {
+        let known = self.bridges().map(|bridge| bridge.name.clone()).collect();
+        SwitchError::NoSuchBridge { name: name.into(), known }
+    }
+
+    fn bridge_mut(&mut self, name: &str) -> Result<&mut Bridge, SwitchError> {
+        let index = self.index(name)?;
+        self.bridges[index].as_mut().ok_or(SwitchError::NoSuchBridge { name: name.into(), known: Vec::new() })
     }
 
     /// The bridge called `name`.
@@ -165,10 +169,7 @@ impl Switch {
     /// # Errors
     /// When there is none.
     pub fn bridge(&self, name: &str) -> Result<&Bridge, SwitchError> {
-        let index = self.index(name)?;
-        self.bridges[index]
-            .as_ref()
-            .ok_or_else(|| SwitchError::NoSuchBridge { name: name.into(), known: Vec::new() })
+        self.bridges().find(|bridge| bridge.name == name).ok_or_else(|| self.no_such_bridge(name))
     }
 
     /// Adds an empty bridge whose table 0 forwards as a learning switch until flows are given, as a new bridge
@@ -181,16 +182,10 @@ impl Switch {
         if self.index(name).is_ok() {
             return Err(SwitchError::BridgeExists { name: name.into() });
         }
-        let free = self.bridges.iter().position(Option::is_none).unwrap_or(self.bridges.len());
-        if free >= MAX_BRIDGES {
-            return Err(SwitchError::TooManyBridges);
-        }
-        if free == self.bridges.len() {
-            self.bridges.push(None);
-        }
-        self.bridges[free] = Some(Bridge {
+        let tables = learning_switch(now)?;
+        *self.free_bridge()? = Some(Bridge {
             name: name.into(),
-            tables: learning_switch(now)?,
+            tables,
             frozen: Vec::new(),
             fdb: Arc::default(),
             ports: BTreeMap::new(),
@@ -198,17 +193,36 @@ impl Switch {
         Ok(())
     }
 
-    /// Removes a bridge that has no ports left.
+    /// Removes a bridge that has no ports left, and gives what it was.
     ///
     /// # Errors
     /// When there is no such bridge, or it still has ports.
-    pub fn delete_bridge(&mut self, name: &str) -> Result<(), SwitchError> {
+    pub fn delete_bridge(&mut self, name: &str) -> Result<Bridge, SwitchError> {
         let index = self.index(name)?;
         if let Some(port) = self.ports.iter().flatten().find(|port| port.bridge == index) {
             return Err(SwitchError::BridgeHasPorts { name: name.into(), port: port.name.clone() });
         }
-        self.bridges[index] = None;
+        self.bridges[index].take().ok_or_else(|| self.no_such_bridge(name))
+    }
+
+    /// Puts a bridge back that [`Switch::delete_bridge`] gave, with its flows and their counters.
+    ///
+    /// # Errors
+    /// When its name is taken meanwhile, or there are too many bridges.
+    pub fn restore_bridge(&mut self, bridge: Bridge) -> Result<(), SwitchError> {
+        if self.index(&bridge.name).is_ok() {
+            return Err(SwitchError::BridgeExists { name: bridge.name });
+        }
+        *self.free_bridge()? = Some(bridge);
         Ok(())
+    }
+
+    fn free_bridge(&mut self) -> Result<&mut Option<Bridge>, SwitchError> {
+        let free = self.bridges.iter().position(Option::is_none).unwrap_or(self.bridges.len());
+        if free == self.bridges.len() && free < MAX_BRIDGES {
+            self.bridges.push(None);
+        }
+        self.bridges.get_mut(free).ok_or(SwitchError::TooManyBridges)
     }
 
     /// Adds a port, by default with the lowest free number, and gives its datapath id.
@@ -263,12 +277,8 @@ impl Switch {
             .zip(&mut self.ports)
             .find(|(_, port)| port.as_ref().is_some_and(|port| port.bridge == index && port.name == name))
             .ok_or_else(|| SwitchError::NoSuchPort { bridge: bridge.into(), name: name.into() })?;
-        let gone = slot.take();
+        *slot = None;
         self.list_ports(index);
-        if let (Some(port), Some(Some(bridge))) = (gone, self.bridges.get(index)) {
-            // Another port may get the number: its stations are not the old one's.
-            bridge.fdb.forget(0, |row| row.port == port.number);
-        }
         Ok(id)
     }
 
@@ -294,12 +304,8 @@ impl Switch {
     ///
     /// # Errors
     /// When the bridge does not exist or a change is refused.
-    pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<(), SwitchError> {
-        let index = self.index(bridge)?;
-        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            bridge.tables.apply(changes, now)?;
-        }
-        Ok(())
+    pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<Applied, SwitchError> {
+        Ok(self.bridge_mut(bridge)?.tables.apply(changes, now)?)
     }
 
     /// Makes the flows of a bridge exactly these; flows that stay keep their counters,
@@ -313,13 +319,10 @@ impl Switch {
         flows: &[FlowMod],
         readd: bool,
         now: u64,
-    ) -> Result<(), SwitchError> {
-        let index = self.index(bridge)?;
-        if let Some(Some(bridge)) = self.bridges.get_mut(index) {
-            let changes = bridge.tables.replacement(flows, readd);
-            bridge.tables.apply(&changes, now)?;
-        }
-        Ok(())
+    ) -> Result<Applied, SwitchError> {
+        let tables = &mut self.bridge_mut(bridge)?.tables;
+        let changes = tables.replacement(flows, readd);
+        Ok(tables.apply(&changes, now)?)
     }
 
     /// Removes flows whose timeout has passed; true if there were any.

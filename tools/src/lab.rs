@@ -23,8 +23,8 @@ pub mod pair;
 pub mod peer;
 pub mod weir;
 
+pub use self::weir::Weir;
 pub use pair::{Pair, Resolution};
-pub use weir::Weir;
 
 /// Whether we are root; says so and returns false if not, for a test to return early:
 ///
@@ -202,6 +202,13 @@ impl Namespace {
         let mut all = vec!["-n", &self.name];
         all.extend(words);
         ip(&all)
+    }
+
+    /// Whether `device` is up, with a carrier, and sends.
+    #[must_use]
+    pub fn carries(&self, device: &str) -> bool {
+        let shown = process::run(Command::new("ip").args(["-n", &self.name, "link", "show", "dev", device]));
+        shown.is_ok_and(|text| text.contains("state UP"))
     }
 
     /// A command that will run inside.

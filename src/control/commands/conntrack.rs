@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use weir_shard::ProtocolState;
 
-use super::tuples::{Detail, Json, Line, filter, number, protocol_name, summary};
+use super::tuples::{Detail, Json, filter, line, number};
 use super::{Call, CommandError, Daemon, datapath};
 use crate::control::engine::{ConnectionFilter, Cursor};
 use crate::control::output::Output;
@@ -14,12 +15,12 @@ pub(super) fn dump(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
     let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
     while let Some(from) = cursor {
         rows.clear();
-        cursor = daemon.engine.connections(&filter, from, &mut rows);
+        cursor = daemon.engine.connections(&filter, from, &mut rows)?;
         for connection in &rows {
             if call.json {
                 out.element(&Json::from(connection))?;
             } else {
-                out.line(Line(connection, detail))?;
+                line(connection, detail, out)?;
             }
         }
     }
@@ -53,14 +54,14 @@ fn selection(call: &Call<'_>) -> Result<(Detail, ConnectionFilter), CommandError
 pub(super) fn flush(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
     let filter = filter(datapath::without_name(&args))?;
-    daemon.engine.flush_connections(&filter);
+    daemon.engine.flush_connections(&filter)?;
     Ok(())
 }
 
 pub(super) fn ct_flush(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     datapath::bridge(daemon, call.arg(0))?;
     let args: Vec<&str> = call.args.iter().skip(1).map(String::as_str).collect();
-    daemon.engine.flush_connections(&filter(&args)?);
+    daemon.engine.flush_connections(&filter(&args)?)?;
     Ok(())
 }
 
@@ -73,7 +74,7 @@ pub(super) fn ct_flush_zone(
     let zone = number(call.arg(1))
         .ok_or_else(|| CommandError::Failed(format!("{}: invalid zone, must be 0 to 65535", call.arg(1))))?;
     let filter = ConnectionFilter { zone: Some(zone), ..ConnectionFilter::default() };
-    daemon.engine.flush_connections(&filter);
+    daemon.engine.flush_connections(&filter)?;
     Ok(())
 }
 
@@ -91,12 +92,12 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
     while let Some(from) = cursor {
         rows.clear();
-        cursor = daemon.engine.connections(&filter, from, &mut rows);
+        cursor = daemon.engine.connections(&filter, from, &mut rows)?;
         for connection in &rows {
             stats.total += 1;
-            *stats.protocols.entry(protocol_name(connection.protocol)).or_default() += 1;
-            if let Some([original, reply]) = connection.tcp.filter(|_| detail.more) {
-                *stats.tcp_states.entry(summary(original, reply)).or_default() += 1;
+            *stats.protocols.entry(connection.protocol_name()).or_default() += 1;
+            if let (true, ProtocolState::Tcp { original, reply }) = (detail.more, connection.state) {
+                *stats.tcp_states.entry(original.max(reply).summary()).or_default() += 1;
             }
         }
     }
@@ -123,13 +124,13 @@ pub(super) fn get_maxconns(
     out: &mut Output<'_>,
 ) -> Result<(), CommandError> {
     no_more(call)?;
-    let limit = daemon.engine.connection_totals().limit;
+    let limit = daemon.engine.connection_totals()?.limit;
     if call.json { Ok(out.json(&serde_json::json!({ "limit": limit }))?) } else { Ok(out.line(limit)?) }
 }
 
 pub(super) fn get_nconns(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     no_more(call)?;
-    let total = daemon.engine.connection_totals().total;
+    let total = daemon.engine.connection_totals()?.total;
     if call.json { Ok(out.json(&serde_json::json!({ "total": total }))?) } else { Ok(out.line(total)?) }
 }
 

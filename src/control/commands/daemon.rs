@@ -8,9 +8,8 @@ use crate::control::output::Output;
 
 /// Levels as Open vSwitch calls them.
 pub const LOG_LEVELS: [&str; 6] = ["off", "emer", "err", "warn", "info", "dbg"];
-/// The parts of the program whose log level can be set on its own: modules of this crate and the crates below.
-pub const LOG_MODULES: [&str; 9] =
-    ["cli", "config", "control", "ffi", "flow", "nat", "pipeline", "replay", "shard"];
+/// The parts of the program whose log level can be set on its own: modules of this crate, crates below, and DPDK.
+pub const LOG_MODULES: [&str; 7] = ["cli", "control", "daemon", "dpdk", "ffi", "lcore", "numa"];
 
 pub(super) fn version(call: &Call<'_>, _: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let version = env!("CARGO_PKG_VERSION");
@@ -58,7 +57,7 @@ pub(super) fn coverage_show(
     daemon: &Daemon,
     out: &mut Output<'_>,
 ) -> Result<(), CommandError> {
-    let counters = daemon.engine.counters();
+    let counters = daemon.engine.counters()?;
     if call.json {
         return Ok(out.json(&counters)?);
     }

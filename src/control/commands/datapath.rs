@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
-use crate::control::engine::{Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, Port};
-use crate::control::output::{Disconnected, Output};
+use crate::control::engine::{
+    Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, PoolUse, Port,
+};
+use crate::control::output::Output;
+use crate::pipeline::dump;
 
 /// The datapath's name in commands that take one. There is one datapath.
 pub(super) const NAME: &str = "netdev@weir";
@@ -21,7 +24,7 @@ pub(super) fn without_name<'a, 'b>(args: &'a [&'b str]) -> &'a [&'b str] {
 pub(super) fn bridge(daemon: &Daemon, name: &str) -> Result<Bridge, EngineError> {
     daemon
         .engine
-        .bridges()
+        .bridges()?
         .into_iter()
         .find(|bridge| bridge.name.as_str() == name)
         .ok_or_else(|| EngineError::NoBridge(name.to_owned()))
@@ -48,34 +51,47 @@ pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     let mut cpu = None;
     while let Some(from) = cursor {
         rows.clear();
-        cursor = daemon.engine.datapath_flows(from, &mut rows);
+        cursor = daemon.engine.datapath_flows(from, &mut rows)?;
         for flow in &rows {
             if call.json {
-                out.element(flow)?;
+                out.element(&JsonFlow::from(flow))?;
                 continue;
             }
             if cpu.replace(flow.cpu) != Some(flow.cpu) {
                 out.line(format_args!("flow-dump from pmd on cpu core: {}", flow.cpu))?;
             }
-            flow_line(flow, out)?;
+            out.line(dump::line(&flow.flow, flow.now))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
 }
 
-fn flow_line(flow: &DatapathFlow, out: &mut Output<'_>) -> Result<(), Disconnected> {
-    out.text(format_args!("{}, packets:{}, bytes:{}, used:", flow.matching, flow.packets, flow.bytes))?;
-    match flow.used {
-        Some(seconds) => out.text(format_args!("{seconds:.3}s"))?,
-        None => out.text("never")?,
+/// A megaflow in JSON.
+#[derive(Serialize)]
+struct JsonFlow {
+    cpu: u16,
+    r#match: String,
+    packets: u64,
+    bytes: u64,
+    /// Seconds since the last packet.
+    used: Option<f64>,
+    tcp_flags: u16,
+    actions: String,
+}
+
+impl From<&DatapathFlow> for JsonFlow {
+    fn from(row: &DatapathFlow) -> Self {
+        let DatapathFlow { cpu, flow, now } = row;
+        Self {
+            cpu: *cpu,
+            r#match: dump::matched(&flow.key, &flow.mask),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            used: flow.used.map(|used| ratio(now.saturating_sub(used), 1000)),
+            tcp_flags: flow.tcp_flags,
+            actions: dump::steps(&flow.steps, &flow.key),
+        }
     }
-    if flow.tcp_flags != 0 {
-        // FIN to CWR from bit 0; a dot stands for ACK, as in tcpdump.
-        let letters = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
-        let flags = letters.iter().enumerate().filter(|(bit, _)| flow.tcp_flags >> bit & 1 == 1);
-        out.text(format_args!(", flags:{}", flags.map(|(_, letter)| letter).collect::<String>()))?;
-    }
-    out.line(format_args!(", actions:{}", flow.actions))
 }
 
 #[derive(Serialize)]
@@ -88,7 +104,7 @@ struct Show {
 
 pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let counters = !options(call, &["-s", "--statistics"])?.is_empty();
-    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    let show = Show { name: NAME, totals: daemon.engine.datapath()?, bridges: daemon.engine.bridges()? };
     if call.json {
         return Ok(out.json(&show)?);
     }
@@ -115,7 +131,7 @@ pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
 }
 
 pub(super) fn dpif_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let show = Show { name: NAME, totals: daemon.engine.datapath(), bridges: daemon.engine.bridges() };
+    let show = Show { name: NAME, totals: daemon.engine.datapath()?, bridges: daemon.engine.bridges()? };
     if call.json {
         return Ok(out.json(&show)?);
     }
@@ -148,7 +164,7 @@ fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> 
     if let [other, ..] = without_name(&rest) {
         return Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")));
     }
-    let mut lcores = daemon.engine.lcores();
+    let mut lcores = daemon.engine.lcores()?;
     if let Some(cpu) = cpu {
         lcores.retain(|lcore| lcore.cpu == cpu);
         if lcores.is_empty() {
@@ -173,23 +189,13 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         let cycles = lcore.idle_cycles.saturating_add(lcore.busy_cycles);
         let passes = lcore.packets.saturating_add(lcore.recirculations);
         let share = |part| 100.0 * ratio(part, cycles);
-        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
         out.line(format_args!("  packets received: {}", lcore.packets))?;
         out.line(format_args!("  packet recirculations: {}", lcore.recirculations))?;
         out.line(format_args!("  avg. datapath passes per packet: {:.2}", ratio(passes, lcore.packets)))?;
-        out.line(format_args!("  trajectory hits: {}", lcore.trajectory_hits))?;
         out.line(format_args!("  emc hits: {}", lcore.emc_hits))?;
         out.line(format_args!("  megaflow hits: {}", lcore.megaflow_hits))?;
-        out.line(format_args!(
-            "  avg. subtable lookups per megaflow hit: {:.2}",
-            ratio(lcore.subtable_lookups, lcore.megaflow_hits)
-        ))?;
-        out.line(format_args!("  miss with success upcall: {}", lcore.misses))?;
-        out.line(format_args!("  miss with failed upcall: {}", lcore.failed_misses))?;
-        out.line(format_args!(
-            "  avg. packets per output batch: {:.2}",
-            ratio(lcore.tx_packets, lcore.tx_bursts)
-        ))?;
+        out.line(format_args!("  translations: {}", lcore.misses))?;
         out.line(format_args!("  idle cycles: {} ({:.2}%)", lcore.idle_cycles, share(lcore.idle_cycles)))?;
         out.line(format_args!(
             "  processing cycles: {} ({:.2}%)",
@@ -215,7 +221,7 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
 
 pub(super) fn stats_clear(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     options(call, &[])?;
-    daemon.engine.clear_lcore_counters();
+    daemon.engine.clear_lcore_counters()?;
     Ok(())
 }
 
@@ -223,25 +229,46 @@ pub(super) fn rxq_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
     #[derive(Serialize)]
     struct Entry<'a> {
         cpu: u16,
-        numa_node: u16,
         queues: &'a [crate::control::engine::Queue],
     }
     let lcores = lcores(call, daemon)?;
     for lcore in &lcores {
         if call.json {
-            out.element(&Entry { cpu: lcore.cpu, numa_node: lcore.numa_node, queues: &lcore.queues })?;
+            out.element(&Entry { cpu: lcore.cpu, queues: &lcore.queues })?;
             continue;
         }
-        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.numa_node, lcore.cpu))?;
+        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
         for queue in &lcore.queues {
-            let usage = queue
-                .usage_percent
-                .map_or_else(|| "NOT AVAIL".to_owned(), |percent| format!("{percent:>2.0} %"));
-            out.line(format_args!(
-                "  port: {:<16}  queue-id: {:>2} (enabled)   pmd usage: {usage}",
-                queue.port, queue.queue
-            ))?;
+            out.line(format_args!("  port: {:<16}  queue-id: {:>2} (enabled)", queue.port, queue.queue))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
+}
+
+pub(super) fn mempool_info(
+    call: &Call<'_>,
+    daemon: &Daemon,
+    out: &mut Output<'_>,
+) -> Result<(), CommandError> {
+    let mut pools = daemon.engine.pools();
+    if let Some(port) = call.args.first() {
+        if !daemon.engine.bridges()?.iter().flat_map(|bridge| &bridge.ports).any(|p| p.name.as_str() == port)
+        {
+            return Err(CommandError::Failed(format!("no port named {port}")));
+        }
+        let own = |pool: &PoolUse| pool.port.as_ref().is_some_and(|name| name.as_str() == port);
+        let has_own = pools.iter().any(own);
+        pools.retain(|pool| if has_own { own(pool) } else { pool.port.is_none() });
+    }
+    if call.json {
+        return Ok(out.json(&pools)?);
+    }
+    for PoolUse { name, port, node, size, in_use, data_room } in &pools {
+        let port = port.as_ref().map_or_else(|| "all ports".to_owned(), |port| format!("port {port}"));
+        let node = node.map_or_else(|| "any node".to_owned(), |node| format!("node {node}"));
+        out.line(format_args!(
+            "{name}: {in_use} of {size} buffers of {data_room} bytes in use, {port}, {node}"
+        ))?;
+    }
+    Ok(())
 }

@@ -1,12 +1,17 @@
 //! An engine in memory, and a host that only notes what it was asked, for tests of the commands.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+
+use weir_shard::{ConnectionView, ProtocolState, TcpState};
+use weir_wire::Tuple;
 
 use super::{Daemon, Host};
 use crate::config::{Name, PortNumber};
 use crate::control::engine::*;
+use crate::flow::key::{Key, at};
 use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
+use crate::pipeline::FlowCopy;
+use crate::pipeline::step::Step;
 
 /// Everything is in plain sight behind one lock; all bridges share their flow tables.
 #[derive(Debug, Default)]
@@ -16,7 +21,7 @@ pub(crate) struct TestEngine(pub(crate) Mutex<State>);
 pub(crate) struct State {
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) tables: Option<FlowTables>,
-    pub(crate) connections: Vec<Connection>,
+    pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
 }
@@ -25,29 +30,21 @@ pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub(crate) fn connection(host: u8) -> Connection {
-    let (inside, server, outside) =
-        (Ipv4Addr::new(10, 1, 1, host), Ipv4Addr::new(10, 1, 1, 2), Ipv4Addr::new(10, 1, 1, 240));
-    Connection {
-        protocol: 6,
-        original: Direction {
-            src: inside.into(),
-            dst: server.into(),
-            transport: Transport::Ports { sport: 40_000, dport: 80 },
-        },
-        reply: Direction {
-            src: server.into(),
-            dst: outside.into(),
-            transport: Transport::Ports { sport: 80, dport: 40_000 },
-        },
+pub(crate) fn connection(host: u8) -> ConnectionView {
+    let original = Tuple::new([10, 1, 1, host].into(), [10, 1, 1, 2].into(), 40_000, 80, 6, 1).unwrap();
+    let reply = Tuple::new([10, 1, 1, 2].into(), [10, 1, 1, 240].into(), 80, 40_000, 6, 1).unwrap();
+    ConnectionView {
+        original,
+        reply,
         zone: 1,
         mark: 1,
-        labels: 1,
-        tcp: Some([TcpState::Established, TcpState::Established]),
-        timeout: 86_399,
+        label: 1,
+        remaining: 86_399_000,
+        age: 1000,
+        state: ProtocolState::Tcp { original: TcpState::Established, reply: TcpState::Established },
         helper: None,
-        packets: [3, 2],
-        bytes: [180, 120],
+        source_nat: true,
+        destination_nat: false,
     }
 }
 
@@ -89,8 +86,8 @@ impl TestEngine {
 }
 
 impl Engine for TestEngine {
-    fn bridges(&self) -> Vec<Bridge> {
-        self.state().bridges.clone()
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError> {
+        Ok(self.state().bridges.clone())
     }
 
     fn reconfigure(&self, changes: Vec<Change>) -> Result<(), EngineError> {
@@ -114,7 +111,7 @@ impl Engine for TestEngine {
                         devargs: new.devargs,
                         mac: [0; 6],
                         link: None,
-                        rx_queues: new.rx_queues,
+                        rx_queues: new.rx_queues.unwrap_or(1),
                         counters: PortCounters::default(),
                     });
                 }
@@ -163,26 +160,26 @@ impl Engine for TestEngine {
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
-        rows: &mut Vec<Connection>,
-    ) -> Option<Cursor> {
+        rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
         let start = usize::try_from(from.slot).unwrap();
         let batch = state.connections.iter().skip(start).take(2);
         rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
-        (start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from })
+        Ok((start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from }))
     }
 
-    fn flush_connections(&self, filter: &ConnectionFilter) -> u64 {
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
         let mut state = self.state();
         let before = state.connections.len();
         state.connections.retain(|connection| !filter.admits(connection));
-        u64::try_from(before - state.connections.len()).unwrap()
+        Ok(u64::try_from(before - state.connections.len()).unwrap())
     }
 
-    fn connection_totals(&self) -> ConnectionTotals {
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
         let state = self.state();
         let total = u64::try_from(state.connections.len()).unwrap();
-        ConnectionTotals { total, limit: state.limit, protocols: vec![(6, total)] }
+        Ok(ConnectionTotals { total, limit: state.limit })
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
@@ -190,45 +187,74 @@ impl Engine for TestEngine {
         Ok(())
     }
 
-    fn datapath_flows(&self, from: Cursor, rows: &mut Vec<DatapathFlow>) -> Option<Cursor> {
-        rows.push(DatapathFlow {
-            cpu: 1,
-            matching: "recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)".into(),
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let (mut key, mut mask) = (Key::ZERO, Key::ZERO);
+        for (offset, length, value) in [(at::IN_PORT, 4, 1), (at::ETH_TYPE, 2, 0x0800)] {
+            key.write(offset, length, value);
+            mask.write(offset, length, u128::MAX);
+        }
+        mask.write(at::NW_FRAG, 1, 3);
+        let flow = FlowCopy {
+            key,
+            mask,
+            steps: Box::new([Step::Ct(Box::default()), Step::Recirculate(8)]),
             packets: 5 * from.slot,
             bytes: 300,
-            used: (from.slot > 0).then_some(0.25),
+            used: (from.slot > 0).then_some(1_750),
             tcp_flags: 0x12,
-            actions: "ct,recirc(0x8)".into(),
-        });
-        (from.slot == 0).then_some(Cursor { slot: 1, ..from })
+        };
+        rows.push(DatapathFlow { cpu: 1, flow, now: 2_000 });
+        Ok((from.slot == 0).then_some(Cursor { slot: 1, ..from }))
     }
 
-    fn datapath(&self) -> DatapathTotals {
-        DatapathTotals { hit: 609, missed: 2, lost: 0, flows: 2 }
+    fn datapath(&self) -> Result<DatapathTotals, EngineError> {
+        Ok(DatapathTotals { hit: 609, missed: 2, lost: 0, flows: 2 })
     }
 
-    fn lcores(&self) -> Vec<Lcore> {
-        vec![Lcore {
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError> {
+        Ok(vec![Lcore {
             cpu: 1,
             packets: 100,
             recirculations: 50,
             busy_cycles: 20_000,
             idle_cycles: 60_000,
-            queues: vec![Queue { port: name("p1"), queue: 0, usage_percent: Some(25.0) }],
+            queues: vec![Queue { port: name("p1"), queue: 0 }],
             ..Lcore::default()
-        }]
+        }])
     }
 
-    fn clear_lcore_counters(&self) {
+    fn clear_lcore_counters(&self) -> Result<(), EngineError> {
         self.state().cleared = true;
+        Ok(())
     }
 
-    fn counters(&self) -> Vec<Counter> {
-        vec![
-            Counter { name: "nat_exhausted", total: 3, help: "no free port for a new connection" },
-            Counter { name: "mailbox_full", total: 0, help: "a hand-over found no room" },
-        ]
+    fn counters(&self) -> Result<Vec<Counter>, EngineError> {
+        Ok(vec![
+            counter("nat_exhausted", 3, "no free port for a new connection"),
+            counter("mailbox_full", 0, "a hand-over found no room"),
+        ])
     }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        let pool = PoolUse {
+            name: "packets-0".into(),
+            port: None,
+            node: Some(0),
+            size: 32_767,
+            in_use: 2_048,
+            data_room: 2_176,
+        };
+        let own = PoolUse { name: "xdp-1".into(), port: Some(name("p1")), node: None, ..pool.clone() };
+        vec![pool, own]
+    }
+}
+
+fn counter(name: &str, total: u64, help: &str) -> Counter {
+    Counter { name: name.into(), total, help: help.into() }
 }
 
 /// Notes what it was asked.

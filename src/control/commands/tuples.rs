@@ -1,34 +1,15 @@
 //! Connections as text and as JSON, and the filters that `dpctl/flush-conntrack` and `ct-flush` take: zone,
 //! mark, labels and one or two tuples, `ct_nw_src=10.0.0.1,ct_nw_proto=6,ct_tp_dst=80`.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
+use weir_shard::{ConnectionView, Helper, ProtocolState};
+use weir_wire::Tuple;
 
 use super::CommandError;
-use crate::control::engine::{Connection, ConnectionFilter, Direction, TcpState, Transport, TupleFilter};
-
-/// IP protocols that have a name in dumps.
-const PROTOCOLS: [(u8, &str); 9] = [
-    (1, "icmp"),
-    (2, "igmp"),
-    (6, "tcp"),
-    (17, "udp"),
-    (33, "dccp"),
-    (47, "gre"),
-    (58, "icmpv6"),
-    (132, "sctp"),
-    (136, "udplite"),
-];
-
-/// A protocol's name, or its number.
-pub(super) fn protocol_name(protocol: u8) -> String {
-    PROTOCOLS
-        .iter()
-        .find(|(number, _)| *number == protocol)
-        .map_or_else(|| protocol.to_string(), |(_, name)| (*name).to_owned())
-}
+use crate::control::engine::{ConnectionFilter, TupleFilter, icmp_parts};
+use crate::control::output::{Disconnected, Output};
 
 /// What a dump shows beside the tuples.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,109 +20,31 @@ pub(super) struct Detail {
     pub(super) times: bool,
 }
 
-/// A connection as a line of `dpctl/dump-conntrack`.
-pub(super) struct Line<'a>(pub(super) &'a Connection, pub(super) Detail);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(connection, detail) = self;
-        write!(f, "{},orig=({}", protocol_name(connection.protocol), Ends(&connection.original))?;
-        self.counters(f, 0)?;
-        write!(f, "),reply=({}", Ends(&connection.reply))?;
-        self.counters(f, 1)?;
-        f.write_str(")")?;
-        if connection.zone != 0 {
-            write!(f, ",zone={}", connection.zone)?;
-        }
-        if connection.mark != 0 {
-            write!(f, ",mark={}", connection.mark)?;
-        }
-        if connection.labels != 0 {
-            write!(f, ",labels={:#x}", connection.labels)?;
-        }
-        if detail.times {
-            write!(f, ",timeout={}", connection.timeout)?;
-        }
-        if let Some([original, reply]) = connection.tcp {
-            if detail.more {
-                write!(
-                    f,
-                    ",protoinfo=(state_orig={},state_reply={})",
-                    state_name(original),
-                    state_name(reply)
-                )?;
-            } else {
-                write!(f, ",protoinfo=(state={})", summary(original, reply))?;
-            }
-        }
-        if let Some(helper) = connection.helper {
-            write!(f, ",helper={helper}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Line<'_> {
-    fn counters(&self, f: &mut fmt::Formatter<'_>, direction: usize) -> fmt::Result {
-        let Self(connection, detail) = self;
-        match (connection.packets.get(direction), connection.bytes.get(direction)) {
-            (Some(packets), Some(bytes)) if detail.more => write!(f, ",packets={packets},bytes={bytes}"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A direction's addresses and ports.
-struct Ends<'a>(&'a Direction);
-
-impl fmt::Display for Ends<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Direction { src, dst, transport } = self.0;
-        write!(f, "src={src},dst={dst}")?;
-        match transport {
-            Transport::Ports { sport, dport } => write!(f, ",sport={sport},dport={dport}"),
-            Transport::Icmp { id, kind, code } => write!(f, ",id={id},type={kind},code={code}"),
-            Transport::None {} => Ok(()),
-        }
-    }
-}
-
-/// One state for both peers: the further one's, where a peer whose FIN was acknowledged counts as waiting for
-/// the connection to die and a half-open one as established.
-pub(super) fn summary(original: TcpState, reply: TcpState) -> &'static str {
-    match original.max(reply) {
-        TcpState::FinWait2 => state_name(TcpState::TimeWait),
-        TcpState::SynReceived => state_name(TcpState::Established),
-        state => state_name(state),
-    }
-}
-
-const fn state_name(state: TcpState) -> &'static str {
-    match state {
-        TcpState::Closed => "CLOSED",
-        TcpState::SynSent => "SYN_SENT",
-        TcpState::SynReceived => "SYN_RECV",
-        TcpState::Established => "ESTABLISHED",
-        TcpState::CloseWait => "CLOSE_WAIT",
-        TcpState::FinWait1 => "FIN_WAIT_1",
-        TcpState::Closing => "CLOSING",
-        TcpState::LastAck => "LAST_ACK",
-        TcpState::FinWait2 => "FIN_WAIT_2",
-        TcpState::TimeWait => "TIME_WAIT",
+/// Writes a connection as a line of `dpctl/dump-conntrack`.
+pub(super) fn line(
+    connection: &ConnectionView,
+    detail: Detail,
+    out: &mut Output<'_>,
+) -> Result<(), Disconnected> {
+    match (detail.times, detail.more) {
+        (false, false) => out.line(connection),
+        (true, false) => out.line(connection.with_timeout()),
+        (times, true) => out.line(connection.with_states(times)),
     }
 }
 
 /// A connection in JSON. Labels are text, for JSON's numbers end at 2^53.
 #[derive(Serialize)]
-pub(super) struct Json<'a> {
+pub(super) struct Json {
     protocol: String,
     protocol_number: u8,
-    orig: JsonDirection<'a>,
-    reply: JsonDirection<'a>,
+    orig: JsonDirection,
+    reply: JsonDirection,
     zone: u16,
     mark: u32,
     labels: String,
-    timeout: u32,
+    /// Seconds until it ends without a packet.
+    timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,11 +52,20 @@ pub(super) struct Json<'a> {
 }
 
 #[derive(Serialize)]
-struct JsonDirection<'a> {
+struct JsonDirection {
+    src: IpAddr,
+    dst: IpAddr,
     #[serde(flatten)]
-    ends: &'a Direction,
-    packets: u64,
-    bytes: u64,
+    transport: Transport,
+}
+
+/// What identifies a direction beside its addresses.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Transport {
+    Ports { sport: u16, dport: u16 },
+    Icmp { id: u16, r#type: u8, code: u8 },
+    None {},
 }
 
 #[derive(Serialize)]
@@ -163,25 +75,40 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
-impl<'a> From<&'a Connection> for Json<'a> {
-    fn from(connection: &'a Connection) -> Self {
-        let [orig_packets, reply_packets] = connection.packets;
-        let [orig_bytes, reply_bytes] = connection.bytes;
+impl From<&Tuple> for JsonDirection {
+    fn from(tuple: &Tuple) -> Self {
+        let transport = match icmp_parts(tuple) {
+            Some((id, kind, code)) => Transport::Icmp { id, r#type: kind, code },
+            None if tuple.has_ports() => {
+                Transport::Ports { sport: tuple.src_port(), dport: tuple.dst_port() }
+            }
+            None => Transport::None {},
+        };
+        Self { src: tuple.src(), dst: tuple.dst(), transport }
+    }
+}
+
+impl From<&ConnectionView> for Json {
+    fn from(connection: &ConnectionView) -> Self {
+        let tcp = match connection.state {
+            ProtocolState::Tcp { original, reply } => Some(JsonTcp {
+                state: original.max(reply).summary(),
+                state_orig: original.name(),
+                state_reply: reply.name(),
+            }),
+            ProtocolState::Other { .. } => None,
+        };
         Self {
-            protocol: protocol_name(connection.protocol),
-            protocol_number: connection.protocol,
-            orig: JsonDirection { ends: &connection.original, packets: orig_packets, bytes: orig_bytes },
-            reply: JsonDirection { ends: &connection.reply, packets: reply_packets, bytes: reply_bytes },
+            protocol: connection.protocol_name(),
+            protocol_number: connection.original.protocol(),
+            orig: JsonDirection::from(&connection.original),
+            reply: JsonDirection::from(&connection.reply),
             zone: connection.zone,
             mark: connection.mark,
-            labels: format!("{:#x}", connection.labels),
-            timeout: connection.timeout,
-            tcp: connection.tcp.map(|[original, reply]| JsonTcp {
-                state: summary(original, reply),
-                state_orig: state_name(original),
-                state_reply: state_name(reply),
-            }),
-            helper: connection.helper,
+            labels: format!("{:#x}", connection.label),
+            timeout: connection.remaining / 1000,
+            tcp,
+            helper: connection.helper.map(Helper::name),
         }
     }
 }

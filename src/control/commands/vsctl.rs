@@ -132,14 +132,14 @@ struct Draft {
     name: Name,
     number: Option<PortNumber>,
     devargs: Option<DevArgs>,
-    rx_queues: u16,
+    rx_queues: Option<u16>,
 }
 
 /// Plans every step, and then changes what they ask for.
 pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let steps = steps(call.args, call.json)?;
     let mut plan = Plan::default();
-    for bridge in daemon.engine.bridges() {
+    for bridge in daemon.engine.bridges()? {
         let ports = bridge.ports.into_iter().map(|port| PlannedPort {
             name: port.name.to_string(),
             number: Some(port.number),
@@ -177,7 +177,7 @@ fn settled(planned: Planned) -> Result<Change, CommandError> {
                     "port {name} has no device; add `-- set Interface {name} options:dpdk-devargs=DEVICE`"
                 ))
             })?;
-            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues })
+            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues, peer: None })
         }
     })
 }
@@ -261,7 +261,7 @@ fn add_port(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
         )));
     }
     let mut draft =
-        Draft { bridge: name(bridge)?, name: name(port)?, number: None, devargs: None, rx_queues: 1 };
+        Draft { bridge: name(bridge)?, name: name(port)?, number: None, devargs: None, rx_queues: None };
     for setting in step.args.iter().skip(2) {
         apply(&mut draft, setting)?;
     }
@@ -401,7 +401,7 @@ fn apply(draft: &mut Draft, setting: &str) -> Result<(), CommandError> {
         }
         "options:n_rxq" => {
             let queues = super::tuples::number(value).filter(|queues| (1..=64).contains(queues));
-            draft.rx_queues = queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?;
+            draft.rx_queues = Some(queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?);
         }
         _ => {
             let known = ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq"];

@@ -54,7 +54,14 @@ impl Weir {
         let mut command = pair.middle.command(&binary.to_string_lossy());
         let mut process = pair.middle.start("weir", command.arg("run").arg(&config))?;
         process.wait_until("its socket appears", START, || socket.exists())?;
-        Ok(Self { process, binary, socket })
+        let weir = Self { process, binary, socket };
+        // The socket is there before the ports are; a command is answered when they are.
+        weir.ctl(&["appctl", "version"])?;
+        // The kernel notices the new carrier a while later, and drops what is sent until then.
+        for host in [&pair.inside, &pair.outside] {
+            process::wait_until("the links come up", START, || host.namespace.carries("eth0"))?;
+        }
+        Ok(weir)
     }
 
     /// `weir ofctl|appctl ...` against this daemon; returns what it printed.

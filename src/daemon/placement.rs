@@ -1,0 +1,93 @@
+//! Where the lcores run and where memory has to be: on the CPUs that the configuration names, or next to the
+//! ports' cards. In profile metal also what the machine lacks, told before DPDK starts.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use weir_numa::lcores::{self, Lcore};
+use weir_numa::pin;
+use weir_numa::preflight::{self, Wanted, Weight};
+use weir_numa::topology::Topology;
+
+use super::DaemonError;
+use crate::config::{Config, DevArgs, Profile};
+
+/// Where things are.
+#[derive(Debug)]
+pub(super) struct Placement {
+    topology: Topology,
+    pub(super) lcores: Vec<Lcore>,
+    /// Nodes that lcores and cards are on.
+    nodes: BTreeSet<u32>,
+}
+
+impl Placement {
+    /// Chooses CPUs; in profile metal also refuses a machine that DPDK could not start on, naming what is missing.
+    pub(super) fn find(config: &Config) -> Result<Self, DaemonError> {
+        let topology = Topology::read(Path::new("/"))?;
+        let allowed = pin::allowed_cpus()?;
+        let ports: Vec<_> = config.bridges.iter().flat_map(|bridge| &bridge.ports).collect();
+        let cards: Vec<_> = ports.iter().map(|port| card_node(&topology, &port.devargs)).collect();
+        let lcores = match &config.lcores {
+            Some(list) => lcores::from_list(&topology, &allowed, &list.to_string())?,
+            None => lcores::choose(&topology, &allowed, 1, &cards)?,
+        };
+        let nodes = lcores.iter().map(|lcore| lcore.node).chain(cards.iter().copied().flatten()).collect();
+        let placement = Self { topology, lcores, nodes };
+        if config.profile == Profile::Metal {
+            placement.preflight(config)?;
+        }
+        for port in ports {
+            placement.warn_if_far(port.name.as_str(), &port.devargs);
+        }
+        Ok(placement)
+    }
+
+    fn preflight(&self, config: &Config) -> Result<(), DaemonError> {
+        let ports = config.bridges.iter().flat_map(|bridge| &bridge.ports);
+        let wanted = Wanted {
+            hugepages: self.nodes.iter().map(|&node| (node, config.memory_mib.into())).collect(),
+            cards: ports.filter_map(|port| weir_ffi::devargs::pci_address(port.devargs.as_str())).collect(),
+            lcores: self.lcores.clone(),
+        };
+        let report = preflight::check(Path::new("/"), &self.topology, &wanted);
+        if !report.can_start() {
+            return Err(DaemonError::Preflight(Box::new(report)));
+        }
+        for finding in report.findings.iter().filter(|finding| finding.weight == Weight::Slows) {
+            tracing::warn!("{}; {}", finding.missing, finding.mend);
+        }
+        Ok(())
+    }
+
+    /// Says so when a port's card is on a node without lcores.
+    pub(super) fn warn_if_far(&self, name: &str, devargs: &DevArgs) {
+        let Some(node) = card_node(&self.topology, devargs) else { return };
+        if self.lcores.iter().all(|lcore| lcore.node != node) {
+            tracing::warn!(
+                port = name,
+                "its card is on NUMA node {node}, where no lcore runs: every packet crosses between nodes; name CPUs of \
+                 that node as lcores (cat /sys/devices/system/node/node{node}/cpulist)"
+            );
+        }
+    }
+
+    /// MiB of hugepages for each node from 0 on, as DPDK takes them: `mib` where something runs, 0 elsewhere.
+    pub(super) fn memory(&self, mib: u32) -> Vec<u32> {
+        let last = self.nodes.last().copied().unwrap_or(0);
+        (0..=last).map(|node| if self.nodes.contains(&node) { mib } else { 0 }).collect()
+    }
+
+    /// The node for a port's packets: its card's if memory was reserved there, otherwise the first lcore's.
+    pub(super) fn packet_node(&self, card: Option<u32>) -> Option<u32> {
+        card.filter(|node| self.nodes.contains(node)).or(self.lcores.first().map(|lcore| lcore.node))
+    }
+}
+
+/// The node of the card behind a port; `None` for virtual devices, or if nobody knows.
+fn card_node(topology: &Topology, devargs: &DevArgs) -> Option<u32> {
+    if let Some(address) = weir_ffi::devargs::pci_address(devargs.as_str()) {
+        return topology.pci_device(&address).ok()?.node;
+    }
+    topology.interface_node(&weir_ffi::devargs::interface(devargs.as_str())?).ok()?
+}
