@@ -392,7 +392,8 @@ impl Translator<'_> {
     fn resubmit(&mut self, port: Option<PortNumber>, table: Option<u8>, ct: bool) -> Then {
         let table = table.unwrap_or(self.table);
         self.resubmits += 1;
-        let too_deep = table <= self.table && self.depth >= MAX_DEPTH;
+        // The first table counts as entered once; and as in Open vSwitch, who is too deep goes to no later table either.
+        let too_deep = self.depth > MAX_DEPTH;
         if too_deep || self.resubmits > MAX_RESUBMITS || self.nesting >= MAX_NESTING {
             return self.fail(DropCause::TooManyResubmits);
         }

@@ -368,8 +368,10 @@ fn counted(line: &str) -> String {
         let part = part.trim_start();
         !["cookie=", "duration="].iter().any(|name| part.starts_with(name))
     };
-    let line = line.replace("reset_counts ", "");
-    line.split(", ").filter(timed).collect::<Vec<_>>().join(", ").trim().trim_end_matches(',').to_owned()
+    // The switch forgets on the wire what ovs-ofctl shows of its own flows; and a mask without a value in the tag's
+    // free bit is written in two ways.
+    let line = line.replace("reset_counts ", "").replace(", reset_counts", "").replace("vlan_tci=0x0000/0x1fff", "vlan_tci=0x0000");
+    line.split(", ").filter(timed).collect::<Vec<_>>().join(", ").trim().trim_end_matches([',', ' ']).to_owned()
 }
 
 #[test]
@@ -382,11 +384,9 @@ fn actions_and_matches_do_the_same_to_every_frame() {
     for (name, flows) in TABLES.iter().filter(|(name, _)| chosen.as_ref().is_none_or(|one| one == name)) {
         ovs.load(flows).unwrap_or_else(|error| panic!("{name}: {error}"));
         weir.load(flows).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let mut all = true;
         for port in [1, 2] {
             for (frame_name, frame) in frames() {
                 if excused(name, frame_name) {
-                    all = false;
                     continue;
                 }
                 let theirs = ovs.inject(port, &frame).expect("Open vSwitch lives");
@@ -404,7 +404,7 @@ fn actions_and_matches_do_the_same_to_every_frame() {
         let mut ours: Vec<_> = weir.rules().expect("lives").iter().map(|line| counted(line)).collect();
         theirs.sort();
         ours.sort();
-        if all && theirs != ours {
+        if theirs != ours {
             failures.push(format!(
                 "{name}: counters:\n  {}\n weir:\n  {}",
                 theirs.join("\n  "),
