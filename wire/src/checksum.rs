@@ -17,11 +17,14 @@ pub fn sum(bytes: &[u8]) -> u64 {
     for word in words {
         total += u64::from(u32::from_ne_bytes(*word));
     }
-    let mut tail = [0u8; 4];
-    for (to, from) in tail.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    total + u64::from(u32::from_ne_bytes(tail))
+    // Not by way of an array: it would be written in bytes and read as a word, which costs as much as all the rest.
+    let tail = match *rest {
+        [a, b, c] => u32::from_ne_bytes([a, b, c, 0]),
+        [a, b] => u16::from_ne_bytes([a, b]).into(),
+        [a] => u16::from_ne_bytes([a, 0]).into(),
+        _ => 0,
+    };
+    total + u64::from(tail)
 }
 
 /// Folds a sum to 16 bits. 0 comes out only if 0 went in.

@@ -109,6 +109,14 @@ const _: () = {
     assert!(core::mem::offset_of!(Tuple4, family) == 15);
 };
 
+impl Words {
+    #[inline]
+    fn tuple(self) -> Tuple4 {
+        // SAFETY: both are 16 bytes of integers without padding, for which every bit pattern is valid.
+        unsafe { core::mem::transmute::<Self, Tuple4>(self) }
+    }
+}
+
 impl Key {
     #[inline]
     pub(super) fn new(tuple: &Tuple, hash: u64) -> Self {
@@ -182,9 +190,14 @@ impl Connection {
             let [src, dst] = addresses6.0[direction as usize];
             return Tuple::V6(Tuple6 { src, dst, src_port, dst_port, zone, protocol, family });
         }
-        let words = Words { addresses, ports, rest };
-        // SAFETY: as in `Key::new`.
-        Tuple::V4(unsafe { core::mem::transmute::<Words, Tuple4>(words) })
+        Tuple::V4(Words { addresses, ports, rest }.tuple())
+    }
+
+    /// The tuple of a direction, of an IPv4 connection.
+    #[inline]
+    pub(super) fn tuple4(&self, direction: Direction) -> Option<Tuple4> {
+        let Key { addresses, ports, rest } = self.key(direction);
+        (self.family() == 4).then(|| Words { addresses, ports, rest }.tuple())
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) mod connection;
 
 use thiserror::Error;
 use weir_numa::memory::{MemoryError, NodeSlice};
-use weir_wire::Tuple;
+use weir_wire::{Tuple, Tuple4};
 
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Addresses6, Cold, Connection, Key, flag};
@@ -238,6 +238,12 @@ impl Table {
     #[inline]
     pub(crate) fn tuple(&self, index: u32, direction: Direction) -> Tuple {
         self.connections[index as usize].tuple(&self.addresses6[index as usize], direction)
+    }
+
+    /// As [`Table::tuple`], of an IPv4 connection.
+    #[inline]
+    pub(crate) fn tuple4(&self, index: u32, direction: Direction) -> Option<Tuple4> {
+        self.connections[index as usize].tuple4(direction)
     }
 
     /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of
