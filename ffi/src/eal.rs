@@ -49,8 +49,6 @@ pub enum Profile {
     Metal {
         /// MiB of hugepages to reserve on each NUMA node, in the nodes' order; empty lets EAL take what it needs.
         socket_memory_mib: Vec<u32>,
-        /// The hugetlbfs mount to use, where there are several.
-        huge_dir: Option<PathBuf>,
     },
 }
 
@@ -74,7 +72,7 @@ impl EalConfig {
 
     /// The profile `metal` with this many MiB of hugepages on each NUMA node.
     pub fn metal(socket_memory_mib: Vec<u32>) -> Self {
-        let profile = Profile::Metal { socket_memory_mib, huge_dir: None };
+        let profile = Profile::Metal { socket_memory_mib };
         Self { profile, file_prefix: None, extra: Vec::new(), log: None }
     }
 }
@@ -251,10 +249,8 @@ impl Eal {
                 reason,
             });
         }
-        if matches!(config.profile, Profile::Lab { .. }) {
-            // Nothing is shared in this profile: EAL makes the directory all the same, and a killed process would leave it.
-            remove_runtime_dir(&prefix);
-        }
+        // Nothing is shared: EAL makes the directory all the same, and a killed process would leave it.
+        remove_runtime_dir(&prefix);
         Ok(Self { runtime: Arc::new(Runtime { prefix, retired: Mutex::new(Vec::new()) }) })
     }
 
@@ -346,15 +342,15 @@ fn arguments(config: &EalConfig, prefix: &str, cpus: &str) -> Result<Vec<String>
             list.extend(["--no-huge", "--no-pci", "--no-shconf", "--iova-mode=va"].map(str::to_owned));
             list.extend(["-m".to_owned(), memory_mib.to_string()]);
         }
-        Profile::Metal { socket_memory_mib, huge_dir } => {
+        Profile::Metal { socket_memory_mib } => {
+            // Files of its own EAL would leave behind, in its run time directory and, with the pages still taken, in the
+            // hugetlbfs mount. Nobody shares this memory.
+            list.push("--in-memory".to_owned());
             // An allow list of the host bridge, which has no driver: EAL takes no device on its own.
             list.extend(["-a".to_owned(), "0000:00:00.0".to_owned()]);
             if !socket_memory_mib.is_empty() {
                 let mib: Vec<String> = socket_memory_mib.iter().map(u32::to_string).collect();
                 list.push(format!("--socket-mem={}", mib.join(",")));
-            }
-            if let Some(directory) = huge_dir {
-                list.push(format!("--huge-dir={}", directory.display()));
             }
         }
     }
@@ -397,12 +393,9 @@ fn start_mend(profile: &Profile, reason: &str) -> &'static str {
         Profile::Metal { .. }
             if reason.contains("permission") || reason.contains("operation not permitted") =>
         {
-            "Profile metal needs root, or rights on the hugetlbfs mount and on /dev/vfio"
+            "Profile metal needs root, or rights on hugepages and on /dev/vfio"
         }
-        Profile::Metal { .. } => {
-            "Reserve hugepages (sysctl vm.nr_hugepages=1024) and mount hugetlbfs (mount -t hugetlbfs none /dev/hugepages), \
-             or use profile lab"
-        }
+        Profile::Metal { .. } => "Reserve hugepages (sysctl vm.nr_hugepages=1024), or use profile lab",
     }
 }
 

@@ -193,15 +193,6 @@ fn hugepages(root: &Path, topology: &Topology, wanted: &Wanted, findings: &mut V
         };
         findings.push(Finding { weight: Weight::Blocks, missing, mend });
     }
-    let mounts = fs::read_to_string(root.join("proc/mounts")).unwrap_or_default();
-    let mounted = mounts.lines().any(|line| line.split(' ').nth(2) == Some("hugetlbfs"));
-    if !wanted.hugepages.is_empty() && !mounted {
-        findings.push(Finding {
-            weight: Weight::Blocks,
-            missing: "no hugetlbfs is mounted".to_owned(),
-            mend: "mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages".to_owned(),
-        });
-    }
 }
 
 fn card(root: &Path, device: &PciDevice, wanted: &Wanted, findings: &mut Vec<Finding>) {
@@ -262,7 +253,6 @@ mod tests {
         machine.file("sys/bus/pci/devices/0000:01:00.0/iommu_group/type", "DMA\n");
         machine.pci("0000:81:00.0", "0x020000", 1, Some("ixgbe"));
         machine.pci("0000:00:1f.0", "0x060100", -1, None);
-        machine.file("proc/mounts", "proc /proc proc rw 0 0\nhugetlbfs /dev/hugepages hugetlbfs rw 0 0\n");
         machine
     }
 
@@ -292,7 +282,6 @@ mod tests {
     fn missing_hugepages_are_named_by_node_with_the_command_that_reserves_them() {
         let machine = machine();
         machine.hugepages(0, 2048, 512, 12);
-        machine.file("proc/mounts", "proc /proc proc rw 0 0\n");
         let wanted = Wanted { hugepages: vec![(0, 1024), (1, 64), (7, 1)], ..Wanted::default() };
         let report = report(&machine, &wanted);
         let mends: Vec<_> = report.findings.iter().map(|finding| finding.mend.as_str()).collect();
@@ -305,7 +294,7 @@ mod tests {
             "echo 32 > /sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"
         );
         assert!(report.findings[2].missing.contains("node 7"));
-        assert!(mends[3].contains("mount -t hugetlbfs"));
+        assert_eq!(mends.len(), 3, "EAL needs no mount for memory that nobody shares");
         assert!(!report.can_start());
     }
 

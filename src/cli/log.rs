@@ -12,8 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::LogArgs;
-use crate::config::nearest;
 use crate::control::commands::LOG_MODULES;
+use crate::flow::nearest;
 
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
@@ -165,8 +165,8 @@ mod tests {
         let levels: Levels = "warn, control=debug".parse().unwrap();
         let targets = levels.targets();
         assert!(targets.would_enable("weir::control::server", &tracing::Level::DEBUG));
-        assert!(!targets.would_enable("weir::flow", &tracing::Level::INFO));
-        assert!(targets.would_enable("weir::flow", &tracing::Level::WARN));
+        assert!(!targets.would_enable("weir::daemon::state", &tracing::Level::INFO));
+        assert!(targets.would_enable("dpdk", &tracing::Level::WARN));
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub enum Command {
     ///
     ///   weir vsctl add-port br0 p1 -- set Interface p1 type=dpdk
     ///       options:dpdk-devargs=0000:01:00.0 ofport_request=1
+    ///
+    /// A port over one end of a veth pair gets whole frames with finished checksums only when the other end
+    /// leaves no work to hardware; weir turns that end's transmit offloads off when it is named:
+    ///
+    ///   weir vsctl add-port br0 p2 options:dpdk-devargs=net_af_packet0,iface=veth0
+    ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
     /// Help with the configuration file.

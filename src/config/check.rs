@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use toml::Spanned;
+use weir_numa::cpulist::CpuList;
 
 use super::file;
 use super::types::{
-    Bridge, Config, Conntrack, CpuList, DevArgs, Name, Peer, Pool, Port, PortNumber, Timeouts,
+    Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, Timeouts, is_system_name,
 };
 
 /// The control socket, unless something else is said.
@@ -50,7 +51,7 @@ pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault>
             Some(text) => directory.join(text.into_inner()),
             None => PathBuf::from(DEFAULT_SOCKET),
         },
-        lcores: file.lcores.as_ref().map(parsed::<CpuList>).transpose()?,
+        lcores: file.lcores.as_ref().map(cpus).transpose()?,
         memory_mib: number("memory_mib", file.memory_mib, MEMORY_MIB, 512)?,
         conntrack: conntrack(file.conntrack)?,
         pool: Pool {
@@ -63,6 +64,14 @@ pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault>
 
 fn parsed<T: FromStr<Err: Display>>(text: &Spanned<String>) -> Result<T, Fault> {
     text.as_ref().parse().map_err(|error| fault(text, error))
+}
+
+fn cpus(text: &Spanned<String>) -> Result<CpuList, Fault> {
+    let list: CpuList = parsed(text)?;
+    if list.is_empty() {
+        return Err(fault(text, "an lcore needs a CPU; write a list as in \"1-3,7\", or leave the key out"));
+    }
+    Ok(list)
 }
 
 fn number<T: TryFrom<i64>>(
@@ -213,10 +222,4 @@ fn port(
         Ok(Peer { dev: system_name(peer.dev)?, netns: peer.netns.map(system_name).transpose()? })
     });
     Ok(Port { name, number, devargs, peer: peer.transpose()?, rx_queues })
-}
-
-/// What Linux takes for a device and `ip netns` for a namespace, which becomes a file's name.
-fn is_system_name(text: &str) -> bool {
-    let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
-    !text.is_empty() && text.len() < 64 && !text.starts_with(['.', '-']) && !text.contains(bad)
 }

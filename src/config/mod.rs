@@ -4,7 +4,6 @@
 mod check;
 mod file;
 mod flows;
-mod nearest;
 mod types;
 
 use std::fmt;
@@ -12,12 +11,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::flow::nearest;
+
 pub use check::DEFAULT_SOCKET;
 pub use flows::{FlowsError, flows};
-pub use nearest::nearest;
 pub use types::{
-    Bridge, Config, Conntrack, CpuList, CpuListError, DevArgs, DevArgsError, Name, NameError, Peer, Pool,
-    Port, PortNumber, Profile, Timeouts,
+    Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
+    Timeouts, is_system_name,
 };
 
 /// A commented configuration with every key, printed by `weir config example`.

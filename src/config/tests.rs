@@ -106,7 +106,10 @@ fn wrong_types_missing_keys_and_broken_toml_have_a_place() {
         ("memory_mib = \"much\"", "etc/weir.toml:1:14: invalid type"),
         ("[[bridge]]\nflows = \"x\"", "etc/weir.toml:1:1: missing field `name`"),
         ("socket = \n", "etc/weir.toml:1:"),
-        ("lcores = \"3-1\"", "etc/weir.toml:1:10: the range 3-1 runs backwards"),
+        (
+            "lcores = \"3-1\"",
+            "etc/weir.toml:1:10: CPU list \"3-1\", part \"3-1\": this range is backwards; write numbers and ranges with commas, as 1,3-5",
+        ),
         ("[[bridge]]\nname = \"1\"", "etc/weir.toml:2:8: \"1\" is a number"),
         ("socket = \"\"", "etc/weir.toml:1:10: the socket's path cannot be empty"),
     ] {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use weir_numa::cpulist::CpuList;
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -122,85 +123,6 @@ impl fmt::Display for PortNumber {
     }
 }
 
-/// A set of CPUs, ascending, not empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CpuList(Vec<u16>);
-
-/// Why a text is no [`CpuList`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CpuListError {
-    /// Nothing there.
-    #[error("a CPU list cannot be empty; write it as in \"1-3,7\"")]
-    Empty,
-    /// A part that is no number or range.
-    #[error("\"{0}\" is neither a CPU number nor a range; write a CPU list as in \"1-3,7\"")]
-    Part(String),
-    /// A range whose end comes first.
-    #[error("the range {0}-{1} runs backwards")]
-    Backwards(u16, u16),
-    /// Over the limit.
-    #[error("CPU {0} is beyond the last that can be used, {max}", max = CpuList::MAX)]
-    TooLarge(u32),
-    /// Named twice.
-    #[error("CPU {0} is named twice")]
-    Twice(u16),
-}
-
-impl CpuList {
-    /// The highest CPU number.
-    pub const MAX: u16 = 1023;
-
-    /// The CPUs, ascending.
-    #[must_use]
-    pub fn cpus(&self) -> &[u16] {
-        &self.0
-    }
-}
-
-impl FromStr for CpuList {
-    type Err = CpuListError;
-
-    fn from_str(text: &str) -> Result<Self, CpuListError> {
-        let mut cpus = Vec::new();
-        if text.trim().is_empty() {
-            return Err(CpuListError::Empty);
-        }
-        for part in text.split(',').map(str::trim) {
-            let number = |digits: &str| -> Result<u16, CpuListError> {
-                let digits = digits.trim();
-                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err(CpuListError::Part(part.to_owned()));
-                }
-                let wide: u32 = digits.parse().unwrap_or(u32::MAX);
-                u16::try_from(wide).ok().filter(|&cpu| cpu <= Self::MAX).ok_or(CpuListError::TooLarge(wide))
-            };
-            let (first, last) = match part.split_once('-') {
-                Some((first, last)) => (number(first)?, number(last)?),
-                None => (number(part)?, number(part)?),
-            };
-            if first > last {
-                return Err(CpuListError::Backwards(first, last));
-            }
-            cpus.extend(first..=last);
-            // Keeps a long list of overlapping ranges from growing without bound.
-            cpus.sort_unstable();
-            if let Some(pair) = cpus.windows(2).find(|pair| pair.first() == pair.last()) {
-                return Err(CpuListError::Twice(pair.first().copied().unwrap_or_default()));
-            }
-        }
-        Ok(Self(cpus))
-    }
-}
-
-impl fmt::Display for CpuList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, cpu) in self.0.iter().enumerate() {
-            write!(f, "{}{cpu}", if i == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
 /// A DPDK device: what `rte_dev_probe` takes, a PCI address or a driver's name with arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct DevArgs(String);
@@ -258,13 +180,13 @@ impl fmt::Display for DevArgs {
 }
 
 /// A checked configuration.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// How packets come and go.
     pub profile: Profile,
     /// The control socket.
     pub socket: PathBuf,
-    /// CPUs that poll; `None` leaves the choice to the program.
+    /// CPUs that poll, at least one; `None` leaves the choice to the program.
     pub lcores: Option<CpuList>,
     /// DPDK's memory in MiB.
     pub memory_mib: u32,
@@ -371,6 +293,13 @@ pub struct Peer {
     pub netns: Option<String>,
 }
 
+/// What Linux takes for a device and `ip netns` for a namespace, which becomes a file's name.
+#[must_use]
+pub fn is_system_name(text: &str) -> bool {
+    let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    !text.is_empty() && text.len() < 64 && !text.starts_with(['.', '-']) && !text.contains(bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,20 +315,6 @@ mod tests {
         assert_eq!("a b".parse::<Name>(), Err(NameError::Character(' ')));
         assert_eq!("a/b".parse::<Name>(), Err(NameError::Character('/')));
         assert_eq!("x".repeat(64).parse::<Name>(), Err(NameError::TooLong(64)));
-    }
-
-    #[test]
-    fn cpu_lists_are_numbers_and_ranges_in_any_order() {
-        assert_eq!("7, 1-3".parse::<CpuList>().unwrap().cpus(), [1, 2, 3, 7]);
-        assert_eq!("0".parse::<CpuList>().unwrap().to_string(), "0");
-        assert_eq!("".parse::<CpuList>(), Err(CpuListError::Empty));
-        assert_eq!("1,,2".parse::<CpuList>(), Err(CpuListError::Part(String::new())));
-        assert_eq!("+1".parse::<CpuList>(), Err(CpuListError::Part("+1".into())));
-        assert_eq!("1-2-3".parse::<CpuList>(), Err(CpuListError::Part("1-2-3".into())));
-        assert_eq!("3-1".parse::<CpuList>(), Err(CpuListError::Backwards(3, 1)));
-        assert_eq!("1-3,2".parse::<CpuList>(), Err(CpuListError::Twice(2)));
-        assert_eq!("1024".parse::<CpuList>(), Err(CpuListError::TooLarge(1024)));
-        assert_eq!("99999999999".parse::<CpuList>(), Err(CpuListError::TooLarge(u32::MAX)));
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub enum SocketError {
     },
 }
 
-/// A listening control socket, removed from the file system when dropped.
+/// A listening control socket, removed from the file system with its lock when dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
@@ -61,7 +61,7 @@ pub struct ControlSocket {
     /// Device and inode, so that only our own socket is removed.
     identity: (u64, u64),
     /// Held locked for as long as the daemon lives; the kernel releases it however the process ends.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl ControlSocket {
@@ -85,7 +85,7 @@ impl ControlSocket {
             .mode(0o755)
             .create(&directory)
             .map_err(fail("create the directory", &directory))?;
-        let lock = lock_beside(path)?;
+        let lock = Lock::beside(path)?;
         clear_stale(path)?;
 
         let private = directory.join(format!(".{:x}", std::process::id()));
@@ -129,23 +129,57 @@ fn fail(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketErr
     move |source| SocketError::Io { doing, path, source }
 }
 
-/// Locks `PATH.lock`. The file itself stays: removing it would let a third daemon lock a file that a second
-/// one has open already.
-fn lock_beside(path: &Path) -> Result<File, SocketError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&name)
-        .map_err(fail("open the lock file", &name))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SocketError::InUse { path: path.to_owned() }),
-        Err(error) => Err(fail("lock", &name)(error.into())),
+/// The lock file beside a socket, locked; removed when dropped.
+#[derive(Debug)]
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Locks `PATH.lock`. Whoever ends removes the file, so a lock counts only while the name still leads to what was
+    /// locked: otherwise a second daemon might hold the removed file and a third a new one.
+    fn beside(socket: &Path) -> Result<Self, SocketError> {
+        let mut name = socket.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(fail("open the lock file", &path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(SocketError::InUse { path: socket.to_owned() });
+                }
+                Err(error) => return Err(fail("lock", &path)(error.into())),
+            }
+            let lock = Self { file, path: path.clone() };
+            if lock.is_in_place() {
+                return Ok(lock);
+            }
+        }
+    }
+
+    fn is_in_place(&self) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let (Ok(ours), Ok(named)) = (self.file.metadata(), fs::metadata(&self.path)) else {
+            return false;
+        };
+        identity(ours) == identity(named)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while still locked: nobody can have locked the same file meanwhile.
+        if self.is_in_place() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -182,7 +216,7 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(socket);
         assert!(!path.exists());
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "only the lock file stays");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0, "nor does the lock stay");
     }
 
     #[test]

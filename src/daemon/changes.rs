@@ -100,14 +100,17 @@ impl State {
         added
     }
 
-    fn switch_port(&mut self, spec: &NewPort) -> Result<PortId, SwitchError> {
+    pub(super) fn switch_port(&mut self, spec: &NewPort) -> Result<PortId, SwitchError> {
         let number = spec.number.map(PortNumber::number);
         self.switch.add_port(spec.bridge.as_str(), spec.name.as_str(), number)
     }
 
     fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        if let Err(error) = device.connect(id, &self.lcores) {
-            Device::disconnect(id, &self.lcores);
+        let connected =
+            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+        if let Err(error) = connected {
+            Device::disconnect_inputs(id, &self.lcores);
+            Device::disconnect_outputs(id, &self.lcores);
             return Err(error.into());
         }
         self.devices.insert(id, device);
@@ -118,19 +121,20 @@ impl State {
     fn park(&mut self, name: &Name) -> Result<Undo, DaemonError> {
         let missing =
             || SwitchError::NoSuchPort { bridge: "(of all there are)".into(), name: name.to_string() };
-        let bridge = self
+        let (id, bridge) = self
             .devices
-            .values()
-            .find(|device| device.spec.name == *name)
-            .map(|device| device.spec.bridge.clone())
+            .iter()
+            .find(|(_, device)| device.spec.name == *name)
+            .map(|(&id, device)| (id, device.spec.bridge.clone()))
             .ok_or_else(missing)?;
         let number = self.switch.bridge(bridge.as_str())?.port_number(name.as_str());
-        let id = self.switch.delete_port(bridge.as_str(), name.as_str())?;
-        // Nobody sends to it any more before its queues go. An lcore that cannot be told counts what it still sends.
+        // Nothing comes in by it any more, then nobody sends to it, then its queues go: no packet is lost on the way.
+        Device::disconnect_inputs(id, &self.lcores);
+        self.switch.delete_port(bridge.as_str(), name.as_str())?;
         if let Err(error) = self.publish() {
             tracing::error!("an lcore hears of a removed port late: {error}");
         }
-        Device::disconnect(id, &self.lcores);
+        Device::disconnect_outputs(id, &self.lcores);
         let device = self.devices.remove(&id).ok_or_else(missing)?;
         let spec = NewPort { number, ..device.spec.clone() };
         Ok(Undo::Reconnect(Box::new(device), spec))

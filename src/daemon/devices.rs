@@ -7,7 +7,7 @@ use super::pools;
 use super::state::State;
 use crate::config::Peer;
 use crate::control::engine::{NewPort, PoolUse};
-use crate::lcore::{CallError, Lcore};
+use crate::lcore::{CallError, Lcore, Polling};
 use crate::pipeline::PortId;
 
 /// A running device.
@@ -67,13 +67,18 @@ impl Device {
         Ok(Self { port, spec: spec.clone(), driver, mac, rx_queues, own_pool })
     }
 
-    /// Hands the queues to the lcores: transmit queue i to lcore i, receive queue q to lcore q modulo their number.
-    pub(super) fn connect(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
+    /// Hands transmit queue i to lcore i.
+    pub(super) fn connect_outputs(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
         for (index, lcore) in (0..).zip(lcores) {
             if let Some(queue) = self.port.take_tx(index) {
                 lcore.call(move |polling| polling.add_output(id, queue))?;
             }
         }
+        Ok(())
+    }
+
+    /// Hands receive queue q to lcore q modulo their number, which begins to poll it.
+    pub(super) fn connect_inputs(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
         for queue in 0..self.rx_queues {
             let lcore = lcores.get(usize::from(queue) % lcores.len().max(1));
             if let (Some(lcore), Some(queue)) = (lcore, self.port.take_rx(queue)) {
@@ -83,21 +88,15 @@ impl Device {
         Ok(())
     }
 
-    /// Takes the queues back from the lcores; the device stops when its last queue is back and this value dropped.
-    pub(super) fn disconnect(id: PortId, lcores: &[Lcore]) {
-        for lcore in lcores {
-            match lcore.call(move |polling| polling.remove_port(id)) {
-                Ok(queues) => drop(queues),
-                Err(CallError::Stopped(_)) => {}
-                // It gives them up before it does anything else, when it answers again.
-                Err(error) => {
-                    if let Err(error) = lcore.order(move |polling| drop(polling.remove_port(id))) {
-                        tracing::error!("a removed port's queues stay with an lcore: {error}");
-                    }
-                    tracing::error!("a removed port's queues come back late: {error}");
-                }
-            }
-        }
+    /// Takes the receive queues back from the lcores.
+    pub(super) fn disconnect_inputs(id: PortId, lcores: &[Lcore]) {
+        take_back(lcores, move |polling| polling.remove_inputs(id));
+    }
+
+    /// Takes the transmit queues back from the lcores. The device stops when all its queues are back and its value is
+    /// dropped.
+    pub(super) fn disconnect_outputs(id: PortId, lcores: &[Lcore]) {
+        take_back(lcores, move |polling| polling.remove_output(id));
     }
 
     pub(super) fn stats(&self) -> weir_ffi::port::PortStats {
@@ -112,5 +111,21 @@ impl Device {
     pub(super) fn pool_usage(&self) -> Option<PoolUse> {
         let (pool, node) = self.own_pool.as_ref()?;
         Some(pools::usage(pool, *node, Some(self.spec.name.clone())))
+    }
+}
+
+/// Has every lcore give something up. One that does not answer now does so before anything else when it does.
+fn take_back<T: Send + 'static>(lcores: &[Lcore], take: impl Fn(&mut Polling) -> T + Copy + Send + 'static) {
+    for lcore in lcores {
+        match lcore.call(take) {
+            Ok(queues) => drop(queues),
+            Err(CallError::Stopped(_)) => {}
+            Err(error) => {
+                tracing::error!("queues of a removed port come back late: {error}");
+                if let Err(error) = lcore.order(move |polling| drop(take(polling))) {
+                    tracing::error!("queues of a removed port stay with an lcore: {error}");
+                }
+            }
+        }
     }
 }

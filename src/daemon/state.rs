@@ -75,15 +75,32 @@ impl State {
             behind: false,
             warned: false,
         };
-        for (bridge, flows) in config.bridges.iter().zip(flows) {
-            for port in &bridge.ports {
-                state.add_port(&NewPort::of(&bridge.name, port))?;
-            }
-            state.warn_about_tracking(&flows);
-            state.switch.replace(bridge.name.as_str(), &flows, false, state.now())?;
-        }
-        state.publish()?;
+        state.bring_up(config, flows)?;
         Ok(state)
+    }
+
+    /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
+    fn bring_up(&mut self, config: &Config, flows: Vec<Vec<FlowMod>>) -> Result<(), DaemonError> {
+        for (bridge, flows) in config.bridges.iter().zip(flows) {
+            self.warn_about_tracking(&flows);
+            self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
+        }
+        for bridge in &config.bridges {
+            for port in &bridge.ports {
+                let spec = NewPort::of(&bridge.name, port);
+                let id = self.switch_port(&spec)?;
+                let device = Device::start(self, &spec)?;
+                self.devices.insert(id, device);
+            }
+        }
+        self.publish()?;
+        for (&id, device) in &self.devices {
+            device.connect_outputs(id, &self.lcores)?;
+        }
+        for (&id, device) in &self.devices {
+            device.connect_inputs(id, &self.lcores)?;
+        }
+        Ok(())
     }
 
     /// Until packets are steered to the lcore that owns their connection, replies may miss it.

@@ -3,11 +3,12 @@
 
 use super::action::{Action, Controller, Reason};
 use super::ct_parse;
-use super::error::{Error, Problem, nearest};
+use super::error::{Error, Problem};
 use super::field::{Field, Prerequisite, Subfield, low_bits};
 use super::flow::{LAST_TABLE, MAX_ACTIONS};
 use super::lexer::{Item, Items, Joint, Text};
 use super::matching::{Match, VLAN_PRESENT};
+use super::nearest::nearest;
 use super::port::{self, PortNames, PortNumber};
 use super::value;
 

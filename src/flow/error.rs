@@ -123,51 +123,9 @@ pub fn render(source: &str, line: usize, text: &str, span: &Span, message: &str)
     out
 }
 
-/// The known name nearest to `name`, if one is near enough to be meant.
-pub(crate) fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    const LONGEST: usize = 24;
-    if name.len() > LONGEST {
-        return None;
-    }
-    let name = name.to_ascii_lowercase();
-    let allowed = if name.len() < 4 { 1 } else { 2 };
-    known
-        .into_iter()
-        .map(|candidate| (edits(name.as_bytes(), candidate.to_ascii_lowercase().as_bytes()), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours between two names.
-fn edits(a: &[u8], b: &[u8]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name_is_offered_only_if_it_is_near() {
-        assert_eq!(nearest("nw_scr", ["nw_dst", "nw_src"]), Some("nw_src"));
-        assert_eq!(nearest("banana", ["nw_dst", "nw_src"]), None);
-        assert_eq!(nearest(&"x".repeat(100_000), ["nw_dst"]), None);
-    }
 
     #[test]
     fn a_caret_stands_under_the_mistake_even_far_out_and_behind_wide_characters() {

@@ -1,10 +1,11 @@
 //! A whole flow as `ovs-ofctl` takes it: what to do with it, its properties, its match and its actions.
 
 use super::action::Action;
-use super::error::{Error, Problem, Warning, nearest};
+use super::error::{Error, Problem, Warning};
 use super::field::{FIELDS, Field, Prerequisite};
 use super::lexer::{Item, Items, Joint, Text};
 use super::matching::{Match, VLAN_PRESENT, ether_type, protocol};
+use super::nearest::nearest;
 use super::port::{PortNames, PortNumber};
 use super::{action_parse, key::at, value};
 

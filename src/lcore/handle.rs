@@ -243,7 +243,7 @@ mod tests {
     fn what_was_given_up_never_happens_and_a_stuck_lcore_is_asked_again_only_when_it_answers() {
         let mut lcore = lcore(|_| {});
         let (release, wait) = channel::<()>();
-        lcore.order(move |_| wait.recv().unwrap_or_default()).unwrap();
+        lcore.order(move |_| wait.recv().unwrap()).unwrap();
         lcore.patience = Duration::from_millis(20);
         let (happened, seen) = channel();
         let second = happened.clone();
@@ -252,7 +252,7 @@ mod tests {
         lcore.patience = Duration::from_secs(3600);
         assert_eq!(lcore.call(move |_| second.send(2)).unwrap_err(), CallError::Stuck(7));
         let (ordered, done) = channel();
-        lcore.order(move |_| ordered.send(()).unwrap_or_default()).unwrap();
+        lcore.order(move |_| ordered.send(()).unwrap()).unwrap();
         release.send(()).unwrap();
         done.recv().unwrap();
         assert_eq!(lcore.call(|_| 3), Ok(3), "it answers again");

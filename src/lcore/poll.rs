@@ -129,12 +129,18 @@ impl Polling {
         self.outputs.add(port, queue);
     }
 
-    /// Gives up all queues of a port: it may be stopped then.
-    pub fn remove_port(&mut self, port: PortId) -> (Vec<RxQueue>, Option<TxQueue>) {
-        let (gone, kept) = std::mem::take(&mut self.inputs).into_iter().partition(|input| input.port == port);
+    /// Receives nothing more from a port, and gives its queues up.
+    pub fn remove_inputs(&mut self, port: PortId) -> Vec<RxQueue> {
+        let all = std::mem::take(&mut self.inputs).into_iter();
+        let (gone, kept): (Vec<Input>, _) = all.partition(|input| input.port == port);
         self.inputs = kept;
+        gone.into_iter().map(|input| input.queue).collect()
+    }
+
+    /// Sends nothing more to a port, forgets what was counted for it, and gives its queue up.
+    pub fn remove_output(&mut self, port: PortId) -> Option<TxQueue> {
         self.worker.clear_port_counters(port);
-        (gone.into_iter().map(|input: Input| input.queue).collect(), self.outputs.remove(port))
+        self.outputs.remove(port)
     }
 
     /// Ports and queue numbers it receives from.

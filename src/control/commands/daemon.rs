@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon, Family};
-use crate::config::nearest;
 use crate::control::output::Output;
+use crate::flow::nearest;
 
 /// Levels as Open vSwitch calls them.
 pub const LOG_LEVELS: [&str; 6] = ["off", "emer", "err", "warn", "info", "dbg"];
-/// The parts of the program whose log level can be set on its own: modules of this crate, crates below, and DPDK.
-pub const LOG_MODULES: [&str; 7] = ["cli", "control", "daemon", "dpdk", "ffi", "lcore", "numa"];
+/// The parts of the program whose log level can be set on its own: those that log.
+pub const LOG_MODULES: [&str; 4] = ["cli", "control", "daemon", "dpdk"];
 
 pub(super) fn version(call: &Call<'_>, _: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let version = env!("CARGO_PKG_VERSION");

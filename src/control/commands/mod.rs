@@ -1,6 +1,5 @@
-//! The commands as tables: name, usage, argument counts, help and the function that does it. Dispatch, usage
-//! errors, `list-commands`, `help` and the client's reading of files are all made from [`CommandSpec`]. To add
-//! a command, add a line to its family's table and a function beside it.
+//! The commands as tables: name, usage, argument counts, help and the function that does it. To add a command, add a
+//! line to its family's table and a function in the file of its subject.
 
 mod conntrack;
 mod daemon;
@@ -8,171 +7,25 @@ mod datapath;
 mod fdb;
 mod flows;
 mod ports;
+mod settings;
+mod spec;
 mod tuples;
 mod vsctl;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::engine::{Engine, EngineError};
 use super::output::{Disconnected, Output};
 use super::protocol::{End, Options, Request};
 use super::server::Handler;
-use crate::config::nearest;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use spec::{Action, CommandSpec, Family, FileArgument, Run, RunLocal};
+use spec::{command, local};
 pub use vsctl::{Plan, Planner, Step, syntax_error as vsctl_syntax_error};
-
-/// Which of Open vSwitch's programs a command belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// ovs-ofctl: bridges and flows.
-    Ofctl,
-    /// ovs-appctl: the daemon.
-    Appctl,
-    /// ovs-vsctl: which bridges and ports there are.
-    Vsctl,
-}
-
-impl Family {
-    /// The word in front of the command.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ofctl => "ofctl",
-            Self::Appctl => "appctl",
-            Self::Vsctl => "vsctl",
-        }
-    }
-
-    /// Exit status when a command fails, as Open vSwitch's programs have it.
-    #[must_use]
-    pub const fn failure(self) -> u8 {
-        match self {
-            Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl => 1,
-        }
-    }
-
-    /// Its commands.
-    #[must_use]
-    pub fn commands(self) -> &'static [CommandSpec] {
-        match self {
-            Self::Ofctl => OFCTL,
-            Self::Appctl => APPCTL,
-            Self::Vsctl => vsctl::COMMANDS,
-        }
-    }
-
-    /// Looks a command up.
-    #[must_use]
-    pub fn find(self, name: &str) -> Option<&'static CommandSpec> {
-        self.commands().iter().find(|spec| spec.name == name)
-    }
-
-    /// What to say about a command that is not there.
-    #[must_use]
-    pub fn unknown(self, name: &str) -> String {
-        let near = nearest(name, self.commands().iter().map(|spec| spec.name));
-        let hint = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-        match self {
-            Self::Appctl => {
-                format!(
-                    "\"{name}\" is not a valid command (use \"list-commands\" to see a list of valid commands){hint}"
-                )
-            }
-            _ => format!("unknown command '{name}'; use --help for help{hint}"),
-        }
-    }
-
-    /// What `list-commands` prints.
-    #[must_use]
-    pub fn list(self) -> String {
-        let mut text = String::from("The available commands are:\n");
-        for spec in self.commands() {
-            let line = format!("  {:<32}{}", spec.name, spec.usage);
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
-        text
-    }
-
-    /// The commands with their help, for `--help`.
-    #[must_use]
-    pub fn help(self) -> String {
-        let mut text = String::from("Commands:\n");
-        for spec in self.commands() {
-            let _ = writeln!(text, "  {} {}", spec.name, spec.usage);
-            let _ = writeln!(text, "          {}", spec.help);
-        }
-        text
-    }
-}
-
-/// Which argument, from 0, names a file; `-` is standard input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileArgument {
-    /// None does.
-    None,
-    /// This one does.
-    Path(usize),
-    /// This one, but only when it is `-`; otherwise it is a flow.
-    Dash(usize),
-}
-
-/// A command's function.
-pub type Run = fn(&Call<'_>, &Daemon, &mut Output<'_>) -> Result<(), CommandError>;
-
-/// A command's function that needs no daemon.
-pub type RunLocal = fn(&Call<'_>, &mut Output<'_>) -> Result<(), CommandError>;
-
-/// How a command is done.
-#[derive(Clone, Copy, Debug)]
-pub enum Action {
-    /// At once.
-    Run(Run),
-    /// By the client itself, without a daemon.
-    Local(RunLocal),
-    /// As a step of one change of the configuration (vsctl).
-    Plan(vsctl::Planner),
-}
-
-/// One command.
-#[derive(Debug)]
-pub struct CommandSpec {
-    /// Its name.
-    pub name: &'static str,
-    /// Its arguments, for people.
-    pub usage: &'static str,
-    /// Fewest arguments.
-    pub min: usize,
-    /// Most arguments.
-    pub max: usize,
-    /// What it does, in a sentence.
-    pub help: &'static str,
-    /// Reads only, and understands `--json`.
-    pub reads: bool,
-    /// Which argument is a file for the client to read and send along.
-    pub file: FileArgument,
-    /// Does it.
-    pub action: Action,
-}
-
-impl CommandSpec {
-    /// What is wrong with the number of arguments, in ovs-ofctl's words.
-    #[must_use]
-    pub fn count_error(&self, family: Family, count: usize) -> Option<String> {
-        let quote = if family == Family::Appctl { '"' } else { '\'' };
-        let (bound, limit) = match count {
-            _ if count < self.min => ("requires at least", self.min),
-            _ if count > self.max => ("takes at most", self.max),
-            _ => return None,
-        };
-        Some(format!("{quote}{}{quote} command {bound} {limit} arguments", self.name))
-    }
-}
 
 /// A command's arguments.
 #[derive(Clone, Copy, Debug)]
@@ -303,56 +156,6 @@ fn run(
         Action::Plan(_) => {
             Err(CommandError::Failed(format!("'{name}' is a step of `vsctl`, no command of its own")))
         }
-    }
-}
-
-/// One line of a command table.
-const fn command(
-    name: &'static str,
-    usage: &'static str,
-    args: (usize, usize),
-    run: Run,
-    help: &'static str,
-) -> CommandSpec {
-    CommandSpec {
-        name,
-        usage,
-        min: args.0,
-        max: args.1,
-        help,
-        reads: false,
-        file: FileArgument::None,
-        action: Action::Run(run),
-    }
-}
-
-/// One line of a command table, for a command that needs no daemon.
-const fn local(
-    name: &'static str,
-    usage: &'static str,
-    args: (usize, usize),
-    run: RunLocal,
-    help: &'static str,
-) -> CommandSpec {
-    let action = Action::Local(run);
-    CommandSpec {
-        name,
-        usage,
-        min: args.0,
-        max: args.1,
-        help,
-        reads: false,
-        file: FileArgument::None,
-        action,
-    }
-}
-
-impl CommandSpec {
-    const fn reading(self) -> Self {
-        Self { reads: true, ..self }
-    }
-    const fn with_file(self, file: FileArgument) -> Self {
-        Self { file, ..self }
     }
 }
 

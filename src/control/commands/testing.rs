@@ -6,7 +6,7 @@ use weir_shard::{ConnectionView, ProtocolState, TcpState};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
-use crate::config::{Name, PortNumber};
+use crate::config::{Name, Peer, PortNumber};
 use crate::control::engine::*;
 use crate::flow::key::{Key, at};
 use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
@@ -24,6 +24,7 @@ pub(crate) struct State {
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
+    pub(crate) peers: Vec<Peer>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -103,6 +104,7 @@ impl Engine for TestEngine {
                     if new.devargs.device() == "net_broken" {
                         return Err(EngineError::Refused("net_broken: no such driver".into()));
                     }
+                    state.peers.extend(new.peer);
                     let bridge = state.bridges.iter_mut().find(|bridge| bridge.name == new.bridge).unwrap();
                     bridge.ports.push(Port {
                         name: new.name,

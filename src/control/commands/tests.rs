@@ -2,6 +2,7 @@
 
 use super::testing::daemon;
 use super::*;
+use crate::config::Peer;
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
@@ -67,6 +68,7 @@ fn error(line: &str) -> (u8, String) {
 
 /// One working line for each command.
 const LINES: &[&str] = &[
+    "appctl netdev-dpdk/get-mempool-info",
     "ofctl show br0",
     "ofctl dump-ports br0",
     "ofctl dump-ports-desc br0 p1",
@@ -365,12 +367,42 @@ fn vsctl_takes_several_commands_as_one_change() {
 }
 
 #[test]
+fn vsctl_names_the_peer_of_a_veth_pair() {
+    let (daemon, engine, _) = daemon();
+    let line = "vsctl add-port br0 p5 options:dpdk-devargs=net_af_packet0,iface=v0 options:peer=eth0 \
+                options:peer-netns=inside -- add-port br0 p6 options:dpdk-devargs=net_null6 options:peer=\"v1\"";
+    assert_eq!(call_on(&daemon, line, &[]), (String::new(), End::default()));
+    let peers = engine.state().peers.clone();
+    let peer = |dev: &str, netns: Option<&str>| Peer { dev: dev.into(), netns: netns.map(str::to_owned) };
+    assert_eq!(peers, [peer("eth0", Some("inside")), peer("v1", None)]);
+    for (line, part) in [
+        ("vsctl add-port br0 p7 options:dpdk-devargs=net_null7 options:peer-netns=x", "options:peer=DEV"),
+        ("vsctl add-port br0 p7 options:dpdk-devargs=net_null7 options:peer=../x", "not a name"),
+        ("vsctl add-port br0 p7 options:peers=x", "did you mean options:peer?"),
+    ] {
+        assert!(error(line).1.contains(part), "{line}: {:?}", error(line));
+    }
+}
+
+#[test]
+fn the_pools_of_a_port_are_those_it_uses() {
+    assert_eq!(
+        output("appctl netdev-dpdk/get-mempool-info"),
+        "packets-0: 2048 of 32767 buffers of 2176 bytes in use, all ports, node 0\n\
+         xdp-1: 2048 of 32767 buffers of 2176 bytes in use, port p1, any node\n"
+    );
+    assert!(output("appctl netdev-dpdk/get-mempool-info p1").starts_with("xdp-1:"));
+    assert!(output("appctl netdev-dpdk/get-mempool-info p2").starts_with("packets-0:"));
+    assert_eq!(error("appctl netdev-dpdk/get-mempool-info p9"), (2, "no port named p9".into()));
+}
+
+#[test]
 fn exit_and_log_levels_reach_the_process() {
     let (daemon, _, host) = daemon();
-    for line in ["appctl vlog/set", "appctl vlog/set flow:warn CONSOLE:err", "appctl exit --cleanup"] {
+    for line in ["appctl vlog/set", "appctl vlog/set daemon:warn CONSOLE:err", "appctl exit --cleanup"] {
         assert_eq!(call_on(&daemon, line, &[]).1, End::default());
     }
-    assert_eq!(*host.0.lock().unwrap(), ["all=dbg", "flow=warn", "all=err", "stop"]);
+    assert_eq!(*host.0.lock().unwrap(), ["all=dbg", "daemon=warn", "all=err", "stop"]);
 }
 
 #[test]

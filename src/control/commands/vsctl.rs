@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Call, CommandError, CommandSpec, Daemon, Family, FileArgument};
-use crate::config::{DevArgs, Name, PortNumber, nearest};
-use crate::control::engine::{Change, NewPort};
+use super::settings::{Draft, bridge_setting};
+use super::spec::entry;
+use super::{Action, Call, CommandError, CommandSpec, Daemon, Family};
+use crate::config::{DevArgs, Name, PortNumber};
+use crate::control::engine::Change;
 use crate::control::output::Output;
+use crate::flow::nearest;
 
 /// Plans one step.
 pub type Planner = fn(&Step<'_>, &mut Plan) -> Result<(), CommandError>;
@@ -19,16 +22,7 @@ const fn step(
     planner: Planner,
     help: &'static str,
 ) -> CommandSpec {
-    CommandSpec {
-        name,
-        usage,
-        min: args.0,
-        max: args.1,
-        help,
-        reads: false,
-        file: FileArgument::None,
-        action: Action::Plan(planner),
-    }
+    entry(name, usage, args, Action::Plan(planner), help)
 }
 
 #[rustfmt::skip]
@@ -43,7 +37,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     step("list-ports", "BRIDGE", (1, 1), list_ports, "Show the names of a bridge's ports.").reading(),
     step("list-ifaces", "BRIDGE", (1, 1), list_ports, "The same: a port is one interface.").reading(),
     step("port-to-br", "PORT", (1, 1), port_to_br, "Show the bridge a port belongs to.").reading(),
-    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation."),
+    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation; of an Interface: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
 ];
 
 /// One command of an invocation.
@@ -69,7 +63,7 @@ pub fn syntax_error(args: &[String], json: bool) -> Option<String> {
     steps(args, json).err().map(|error| error.to_string())
 }
 
-fn failed(message: impl Into<String>) -> CommandError {
+pub(super) fn failed(message: impl Into<String>) -> CommandError {
     CommandError::Failed(message.into())
 }
 
@@ -125,16 +119,6 @@ enum Planned {
     RemovePort(Name),
 }
 
-/// A port to add; later steps may still say more about it.
-#[derive(Debug)]
-struct Draft {
-    bridge: Name,
-    name: Name,
-    number: Option<PortNumber>,
-    devargs: Option<DevArgs>,
-    rx_queues: Option<u16>,
-}
-
 /// Plans every step, and then changes what they ask for.
 pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let steps = steps(call.args, call.json)?;
@@ -171,14 +155,7 @@ fn settled(planned: Planned) -> Result<Change, CommandError> {
         Planned::AddBridge(name) => Change::AddBridge(name),
         Planned::RemoveBridge(name) => Change::RemoveBridge(name),
         Planned::RemovePort(name) => Change::RemovePort(name),
-        Planned::AddPort(Draft { bridge, name, number, devargs, rx_queues }) => {
-            let devargs = devargs.ok_or_else(|| {
-                failed(format!(
-                    "port {name} has no device; add `-- set Interface {name} options:dpdk-devargs=DEVICE`"
-                ))
-            })?;
-            Change::AddPort(NewPort { bridge, name, number, devargs, rx_queues, peer: None })
-        }
+        Planned::AddPort(draft) => Change::AddPort(draft.settled()?),
     })
 }
 
@@ -260,10 +237,9 @@ fn add_port(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
             "cannot create a port named {port} because a bridge named {port} already exists"
         )));
     }
-    let mut draft =
-        Draft { bridge: name(bridge)?, name: name(port)?, number: None, devargs: None, rx_queues: None };
+    let mut draft = Draft::new(name(bridge)?, name(port)?);
     for setting in step.args.iter().skip(2) {
-        apply(&mut draft, setting)?;
+        draft.apply(setting)?;
     }
     plan.ports(bridge)?.push(PlannedPort { name: port.to_owned(), number: None, devargs: None });
     plan.changes.push(Planned::AddPort(draft));
@@ -351,7 +327,7 @@ fn set(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
                 _ => None,
             });
             match draft {
-                Some(draft) => settings.into_iter().try_for_each(|setting| apply(draft, setting)),
+                Some(draft) => settings.into_iter().try_for_each(|setting| draft.apply(setting)),
                 None if exists => Err(failed(format!(
                     "port {record} is there already and cannot be changed; delete it and add it again"
                 ))),
@@ -364,53 +340,4 @@ fn set(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
             Err(failed(format!("unknown table \"{table}\"{hint}")))
         }
     }
-}
-
-/// Splits `COLUMN[:KEY]=VALUE`, dropping quotes around the value.
-fn assignment(setting: &str) -> Result<(&str, &str), CommandError> {
-    let (column, value) =
-        setting.split_once('=').ok_or_else(|| failed(format!("{setting}: missing value")))?;
-    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    Ok((column, bare.unwrap_or(value)))
-}
-
-fn bridge_setting(setting: &str) -> Result<(), CommandError> {
-    match assignment(setting)? {
-        ("datapath_type", "netdev") => Ok(()),
-        ("datapath_type", other) => {
-            Err(failed(format!("datapath_type={other}: the only datapath here is netdev")))
-        }
-        (column, _) => {
-            Err(failed(format!("Bridge does not contain a column whose name matches \"{column}\"")))
-        }
-    }
-}
-
-fn apply(draft: &mut Draft, setting: &str) -> Result<(), CommandError> {
-    let (column, value) = assignment(setting)?;
-    let bad = |what: &str| failed(format!("{column}={value}: {what}"));
-    match column {
-        "type" if value == "dpdk" => {}
-        "type" => return Err(bad("ports here have type dpdk")),
-        "options:dpdk-devargs" => {
-            draft.devargs = Some(value.parse().map_err(|error| failed(format!("{column}: {error}")))?);
-        }
-        "ofport_request" => {
-            let number = super::tuples::number(value).and_then(PortNumber::new);
-            draft.number = Some(number.ok_or_else(|| bad("a port number is 1 to 65279"))?);
-        }
-        "options:n_rxq" => {
-            let queues = super::tuples::number(value).filter(|queues| (1..=64).contains(queues));
-            draft.rx_queues = Some(queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?);
-        }
-        _ => {
-            let known = ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq"];
-            let near =
-                nearest(column, known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            return Err(failed(format!(
-                "Interface does not contain a column whose name matches \"{column}\"{near}"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -53,5 +53,7 @@ mod tests {
         assert_eq!(nearest("socket", known), None);
         assert_eq!(nearest(&"x".repeat(1000), known), None);
         assert_eq!(nearest("", known), None);
+        assert_eq!(nearest("nw_scr", ["nw_dst", "nw_src"]), Some("nw_src"));
+        assert_eq!(nearest("banana", ["nw_dst", "nw_src"]), None);
     }
 }

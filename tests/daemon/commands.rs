@@ -1,0 +1,214 @@
+//! Commands against a daemon that carries traffic.
+
+use crate::rig::{Daemon, Scratch, bridge, udp};
+
+const ACL: &str = "table=0,priority=1,cookie=9,action=drop
+table=0,priority=100,ip,ct_state=-trk,cookie=1,action=ct(table=1)
+table=1,in_port=1,ip,ct_state=+trk+new,cookie=2,action=ct(commit,zone=3,exec(set_field:7->ct_mark)),2
+";
+
+/// 64 hosts each open one connection, in zone 3, with mark 7.
+fn tracking(name: &str) -> Daemon {
+    let scratch = Scratch::new(name);
+    scratch.write("flows", ACL);
+    let input = scratch.capture("in.pcap", &(0..64).map(|n| udp(n, 1000, 100)).collect::<Vec<_>>());
+    let mut daemon =
+        Daemon::start(scratch, &bridge(&[&format!("net_pcap0,rx_pcap={input}"), "net_null0,no-rx=1"]));
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 64);
+    daemon
+}
+
+#[test]
+fn every_reading_command_answers_in_text_and_in_json() {
+    let daemon = tracking("reading");
+    for line in [
+        "ofctl show br0",
+        "ofctl dump-ports br0",
+        "ofctl dump-ports br0 p1",
+        "ofctl dump-ports-desc br0 2",
+        "ofctl dump-tables br0",
+        "ofctl dump-flows br0",
+        "ofctl dump-flows br0 table=1",
+        "ofctl dump-aggregate br0",
+        "appctl coverage/show",
+        "appctl dpctl/ct-get-maxconns",
+        "appctl dpctl/ct-get-nconns",
+        "appctl dpctl/ct-stats-show -m",
+        "appctl dpctl/dump-conntrack",
+        "appctl dpctl/dump-conntrack -m -s zone=3",
+        "appctl dpctl/dump-flows",
+        "appctl dpctl/show -s",
+        "appctl dpif-netdev/pmd-rxq-show",
+        "appctl dpif-netdev/pmd-stats-show",
+        "appctl dpif/show",
+        "appctl fdb/show br0",
+        "appctl list-commands",
+        "appctl netdev-dpdk/get-mempool-info p1",
+        "appctl version",
+        "appctl vlog/list",
+        "vsctl show",
+        "vsctl list-br",
+        "vsctl list-ports br0",
+        "vsctl port-to-br p1",
+    ] {
+        assert!(!daemon.ok(line).is_empty(), "{line}");
+        assert!(!daemon.json(line).is_null(), "{line}");
+    }
+    assert!(daemon.ok("appctl dpctl/dump-flows").contains("recirc_id(0),in_port(1)"));
+    daemon.finish();
+}
+
+#[test]
+fn mistakes_have_open_vswitchs_exit_statuses_and_change_nothing() {
+    let daemon = tracking("mistakes");
+    let flows = daemon.ok("ofctl --no-stats dump-flows br0");
+    let file = daemon.scratch.write("bad.flows", "table=7,actions=drop\ntable=8,ipp,actions=drop\n");
+    for (line, status, part) in [
+        ("ofctl add-flow br0 tcp,nw_scr=1.1.1.1,actions=drop", 1, "did you mean 'nw_src'?"),
+        ("ofctl add-flow br0 tcp,nw_scr=1.1.1.1,actions=drop", 1, "    ^^^^^^"),
+        ("ofctl add-flow br7 actions=drop", 1, "br7 is not a bridge"),
+        ("ofctl dump-flows br7", 1, "br7 is not a bridge"),
+        ("ofctl dump-flows br0 bogus=1", 1, "unknown field 'bogus'"),
+        ("ofctl dump-ports br0 p9", 1, "unknown port `p9'"),
+        (&format!("ofctl add-flows br0 {file}"), 1, "bad.flows:2:9"),
+        (&format!("ofctl replace-flows br0 {file}"), 1, "bad.flows:2:9"),
+        ("appctl dpctl/flush-conntrack zone=nonsense", 2, "zone"),
+        ("appctl dpctl/flush-conntrack ct_nw_scr=1.1.1.1", 2, "ct_nw_scr"),
+        ("appctl dpctl/dump-conntrack otherdp", 2, "datapath not found"),
+        ("appctl dpctl/ct-set-maxconns many", 2, "maxconns missing or malformed"),
+        ("appctl dpctl/ct-set-maxconns 4000000000", 2, "there is memory for 1000 connections"),
+        ("appctl nonesuch", 2, "is not a valid command"),
+        ("appctl fdb/show br7", 2, "no such bridge"),
+        ("vsctl add-br br0", 1, "already exists"),
+        ("vsctl del-port nonesuch", 1, "no port named nonesuch"),
+        ("vsctl br-exists br7", 2, ""),
+    ] {
+        let answer = daemon.weir(line);
+        assert_eq!((answer.status, answer.stdout.as_str()), (status, ""), "{line}: {answer:?}");
+        assert!(answer.stderr.contains(part), "{line}: {}", answer.stderr);
+        assert_eq!(daemon.ok("ofctl --no-stats dump-flows br0"), flows, "{line}");
+    }
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "64\n");
+    daemon.finish();
+}
+
+#[test]
+fn flows_change_as_each_command_says_and_keep_their_counters() {
+    let daemon = tracking("flows");
+    assert_eq!(daemon.packets(1), 64);
+    daemon.ok("ofctl mod-flows br0 table=1,in_port=1,ip,ct_state=+trk+new,actions=drop");
+    assert_eq!(daemon.packets(2), 64, "modifying keeps the counters");
+    assert!(daemon.ok("ofctl dump-flows br0 table=1").contains("actions=drop"));
+    let file = daemon.scratch.write("new.flows", &format!("{ACL}table=4,cookie=44,actions=drop\n"));
+    daemon.ok(&format!("ofctl replace-flows br0 {file}"));
+    assert_eq!(daemon.packets(1), 64, "an unchanged flow keeps its counters");
+    assert_eq!(daemon.packets(44), 0);
+    assert!(daemon.ok("ofctl dump-flows br0 table=1").contains("ct(commit,zone=3"));
+    // Strict is exactly this match and priority.
+    daemon.ok("ofctl --strict del-flows br0 table=0,ip");
+    assert_eq!(
+        daemon.ok("ofctl dump-flows br0 table=0").lines().filter(|line| line.contains("cookie")).count(),
+        2
+    );
+    daemon.ok("ofctl --strict del-flows br0 table=0,priority=1");
+    assert_eq!(
+        daemon.ok("ofctl dump-flows br0 table=0").lines().filter(|line| line.contains("cookie")).count(),
+        1
+    );
+    daemon.ok("ofctl del-flows br0 cookie=44/-1");
+    assert_eq!(daemon.json("ofctl dump-flows br0 table=4"), serde_json::json!([]));
+    daemon.ok("ofctl del-flows br0");
+    assert_eq!(daemon.json("ofctl dump-flows br0"), serde_json::json!([]));
+    let answer = daemon.weir_with(&["ofctl", "add-flows", "br0", "-"], ACL);
+    assert_eq!((answer.status, answer.stderr.as_str()), (0, ""));
+    assert_eq!(daemon.json("ofctl dump-flows br0").as_array().unwrap().len(), 3);
+    daemon.finish();
+}
+
+#[test]
+fn connections_are_flushed_by_filters_and_limited() {
+    let daemon = tracking("flush");
+    let count = |daemon: &Daemon| daemon.ok("appctl dpctl/ct-get-nconns").trim().parse::<u32>().unwrap();
+    for (line, left) in [
+        ("appctl dpctl/flush-conntrack zone=4", 64),
+        ("appctl dpctl/flush-conntrack zone=3 mark=8", 64),
+        ("appctl dpctl/flush-conntrack zone=3 mark=7 ct_nw_src=10.1.0.5,ct_nw_proto=17", 63),
+        ("ofctl ct-flush br0 ct_nw_src=10.1.0.6", 62),
+        ("ofctl ct-flush-zone br0 4", 62),
+        ("appctl dpctl/flush-conntrack", 0),
+    ] {
+        daemon.ok(line);
+        assert_eq!(count(&daemon), left, "{line}");
+    }
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "1000\n");
+    daemon.ok("appctl dpctl/ct-set-maxconns 10");
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "10\n");
+    let input = daemon.scratch.text("in.pcap");
+    let mut daemon = daemon;
+    daemon.ok("vsctl del-port p1");
+    daemon.ok(&format!(
+        "vsctl add-port br0 p1 options:dpdk-devargs=net_pcap0,rx_pcap={input} ofport_request=1"
+    ));
+    daemon.until("the packets again", |daemon| daemon.port(1, "rx_packets") == 64);
+    assert_eq!(count(&daemon), 10);
+    daemon.finish();
+}
+
+#[test]
+fn what_action_normal_learns_is_shown_and_forgotten() {
+    let scratch = Scratch::new("fdb");
+    let input = scratch.capture("in.pcap", &[udp(1, 1, 60)]);
+    let mut daemon =
+        Daemon::start(scratch, &bridge(&[&format!("net_pcap0,rx_pcap={input}"), "net_null0,no-rx=1"]));
+    daemon.until("the packet", |daemon| daemon.port(2, "tx_packets") == 1);
+    let shown = daemon.ok("appctl fdb/show br0");
+    assert!(shown.contains("02:00:00:00:00:01"), "{shown}");
+    assert_eq!(daemon.json("appctl fdb/show br0").as_array().unwrap().len(), 1);
+    daemon.ok("appctl fdb/flush br0");
+    assert_eq!(daemon.json("appctl fdb/show br0"), serde_json::json!([]));
+    daemon.finish();
+}
+
+/// A source that never ends on port 1, a sink on port 2.
+fn endless(name: &str) -> Daemon {
+    let scratch = Scratch::new(name);
+    scratch.write("flows", "cookie=1,in_port=1,actions=2\n");
+    let input = scratch.capture("in.pcap", &(0..64).map(|n| udp(n, 1000, 100)).collect::<Vec<_>>());
+    let source = format!("net_pcap0,rx_pcap={input},infinite_rx=1");
+    let mut daemon = Daemon::start(scratch, &bridge(&[&source, "net_null0,no-rx=1"]));
+    daemon.until("packets", |daemon| daemon.port(2, "tx_packets") > 1000);
+    daemon
+}
+
+#[test]
+fn flows_that_change_under_traffic_cost_no_packet() {
+    let daemon = endless("under-traffic");
+    for round in 0..20 {
+        let flows: String =
+            (0..200).map(|n| format!("table=9,priority={n},in_port={},actions=drop\n", round + 5)).collect();
+        let file = daemon.scratch.write("more.flows", &flows);
+        daemon.ok(&format!("ofctl add-flows br0 {file}"));
+    }
+    daemon.ok("ofctl del-flows br0 table=9");
+    daemon.ok("vsctl del-port p1");
+    let lcore = &daemon.json("appctl dpif-netdev/pmd-stats-show")[0];
+    assert_eq!(lcore["packets"], lcore["tx_packets"]);
+    assert_eq!(Some(daemon.port(2, "tx_packets")), lcore["packets"].as_u64());
+    let drops = daemon.ok("appctl coverage/show");
+    assert!(!drops.contains("drop_"), "{drops}");
+    assert_eq!(Some(daemon.packets(1)), lcore["packets"].as_u64());
+    daemon.finish();
+}
+
+#[test]
+fn a_client_that_does_not_read_its_dump_holds_up_nobody() {
+    let mut daemon = endless("slow");
+    let slow: Vec<_> = (0..4).map(|_| daemon.slow_client()).collect();
+    for _ in 0..3 {
+        let before = daemon.port(2, "tx_packets");
+        daemon.until("further packets", |daemon| daemon.port(2, "tx_packets") > before + 1000);
+        daemon.ok("ofctl add-flow br0 table=4,actions=drop");
+    }
+    drop(slow);
+    daemon.finish();
+}

@@ -1,0 +1,89 @@
+//! More than one lcore, and lcores that have nothing to do.
+
+use std::process::Command;
+
+use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
+
+fn two_cpus() -> bool {
+    let enough = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    if !enough {
+        println!("SKIPPED: two lcores need two CPUs");
+    }
+    enough
+}
+
+#[test]
+fn two_lcores_each_carry_the_queues_that_are_theirs() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("two");
+    scratch.write(
+        "flows",
+        "in_port=1,ip,ct_state=-trk,actions=ct(table=1)\ntable=1,in_port=1,ip,actions=ct(commit),2\n",
+    );
+    let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
+    let inputs = [scratch.capture("a.pcap", &halves[0]), scratch.capture("b.pcap", &halves[1])];
+    let source = format!(
+        "net_pcap0,rx_pcap={},rx_pcap={},tx_pcap={},tx_pcap={}",
+        inputs[0],
+        inputs[1],
+        scratch.text("c.pcap"),
+        scratch.text("d.pcap")
+    );
+    let sink = format!("net_pcap1,tx_pcap={},tx_pcap={}", scratch.text("x.pcap"), scratch.text("y.pcap"));
+    let config = format!("lcores = \"0-1\"\n{SMALL}{}", bridge(&[&source, &sink]));
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 80);
+    assert_eq!(daemon.scratch.frames("x.pcap"), halves[0]);
+    assert_eq!(daemon.scratch.frames("y.pcap"), halves[1]);
+    let lcores = daemon.json("appctl dpif-netdev/pmd-stats-show");
+    let packets: Vec<_> = lcores.as_array().unwrap().iter().map(|lcore| lcore["packets"].as_u64()).collect();
+    assert_eq!(packets, [Some(40), Some(40)]);
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "80\n", "a dump adds the shards up");
+    assert_eq!(daemon.ok("appctl dpctl/dump-conntrack").lines().count(), 80);
+    assert!(daemon.log().contains("a reply that arrives by another lcore's queue"), "{}", daemon.log());
+    daemon.ok("appctl dpctl/ct-set-maxconns 7");
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "7\n");
+    daemon.ok("appctl dpctl/flush-conntrack");
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "0\n");
+    // A port that does not have a transmit queue for each.
+    let answer = daemon.weir("vsctl add-port br0 p3 options:dpdk-devargs=net_pcap3,tx_pcap=/dev/null");
+    assert_eq!(answer.status, 1);
+    assert!(
+        answer.stderr.contains("1 transmit queues") && answer.stderr.contains("one tx_pcap a queue"),
+        "{}",
+        answer.stderr
+    );
+    daemon.finish();
+}
+
+#[test]
+fn cpus_that_are_not_there_are_named() {
+    let config = format!("lcores = \"1000\"\n{SMALL}{}", bridge(&["net_null0,no-rx=1"]));
+    let mut daemon =
+        Daemon::spawn(Scratch::new("nocpu"), &config, &mut Command::new(env!("CARGO_BIN_EXE_weir")), &[]);
+    let (code, log) = daemon.wait();
+    assert_eq!(code, 1);
+    assert!(log.contains("CPU 1000 is not online; online are"), "{log}");
+}
+
+/// Ticks of CPU time that a process has used, and ticks a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn an_idle_lcore_of_profile_lab_leaves_its_cpu_to_others() {
+    let daemon = Daemon::start(Scratch::new("idle"), &bridge(&["net_null0,no-rx=1", "net_ring0"]));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let before = cpu_ticks(daemon.pid());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = cpu_ticks(daemon.pid()) - before;
+    // 100 ticks a second: a lcore that polled on, or only yielded to nobody, would have used 200.
+    assert!(used < 60, "{used} of 200 ticks");
+    daemon.finish();
+}
