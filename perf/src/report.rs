@@ -20,7 +20,7 @@ pub struct Figure {
     pub sessions: u32,
     /// From 1.
     pub round: u32,
-    /// Packets counted.
+    /// Packets counted; under [`Workload::New`] connections opened.
     pub packets: u64,
     /// What they cost.
     pub cycles: u64,

@@ -399,17 +399,12 @@ impl Shard {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
-        // What the other side sends, turned round, is what it is to receive.
-        let other = slot.direction().opposite();
-        let done: Result<(), Untranslatable> = match (inner_layers, self.table.tuple4(slot.index(), other)) {
-            (None, Some(from)) => translate_v4(packet.frame, packet.layers, &from.reversed()),
-            (None, None) => {
-                let to = self.table.tuple(slot.index(), other).reversed();
-                translate(packet.frame, packet.layers, &to)
-            }
+        let table = &self.table;
+        let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
+            (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
+            (None, None) => translate(packet.frame, packet.layers, &table.translation(slot)),
             (Some(inner_layers), _) => {
-                let to = self.table.tuple(slot.index(), other).reversed();
-                translate_icmp_error(packet.frame, packet.layers, inner_layers, &to)
+                translate_icmp_error(packet.frame, packet.layers, inner_layers, &table.translation(slot))
             }
         };
         match done {

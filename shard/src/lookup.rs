@@ -3,7 +3,7 @@
 
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::header::{Ipv4, Ipv6, Tcp};
-use weir_wire::{Invalid, Layers, Tuple, checksum};
+use weir_wire::{Invalid, Layers, Tuple, Tuple4, checksum};
 
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::shard::Shard;
@@ -134,6 +134,17 @@ impl Shard {
             return idle(Target::Known(connection));
         }
         let trust = if checksum_trusted { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
+        if let Some(Ok(tuple)) = Tuple4::extract_plain(frame, layers, zone, trust) {
+            // Hashed before it is put away: words that have just been stored in pieces are slow to come back.
+            let hash = self.table.hash4(&tuple);
+            self.table.prefetch_bucket(hash);
+            return Lookup {
+                target: Target::Packet(Tuple::V4(tuple)),
+                hash,
+                candidate: None,
+                new_connection: None,
+            };
+        }
         let target = Target::of(frame, layers, zone, trust);
         let Some(tuple) = target.tuple() else { return idle(target) };
         let hash = self.table.hash(tuple);

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // part of the table
 
 use weir_numa::memory::Zeroable;
+use weir_wire::numbers::protocol;
 use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use super::bucket::Direction;
@@ -193,11 +194,16 @@ impl Connection {
         Tuple::V4(Words { addresses, ports, rest }.tuple())
     }
 
-    /// The tuple of a direction, of an IPv4 connection.
+    /// What a packet that goes in `direction` is translated to: the other direction's tuple, reversed. Only of
+    /// TCP and UDP over IPv4, whose words turn round whole; `None` of anything else.
     #[inline]
-    pub(super) fn tuple4(&self, direction: Direction) -> Option<Tuple4> {
-        let Key { addresses, ports, rest } = self.key(direction);
-        (self.family() == 4).then(|| Words { addresses, ports, rest }.tuple())
+    pub(super) fn plain_translation(&self, direction: Direction) -> Option<Tuple4> {
+        let (_, [protocol, family]) = self.zone_protocol_family();
+        if family != 4 || !matches!(protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        let Key { addresses, ports, rest } = self.key(direction.opposite());
+        Some(Words { addresses: addresses.rotate_left(32), ports: ports.rotate_left(16), rest }.tuple())
     }
 }
 

@@ -125,6 +125,12 @@ impl Table {
         tuple.hash(&self.secret)
     }
 
+    /// The same of an IPv4 tuple.
+    #[inline]
+    pub(crate) const fn hash4(&self, tuple: &Tuple4) -> u64 {
+        tuple.hash(&self.secret)
+    }
+
     /// Multiply-shift on the hash's high bits in place of a modulo.
     #[inline]
     #[expect(
@@ -240,10 +246,17 @@ impl Table {
         self.connections[index as usize].tuple(&self.addresses6[index as usize], direction)
     }
 
-    /// As [`Table::tuple`], of an IPv4 connection.
+    /// What a packet that goes in `slot`'s direction is translated to.
     #[inline]
-    pub(crate) fn tuple4(&self, index: u32, direction: Direction) -> Option<Tuple4> {
-        self.connections[index as usize].tuple4(direction)
+    pub(crate) fn translation(&self, slot: Slot) -> Tuple {
+        // What the other side sends, turned round, is what it is to receive.
+        self.tuple(slot.index(), slot.direction().opposite()).reversed()
+    }
+
+    /// [`Table::translation`] for TCP and UDP over IPv4; `None` of anything else.
+    #[inline]
+    pub(crate) fn plain_translation(&self, slot: Slot) -> Option<Tuple4> {
+        self.connections[slot.index() as usize].plain_translation(slot.direction())
     }
 
     /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of
