@@ -148,3 +148,30 @@ fn watch_signals(end: Sender<End>) -> io::Result<()> {
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cli::LogArgs;
+    use crate::control::commands::testing;
+    use crate::control::testing::Scratch;
+
+    #[test]
+    fn a_datapath_that_breaks_down_ends_the_daemon_with_an_error() {
+        let scratch = Scratch::new();
+        let path = scratch.join("weir.sock");
+        let text = format!("socket = \"{}\"", path.display());
+        let config = config::parse(&text, Path::new("weir.toml")).unwrap();
+        let log = Log::start(&LogArgs { level: "off".into(), json: false }).unwrap();
+        let launch: Launch = |_, _, died| {
+            let died = Arc::clone(died);
+            thread::spawn(move || died("the lcore on CPU 3 has ended".into()));
+            Ok(testing::engine())
+        };
+        let error = serve(&config, Vec::new(), log, launch).unwrap_err();
+        assert!(error.contains("CPU 3"), "{error}");
+        assert!(!path.exists());
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use weir_numa::lcores::{self, Lcore};
 use weir_numa::pin;
-use weir_numa::preflight::{self, Wanted, Weight};
+use weir_numa::preflight::{self, Wanted};
 use weir_numa::topology::Topology;
 
 use super::DaemonError;
@@ -37,9 +37,6 @@ impl Placement {
         if config.profile == Profile::Metal {
             placement.preflight(config)?;
         }
-        for port in ports {
-            placement.warn_if_far(port.name.as_str(), &port.devargs);
-        }
         Ok(placement)
     }
 
@@ -53,9 +50,6 @@ impl Placement {
         let report = preflight::check(Path::new("/"), &self.topology, &wanted);
         if !report.can_start() {
             return Err(DaemonError::Preflight(Box::new(report)));
-        }
-        for finding in report.findings.iter().filter(|finding| finding.weight == Weight::Slows) {
-            tracing::warn!("{}; {}", finding.missing, finding.mend);
         }
         Ok(())
     }

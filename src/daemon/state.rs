@@ -118,6 +118,11 @@ impl State {
         }
     }
 
+    /// Where lcores and cards are.
+    pub(super) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
     /// The NUMA node for the packets of a port whose card is on `card`; `None` is anywhere.
     pub(super) fn packet_node(&self, card: Option<u32>) -> Option<u32> {
         (self.profile == Profile::Metal).then(|| self.placement.packet_node(card)).flatten()

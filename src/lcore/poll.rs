@@ -27,7 +27,7 @@ pub enum Idle {
 const ROUNDS: u32 = 16;
 /// Empty rounds in a row before an lcore that shares its CPU yields.
 const PATIENCE: u32 = 64;
-/// Milliseconds without a packet before it naps.
+/// Milliseconds without a packet or a call before it naps.
 const AWAKE: u64 = 2;
 /// How long a nap is: with the kernel's usual timer slack of 50 microseconds a packet waits 0.1 ms at the most, which
 /// the rings of virtual devices hold easily, and an idle lcore takes a few hundredths of its CPU.
@@ -173,7 +173,7 @@ impl Polling {
     /// Polls until the control side is gone.
     pub(super) fn run(&mut self, inbox: &Receiver<Job>) {
         let mut mark = weir_ffi::tsc();
-        let mut last_packet = self.clock.milliseconds(mark);
+        let mut last_busy = self.clock.milliseconds(mark);
         let mut empty = 0u32;
         let mut countdown = ROUNDS;
         while !self.stopping {
@@ -185,7 +185,7 @@ impl Polling {
                 self.cycles.processing += spent;
                 self.cycles.busy_rounds += 1;
                 empty = 0;
-                last_packet = self.clock.milliseconds(end);
+                last_busy = self.clock.milliseconds(end);
             } else {
                 self.cycles.idle += spent;
                 self.cycles.idle_rounds += 1;
@@ -195,11 +195,14 @@ impl Polling {
             if countdown == 0 || empty > PATIENCE {
                 countdown = ROUNDS;
                 let now = self.clock.milliseconds(end);
-                self.between(inbox, now);
+                if self.between(inbox, now) {
+                    // A dump is many calls, one after another.
+                    last_busy = now;
+                }
                 if empty > PATIENCE {
                     match self.idle {
                         Idle::Spin => std::hint::spin_loop(),
-                        Idle::Share if now.saturating_sub(last_packet) < AWAKE => std::thread::yield_now(),
+                        Idle::Share if now.saturating_sub(last_busy) < AWAKE => std::thread::yield_now(),
                         Idle::Share => std::thread::sleep(NAP),
                     }
                 }
@@ -228,12 +231,17 @@ impl Polling {
         any
     }
 
-    fn between(&mut self, inbox: &Receiver<Job>, now: u64) {
+    /// Housekeeping and one call of the control side; says whether there was a call.
+    fn between(&mut self, inbox: &Receiver<Job>, now: u64) -> bool {
         self.worker.housekeeping(now);
         match next(inbox) {
-            Ok(Some(job)) => job(self),
+            Ok(Some(job)) => {
+                job(self);
+                return true;
+            }
             Ok(None) => {}
             Err(()) => self.stopping = true,
         }
+        false
     }
 }

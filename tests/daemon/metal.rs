@@ -8,31 +8,38 @@ use crate::rig::{Daemon, Scratch, bridge, root_or_skip, udp};
 const PAGES: &str = "/proc/sys/vm/nr_hugepages";
 const METAL: &str = "profile = \"metal\"\nsocket = \"weir.sock\"\nmemory_mib = 128\n[conntrack]\ncapacity = 1000\n[pool]\nmbufs = 8191\n";
 
-/// Hugepages that go back where they came from.
+/// Hugepages that go back where they came from, unless someone else has changed their number meanwhile.
 struct Reserved {
     before: u64,
+    wanted: u64,
+}
+
+fn reserved() -> Result<u64, String> {
+    let text = fs::read_to_string(PAGES).map_err(|error| format!("{PAGES}: {error}"))?;
+    text.trim().parse().map_err(|error| format!("{PAGES}: {error}"))
 }
 
 impl Reserved {
     /// `count` more than there are, or what to print.
     fn more(count: u64) -> Result<Self, String> {
-        let read = || -> Result<u64, String> {
-            let text = fs::read_to_string(PAGES).map_err(|error| format!("{PAGES}: {error}"))?;
-            text.trim().parse().map_err(|error| format!("{PAGES}: {error}"))
-        };
-        let reserved = Self { before: read()? };
-        let wanted = reserved.before + count;
-        fs::write(PAGES, wanted.to_string()).map_err(|error| format!("{PAGES}: {error}"))?;
-        match read()? {
-            had if had >= wanted => Ok(reserved),
-            had => Err(format!("the kernel gave {had} of {wanted} hugepages")),
+        let before = reserved()?;
+        let pages = Self { before, wanted: before + count };
+        fs::write(PAGES, pages.wanted.to_string()).map_err(|error| format!("{PAGES}: {error}"))?;
+        match reserved()? {
+            had if had >= pages.wanted => Ok(pages),
+            had => {
+                let _ = fs::write(PAGES, before.to_string());
+                Err(format!("the kernel gave {had} of {} hugepages", pages.wanted))
+            }
         }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let _ = fs::write(PAGES, self.before.to_string());
+        if reserved() == Ok(self.wanted) {
+            let _ = fs::write(PAGES, self.before.to_string());
+        }
     }
 }
 
