@@ -341,11 +341,16 @@ impl Megaflows {
         }
     }
 
-    /// Adds what every flow has counted since its last report to its rules.
-    pub fn report(&mut self) {
-        for (_, flow) in &mut self.flows {
-            flow.report();
+    /// Adds what the flows of `slots` slots from `from` on have counted since their last report to their rules; the
+    /// slot to go on at, if there are more.
+    pub fn report(&mut self, from: usize, slots: usize) -> Option<usize> {
+        let (end, last) = (from.saturating_add(slots), self.flows.capacity());
+        for slot in from..end.min(last) {
+            if let Some(flow) = self.flows.get_mut(slot) {
+                flow.report();
+            }
         }
+        (end < last).then_some(end)
     }
 
     /// Retires all flows.

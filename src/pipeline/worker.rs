@@ -209,9 +209,9 @@ impl Worker {
         self.contexts.len()
     }
 
-    /// Adds all that the megaflows have counted to the rules' counters.
-    pub fn report_flows(&mut self) {
-        self.megaflows.report();
+    /// Adds what the megaflows of some slots have counted to the rules' counters, see [`Megaflows::report`].
+    pub fn report_flows(&mut self, from: usize, slots: usize) -> Option<usize> {
+        self.megaflows.report(from, slots)
     }
 
     /// Forgets all megaflows.

@@ -120,7 +120,7 @@ impl VirtualSwitch {
         if now >= self.next_expiry {
             self.next_expiry = now - now % EXPIRY_PERIOD + EXPIRY_PERIOD;
             // Flows and stations that cached flows have kept busy are not idle.
-            self.worker.report_flows();
+            self.worker.report_flows(0, usize::MAX);
             if self.switch.expire(now) {
                 self.publish();
             }
@@ -160,7 +160,7 @@ impl VirtualSwitch {
     /// Never, as long as the bridge exists.
     pub fn rules(&mut self) -> Result<Vec<Arc<Rule>>, SwitchError> {
         self.flush();
-        self.worker.report_flows();
+        self.worker.report_flows(0, usize::MAX);
         let bridge = self.switch.bridge(BRIDGE)?;
         Ok(bridge.tables().tables().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
     }

@@ -370,8 +370,17 @@ fn counted(line: &str) -> String {
     };
     // The switch forgets on the wire what ovs-ofctl shows of its own flows; and a mask without a value in the tag's
     // free bit is written in two ways.
-    let line = line.replace("reset_counts ", "").replace(", reset_counts", "").replace("vlan_tci=0x0000/0x1fff", "vlan_tci=0x0000");
-    line.split(", ").filter(timed).collect::<Vec<_>>().join(", ").trim().trim_end_matches([',', ' ']).to_owned()
+    let line = line
+        .replace("reset_counts ", "")
+        .replace(", reset_counts", "")
+        .replace("vlan_tci=0x0000/0x1fff", "vlan_tci=0x0000");
+    line.split(", ")
+        .filter(timed)
+        .collect::<Vec<_>>()
+        .join(", ")
+        .trim()
+        .trim_end_matches([',', ' '])
+        .to_owned()
 }
 
 #[test]
