@@ -1,11 +1,7 @@
-//! What an established packet costs: nothing from the heap, and (printed on request) how much time.
-//!
-//!     cargo test --release --test established -- --ignored --nocapture
+//! An established packet takes nothing from the heap.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::alloc::System;
-use std::hint::black_box;
-use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -20,9 +16,6 @@ use weir_wire::{Layers, Tuple};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// The test runner's own threads would disturb the count: one test at a time looks at the heap.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 const NAT: &str = include_str!("../examples/nat.flows");
 const ACL6: &str = include_str!("../examples/acl6.flows");
@@ -139,8 +132,8 @@ impl Setup {
         setup
     }
 
-    /// Runs all packets through once, in bursts; without `work`, everything but the worker's part.
-    fn round(&mut self, now: u64, work: bool) {
+    /// Runs all packets through once, in bursts.
+    fn round(&mut self, now: u64) {
         let Self { worker, packets, frames, out, .. } = self;
         let mut burst: Burst<HeapFrame> = Burst::new();
         for packets in packets.chunks_exact(BURST) {
@@ -151,11 +144,7 @@ impl Setup {
                 burst.push(frame);
             }
             let port = packets[0].0;
-            if work {
-                worker.process(now, port, &mut burst, out);
-            } else {
-                out.0.extend(burst.drain(..).map(|frame| (port, black_box(frame))));
-            }
+            worker.process(now, port, &mut burst, out);
             assert_eq!(out.0.len(), BURST);
             frames.extend(out.0.drain(..).map(|(_, frame)| frame));
         }
@@ -164,40 +153,16 @@ impl Setup {
 
 #[test]
 fn an_established_burst_takes_nothing_from_the_heap() {
-    let _alone = ALONE.lock();
     for mut setup in [Setup::nat(256), Setup::acl6(256)] {
-        setup.round(1, true);
-        // The other tests of this file wait; what the runner's main thread does is not much, and not always.
+        setup.round(1);
+        // The runner's own thread may allocate meanwhile, not much and not always.
         let quiet = (0..20).any(|_| {
             let region = Region::new(HEAP);
-            setup.round(2, true);
+            setup.round(2);
             let change = region.change();
             change.allocations + change.reallocations + change.deallocations == 0
         });
         assert!(quiet, "{:?}", Region::new(HEAP).change());
         assert_eq!(setup.worker.counters().dropped_in_all(), 0);
-    }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_an_established_packet() {
-    let _alone = ALONE.lock();
-    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2000u64);
-    for (name, mut setup) in [("nat", Setup::nat(1024)), ("acl6", Setup::acl6(1024))] {
-        let mut time = |work| {
-            let mut best = f64::MAX;
-            for pass in 0..5 {
-                let start = Instant::now();
-                for _ in 0..rounds / 5 {
-                    setup.round(10 + pass, work);
-                }
-                let packets = (rounds / 5) as f64 * setup.packets.len() as f64;
-                best = best.min(start.elapsed().as_nanos() as f64 / packets);
-            }
-            best
-        };
-        let (all, harness) = (time(true), time(false));
-        println!("{name}: {:.1} ns a packet ({all:.1} with the harness)", all - harness);
     }
 }
