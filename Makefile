@@ -1,6 +1,6 @@
 # weir: the two commands that matter are `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint clean sweep
+.PHONY: help demo test bench build lint clean sweep
 
 CARGO ?= cargo
 
@@ -15,6 +15,9 @@ test: ## everything: unit, property, golden, namespace and documentation tests
 	$(CARGO) test --doc --workspace
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace
+
+bench: ## cycles a packet, beside Open vSwitch's where it is installed (root, hugepages, about a minute)
+	@perf/bench
 
 build: ## the program, optimised: target/release/weir
 	tools/setup

@@ -3,7 +3,9 @@
 //!
 //! The search is bounded by work, [`PROBES`] questions for each end of the tuple that may change. A range with
 //! no more combinations of address and port than that is searched to the last; of a larger one every address gets
-//! an equal share of the probes (of more than [`PROBES`] addresses, that many get one).
+//! an equal share of the probes (of more than [`PROBES`] addresses, that many get one). Half of a share stays near
+//! the port to start with, the other half goes where the tuple's hash says: clients that all come from one port
+//! must not all ask about the same few.
 
 use core::net::Ipv4Addr;
 
@@ -16,8 +18,9 @@ use crate::action::{AddressRange, NatAction, NatRange, PortSelection};
 /// to miss the free ones is below 10^-180.
 pub const PROBES: u32 = 4096;
 
-/// Ports tried one after the other before the search begins to stride: neighbours stay neighbours while a
-/// range is thinly used, and no cluster of taken ports eats up the probes of a crowded one.
+/// Ports tried one after the other before the search jumps and strides, if that is not more than half of an
+/// address's probes: neighbours stay neighbours while a range is thinly used, and no cluster of taken ports eats up
+/// the probes of a crowded one.
 const NEIGHBOURS: u32 = 16;
 
 /// Why a new connection cannot be translated. Its packet must be dropped, never sent as it is.
@@ -47,7 +50,8 @@ pub enum ChooseError {
 ///
 /// A port range is searched from `min + hash % size`, or from a random port. Without one, the original port is
 /// kept if it is free, else the search stays within its class: 1 to 511, 512 to 1023, 1024 to 65535. An ICMP
-/// identifier is a port without classes. Other protocols have addresses only.
+/// identifier is a port without classes. Other protocols have addresses only. If a range is too large to be searched
+/// to the last, each address is asked for a few ports from there on, then for some from where `hash` says.
 ///
 /// A destination range changes the destination port only if it has ports; when nothing is free, the source port
 /// is changed too. The null address (0.0.0.0 or ::), or none, keeps the address, and the port unless that is
@@ -87,7 +91,7 @@ pub fn reply_tuple(
             search(&addresses, &ports, &mut |address, port| attempt(with_end(original, end, address, port)));
     }
     if found.is_none() && matches!(end, End::Destination) && (original.has_ports() || original.is_icmp()) {
-        let source_ports = PortRing::of_class(original, original.src_port());
+        let source_ports = PortRing::of_class(original, original.src_port(), hash);
         found = search(&addresses, &source_ports, &mut |address, source_port| {
             let translated = with_end(original, end, address, ports.at(0));
             attempt(with_source_port(&translated, source_port))
@@ -113,19 +117,12 @@ fn search(
         u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1).min(PROBES);
     // Everything, if that is within the budget; else equal shares.
     let ports_each = ports.len.min(PROBES / address_count);
-    let stride = ports.stride();
     let mut address_offset = addresses.start;
-    for _ in 0..address_count {
+    for number in 0..address_count {
         let address = addresses.first.wrapping_add(address_offset);
-        let mut port_offset = 0;
-        for tried in 0..ports_each {
-            if let Some(reply) = attempt(address, ports.at(port_offset)) {
+        for port in ports.share(ports_each, number) {
+            if let Some(reply) = attempt(address, port) {
                 return Some(reply);
-            }
-            let step = if ports_each == ports.len || tried < NEIGHBOURS { 1 } else { stride };
-            port_offset += step;
-            if port_offset >= ports.len {
-                port_offset -= ports.len;
             }
         }
         address_offset = if address_offset == addresses.last_offset { 0 } else { address_offset + 1 };
@@ -173,6 +170,8 @@ struct PortRing {
     len: u32,
     /// Below `len`.
     start: u32,
+    /// Of the tuple: where the search goes when the ports at `start` are taken.
+    hash: u64,
 }
 
 impl PortRing {
@@ -201,26 +200,43 @@ impl PortRing {
                     // The address was chosen by the high bits.
                     PortSelection::Default | PortSelection::Hash => (hash & 0xffff_ffff) as u32,
                 };
-                Self { first: min, len, start: drawn % len }
+                Self { first: min, len, start: drawn % len, hash }
             }
-            (None, End::Source) => Self::of_class(original, kept),
+            (None, End::Source) => Self::of_class(original, kept, hash),
             (None, End::Destination) => Self::single(kept),
         }
     }
 
     const fn single(port: u16) -> Self {
-        Self { first: port, len: 1, start: 0 }
+        Self { first: port, len: 1, start: 0, hash: 0 }
     }
 
     /// The ports that may stand in for `port`, `port` first.
-    fn of_class(original: &Tuple, port: u16) -> Self {
+    fn of_class(original: &Tuple, port: u16, hash: u64) -> Self {
         let (first, last): (u16, u16) = match port {
             _ if original.is_icmp() => (0, u16::MAX),
             0..512 => (1, 511),
             512..1024 => (512, 1023),
             1024.. => (1024, u16::MAX),
         };
-        Self { first, len: u32::from(last - first) + 1, start: u32::from(port.saturating_sub(first)) }
+        Self { first, len: u32::from(last - first) + 1, start: u32::from(port.saturating_sub(first)), hash }
+    }
+
+    /// The ports to ask about at one address, the `number`th that is tried: all of them if `count` is that many, else
+    /// some from `start` on and the others, far apart, from a place that this tuple has for this address.
+    fn share(&self, count: u32, number: u32) -> impl Iterator<Item = u16> {
+        // Of an odd share every other address gets the smaller half: a share of one is spent on both in turn.
+        let half = (count + (number + 1) % 2) / 2;
+        let near = if count == self.len { count } else { half.min(NEIGHBOURS) };
+        let stride = u64::from(self.stride());
+        let jump = (self.hash ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (0..count).map(move |tried| match tried.checked_sub(near) {
+            None => self.at(tried),
+            Some(far) => {
+                let offset = (jump + u64::from(far) * stride) % u64::from(self.len);
+                self.at(u32::try_from(offset).unwrap_or(0))
+            }
+        })
     }
 
     /// The port `offset` behind the one to start with; `offset` is below `len`.

@@ -176,12 +176,50 @@ fn a_crowded_large_range_is_searched_across_its_whole_width() {
 }
 
 #[test]
+fn many_clients_with_one_port_share_a_range_without_ports() {
+    let action = NatAction::Source(range(Some(("100.64.0.0", "100.64.0.255")), None));
+    let mut taken = HashSet::new();
+    for client in 0..50_000u32 {
+        let original = v4((0x0a00_0000 | client).to_be_bytes(), 5060, [8, 8, 8, 8], 5060, protocol::UDP);
+        let hash = original.hash(&[3, 4]);
+        let mut asked = 0;
+        let reply = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |reply| {
+            asked += 1;
+            !taken.contains(reply)
+        })
+        .unwrap_or_else(|error| panic!("client {client}: {error}"));
+        assert!(asked < 100, "client {client} took {asked} probes");
+        assert!(taken.insert(reply));
+    }
+}
+
+#[test]
+fn of_more_addresses_than_probes_every_tuple_tries_others() {
+    let action = NatAction::Source(range(Some(("100.0.0.0", "100.15.255.255")), None));
+    let asked = |hash: u64| {
+        let mut asked = HashSet::new();
+        let refused = reply_tuple(&action, &tcp(40000), hash, 0, &mut || 0, &mut |reply| {
+            asked.insert(*reply);
+            false
+        });
+        assert_eq!(refused, Err(ChooseError::Exhausted { probes: PROBES }));
+        asked
+    };
+    let (first, second) = (asked(1 << 40), asked(1 << 63));
+    assert!(first.is_disjoint(&second));
+    // Half of them with the original port, one at each address.
+    let kept = first.iter().filter(|reply| reply.dst_port() == 40000).count();
+    assert!((2048..2100).contains(&kept), "{kept}");
+    assert_eq!(first.iter().map(Tuple::dst).collect::<HashSet<_>>().len(), PROBES as usize);
+}
+
+#[test]
 fn strides_are_coprime_to_every_length() {
     fn gcd(a: u32, b: u32) -> u32 {
         if b == 0 { a } else { gcd(b, a % b) }
     }
     for len in 1..=65536 {
-        assert_eq!(gcd(PortRing { first: 0, len, start: 0 }.stride(), len), 1, "length {len}");
+        assert_eq!(gcd(PortRing { first: 0, len, start: 0, hash: 0 }.stride(), len), 1, "length {len}");
     }
 }
 
@@ -221,6 +259,32 @@ proptest! {
             prop_assert!(wanted.contains(&address));
             prop_assert!((ports.0..=ports.1).contains(&port));
         }
+    }
+
+    #[test]
+    fn a_search_ends_within_its_budget_whatever_the_range(
+        first in any::<u32>(), last in any::<u32>(), ports in prop::option::of(any::<(u16, u16)>()),
+        hash in any::<u64>(), src_port in any::<u16>(), icmp in any::<bool>(), destination in any::<bool>(),
+    ) {
+        let addresses = AddressRange::V4(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last));
+        let range = NatRange {
+            addresses: Some(addresses),
+            ports,
+            selection: PortSelection::Default,
+            persistent: false,
+        };
+        let action = if destination { NatAction::Destination(range) } else { NatAction::Source(range) };
+        let original = if icmp {
+            v4([10, 0, 0, 1], src_port, [8, 8, 8, 8], 8 << 8, protocol::ICMP)
+        } else {
+            tcp(src_port)
+        };
+        let mut asked = 0;
+        let refused = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |_| { asked += 1; false });
+        // A destination range has a second pass, with source ports; the null address one question more.
+        let passes = if destination { 2 } else { 1 };
+        prop_assert!(asked <= passes * PROBES + 1, "{} questions", asked);
+        prop_assert_eq!(refused, Err(ChooseError::Exhausted { probes: asked }));
     }
 
     #[test]

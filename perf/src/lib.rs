@@ -1,1 +1,14 @@
-//! Placeholder
+//! Measuring: cycles a packet on one polling core, weir beside Debian's OVS-DPDK in the same run, with captures that
+//! DPDK loops from memory. `weir-bench` (`perf/bench`) is the program; the modules are its parts.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod hugepages;
+pub mod process;
+pub mod report;
+pub mod statistics;
+pub mod switch;
+pub mod traffic;
+pub mod workload;
+
+pub use error::BenchError;

@@ -2,6 +2,7 @@
 //! says of `ct` happens here, in the order verify, track, commit, translate.
 
 use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::rewrite::translate_v4;
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
@@ -40,7 +41,10 @@ impl Shard {
         meta: &mut CtMeta,
     ) -> Outcome {
         let moment = self.clock.advance(now);
-        if meta.zone != action.zone || !meta.state.has(CtState::TRK) {
+        if !meta.state.has(CtState::TRK) {
+            debug_assert_eq!(*meta, CtMeta { zone: meta.zone, ..CtMeta::default() }, "an untracked packet's");
+            meta.zone = action.zone;
+        } else if meta.zone != action.zone {
             // ct_state begins anew in another zone.
             *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
         }
@@ -395,11 +399,13 @@ impl Shard {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
-        // What the other side sends, turned round, is what it is to receive.
-        let to = self.table.tuple(slot.index(), slot.direction().opposite()).reversed();
-        let done: Result<(), Untranslatable> = match inner_layers {
-            None => translate(packet.frame, packet.layers, &to),
-            Some(inner_layers) => translate_icmp_error(packet.frame, packet.layers, inner_layers, &to),
+        let table = &self.table;
+        let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
+            (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
+            (None, None) => translate(packet.frame, packet.layers, &table.translation(slot)),
+            (Some(inner_layers), _) => {
+                translate_icmp_error(packet.frame, packet.layers, inner_layers, &table.translation(slot))
+            }
         };
         match done {
             Ok(()) => {

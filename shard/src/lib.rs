@@ -2,6 +2,33 @@
 //!
 //! A burst meets a [`Shard`] in three stages: [`Shard::prepare`] for every packet, [`Shard::prefetch`] for every
 //! packet, [`Shard::execute`] for every packet in order. Between bursts the lcore calls [`Shard::sweep`].
+//!
+//! ```
+//! use weir_shard::{CtAction, CtMeta, CtState, Outcome, Shard, ShardConfig};
+//! use weir_wire::Layers;
+//! use weir_wire::build::PacketBuilder;
+//!
+//! let config = ShardConfig { capacity: 1000, max_connections: 1000, ..ShardConfig::default() };
+//! let mut shard = Shard::new(config, [1, 2, 3, 4])?;
+//! // ct(commit), with the clock at `now` milliseconds.
+//! let mut track = |now: u64, frame: &mut [u8]| {
+//!     let (layers, action) = (Layers::parse(frame), CtAction { commit: true, ..CtAction::default() });
+//!     let mut meta = CtMeta::default();
+//!     let mut lookup = shard.prepare(frame, &layers, action.zone, &meta, false);
+//!     shard.prefetch(&mut lookup);
+//!     let outcome = shard.execute(now, frame, &layers, &lookup, &action, &mut meta);
+//!     assert_eq!(outcome, Outcome::Continue { rewritten: false });
+//!     meta.state
+//! };
+//! let (inside, outside) = ([192, 168, 1, 1], [192, 168, 1, 2]);
+//! let mut query = PacketBuilder::new().ipv4(inside, outside).udp(5353, 53).build();
+//! let mut answer = PacketBuilder::new().ipv4(outside, inside).udp(53, 5353).build();
+//! assert_eq!(track(0, &mut query), CtState::TRK.with(CtState::NEW));
+//! assert_eq!(track(20, &mut answer), CtState::TRK.with(CtState::EST).with(CtState::RPL));
+//! assert_eq!(shard.len(), 1);
+//! assert_eq!(shard.sweep(3_600_000, 32), 1, "an hour of silence later");
+//! # Ok::<(), weir_shard::ShardError>(())
+//! ```
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -3,7 +3,7 @@
 
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::header::{Ipv4, Ipv6, Tcp};
-use weir_wire::{Invalid, Layers, Tuple, checksum};
+use weir_wire::{Invalid, Layers, Tuple, Tuple4, checksum};
 
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::shard::Shard;
@@ -110,6 +110,13 @@ impl Lookup {
 }
 
 impl Shard {
+    /// As [`Lookup::new_connection_hash`], of any packet that has a tuple, whatever the table holds.
+    #[must_use]
+    pub fn connection_hash(&self, lookup: &Lookup) -> Option<u64> {
+        let reversed = |tuple: &Tuple| lookup.hash.wrapping_add(self.table.hash(&tuple.reversed()));
+        lookup.new_connection.or_else(|| lookup.target.tuple().map(reversed))
+    }
+
     /// Stage 1: extracts and validates the tuple, hashes it and asks for the index bucket. A packet whose `meta`
     /// names its connection in this zone already needs no look-up. `layers` must be the parse of `frame`.
     #[inline]
@@ -127,6 +134,17 @@ impl Shard {
             return idle(Target::Known(connection));
         }
         let trust = if checksum_trusted { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
+        if let Some(Ok(tuple)) = Tuple4::extract_plain(frame, layers, zone, trust) {
+            // Hashed before it is put away: words that have just been stored in pieces are slow to come back.
+            let hash = self.table.hash4(&tuple);
+            self.table.prefetch_bucket(hash);
+            return Lookup {
+                target: Target::Packet(Tuple::V4(tuple)),
+                hash,
+                candidate: None,
+                new_connection: None,
+            };
+        }
         let target = Target::of(frame, layers, zone, trust);
         let Some(tuple) = target.tuple() else { return idle(target) };
         let hash = self.table.hash(tuple);

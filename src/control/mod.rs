@@ -1,5 +1,5 @@
 //! How the outside talks to a running weir: a Unix socket, the commands of `ofctl`, `appctl` and `vsctl` as
-//! tables, and the [`Engine`](engine::Engine) they are written against. Everything here runs on control
+//! tables, and the [`Engine`] they are written against. Everything here runs on control
 //! threads; no lcore ever waits for it.
 
 pub mod client;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_shard::{ConnectionView, DumpCursor};
 
 use super::devices::Device;
-use super::state::share;
+use super::state::{BATCH, share};
 use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
@@ -17,9 +17,6 @@ use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
 use crate::pipeline::PortId;
 use crate::switch::SwitchError;
-
-/// Connections and megaflows that an lcore looks at for one batch of a dump: some ten microseconds.
-const BATCH: usize = 256;
 
 impl From<DaemonError> for EngineError {
     fn from(error: DaemonError) -> Self {

@@ -19,6 +19,9 @@ use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{PortId, Snapshot, Worker, WorkerConfig};
 use crate::switch::Switch;
 
+/// Connections and megaflows that an lcore looks at for one batch of a dump: some ten microseconds.
+pub(super) const BATCH: usize = 256;
+
 /// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop.
 #[derive(Debug)]
 pub(super) struct State {
@@ -170,11 +173,22 @@ impl State {
 
     /// Brings the rules' counters up to date.
     pub(super) fn report_flows(&self) -> Result<(), CallError> {
-        self.ask(|polling| polling.worker_mut().report_flows()).map(drop)
+        for lcore in &self.lcores {
+            let mut next = Some(0);
+            while let Some(slot) = next {
+                next = lcore.call(move |polling| polling.worker_mut().report_flows(slot, BATCH))?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
+        // What cached flows carried keeps their rules and stations alive.
+        if let Err(error) = self.report_flows() {
+            tracing::error!("flows are not expired: {error}");
+            return;
+        }
         let now = self.now();
         let changed = self.switch.expire(now);
         if (changed || self.behind)

@@ -92,11 +92,6 @@ pub enum Action {
         value: u64,
         mask: u64,
     },
-    /// Sets the one-bit `dst` to whether the packet is longer than `length`.
-    CheckPktLarger {
-        length: u16,
-        dst: Subfield,
-    },
     /// Bytes that mean nothing here.
     Note(Vec<u8>),
     /// Ends processing of the packet.

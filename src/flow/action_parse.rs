@@ -153,10 +153,7 @@ impl<'a> Reader<'a> {
         }
         let writes = match &action {
             Action::SetField { field, .. } => Some(*field),
-            Action::Load { dst, .. }
-            | Action::Move { dst, .. }
-            | Action::Pop(dst)
-            | Action::CheckPktLarger { dst, .. } => Some(dst.field),
+            Action::Load { dst, .. } | Action::Move { dst, .. } | Action::Pop(dst) => Some(dst.field),
             _ => None,
         };
         let tracking = writes.is_some_and(|field| matches!(field.name, "ct_mark" | "ct_label"));
@@ -263,7 +260,9 @@ impl<'a> Reader<'a> {
                         .key
                         .error(Problem::Other("the result of check_pkt_larger is one bit, like reg0[0]")));
                 }
-                Action::CheckPktLarger { length: value::small(key, text, u16::MAX)?, dst }
+                value::small::<u16>(key, text, u16::MAX)?;
+                // Its result decides about what follows in the same list, which a megaflow cannot express yet.
+                return Err(item.key.error(Problem::Unsupported { what: format!("action '{key}'") }));
             }
             "note" => Action::Note(bytes(text)?),
             _ => {

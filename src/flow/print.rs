@@ -228,7 +228,6 @@ pub fn action(action: &Action, ports: &dyn PortNames) -> String {
         Action::WriteMetadata { value, mask } => {
             format!("write_metadata:{}/{}", hex((*value).into()), hex((*mask).into()))
         }
-        Action::CheckPktLarger { length, dst } => format!("check_pkt_larger({length})->{}", subfield(dst)),
         Action::Note(bytes) => format!("note:{}", dotted(bytes)),
         Action::Exit => "exit".into(),
     }

@@ -23,6 +23,12 @@ impl Frame for Mbuf {
         self.adj(count).is_ok()
     }
 
+    fn truncate(&mut self, length: usize) {
+        let excess = self.len().saturating_sub(length);
+        // Of a frame in one segment, which all of the pipeline's are, any part can be trimmed.
+        let _ = self.trim(excess);
+    }
+
     fn duplicate(&self) -> Option<Self> {
         self.copy().ok()
     }

@@ -14,6 +14,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::flow::key::{Key, Mask, WORDS, at};
 use crate::flow::rule::{Rule, RuleStats};
+use crate::flow::{Action, Zone};
 
 /// Bits that each stage adds to those before it.
 const STAGES: [Mask; 4] = stages();
@@ -134,13 +135,37 @@ impl Classifier {
         best
     }
 
-    /// True when some rule looks at one of the bits of `mask`.
+    /// True when some rule matches on one of the bits of `mask`, or has an action that reads one.
     #[must_use]
-    pub fn looks_at(&self, mask: &Mask) -> bool {
+    pub fn reads(&self, mask: &Mask) -> bool {
+        let shares = |read: &Mask| !read.masked(mask).is_zero();
         self.subtables.iter().any(|subtable| {
-            subtable.mask.words.iter().zip(mask.words).any(|(looked, asked)| looked & asked != 0)
+            shares(&subtable.mask) || subtable.rules.values().any(|rule| shares(&read_by(&rule.actions)))
         })
     }
+}
+
+/// The bits of the packet that actions read, beside those that their rule has matched.
+fn read_by(actions: &[Action]) -> Mask {
+    let mut read = Key::ZERO;
+    for action in actions {
+        let subfield = match action {
+            Action::Move { src, .. } | Action::Push(src) | Action::OutputField(src) => src,
+            Action::Ct(spec) => {
+                read.add(&read_by(&spec.exec));
+                let Zone::Field(zone) = &spec.zone else { continue };
+                zone
+            }
+            // It searches with the original tuple in place of the packet's.
+            Action::Resubmit { ct: true, .. } => {
+                read.write(at::CT_NW_PROTO, 1, u128::MAX);
+                continue;
+            }
+            _ => continue,
+        };
+        subfield.field.write(&mut read, u128::MAX, subfield.mask());
+    }
+    read
 }
 
 impl Subtable {

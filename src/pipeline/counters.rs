@@ -14,7 +14,7 @@ pub struct Counters {
     pub sent: u64,
     /// Packets made by copying another, for more than one output or a recirculation before the last action.
     pub copies: u64,
-    /// Look-ups answered by the exact-match cache.
+    /// Look-ups answered by the exact-match cache, or by the megaflow of the packet before.
     pub exact_hits: u64,
     /// Look-ups answered by the megaflow search.
     pub megaflow_hits: u64,

@@ -13,6 +13,8 @@ pub enum DropCause {
     Normal,
     /// The flow's output port does not exist.
     NoSuchPort,
+    /// Only a controller would have got it, and there is none.
+    NoController,
     /// TTL or hop limit ran out in `dec_ttl`.
     TtlExpired,
     /// Translation ran into its bound on resubmits.
@@ -41,11 +43,12 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
         Self::NoSuchPort,
+        Self::NoController,
         Self::TtlExpired,
         Self::TooManyResubmits,
         Self::TooManyRecirculations,
@@ -68,6 +71,7 @@ impl DropCause {
             Self::TableMiss => "table_miss",
             Self::Normal => "normal",
             Self::NoSuchPort => "no_such_port",
+            Self::NoController => "no_controller",
             Self::TtlExpired => "ttl_expired",
             Self::TooManyResubmits => "too_many_resubmits",
             Self::TooManyRecirculations => "too_many_recirculations",
@@ -91,6 +95,7 @@ impl DropCause {
             Self::TableMiss => "no flow matched",
             Self::Normal => "normal does not forward it: to its own port, or to a reserved multicast address",
             Self::NoSuchPort => "the flow's output port does not exist",
+            Self::NoController => "it was for a controller, and weir speaks to none",
             Self::TtlExpired => "the TTL or hop limit ran out in dec_ttl",
             Self::TooManyResubmits => "the tables resubmit in circles, or too deep",
             Self::TooManyRecirculations => "the tables recirculate in circles",

@@ -35,7 +35,7 @@ pub fn line(flow: &FlowCopy, now: u64) -> String {
         text.extend((0..8).filter(|bit| flow.tcp_flags >> bit & 1 == 1).map(|bit| TCP_FLAGS[bit]));
     }
     text.push_str(", actions:");
-    text.push_str(&steps(&flow.steps));
+    text.push_str(&steps(&flow.steps, &flow.key));
     text
 }
 
@@ -62,6 +62,8 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
             Form::Decimal => write!(f, "{}", self.0),
+            // As C's `%#x` writes it.
+            Form::Hex if self.0 == 0 => f.write_str("0"),
             Form::Hex => write!(f, "{:#x}", self.0),
             Form::Mac => {
                 let [.., a, b, c, d, e, g] = self.0.to_be_bytes();
@@ -75,9 +77,13 @@ impl fmt::Display for Shown {
 
 type Part = (&'static str, usize, usize, Form);
 
-/// Every bit of a field of `length` bytes.
-const fn full(length: usize) -> u128 {
-    if length == 16 { u128::MAX } else { (1 << (8 * length)) - 1 }
+/// Every bit of a field of `length` bytes at `offset`.
+const fn full(offset: usize, length: usize) -> u128 {
+    match length {
+        _ if offset == at::IPV6_LABEL => 0xf_ffff,
+        16 => u128::MAX,
+        _ => (1 << (8 * length)) - 1,
+    }
 }
 
 /// `name=value/mask` for the parts that the mask covers.
@@ -91,7 +97,7 @@ fn parts(key: &Key, mask: &Mask, parts: &[Part]) -> Vec<String> {
             }
             let equals = if name.is_empty() { "" } else { "=" };
             let value = Shown(key.read(offset, length), form);
-            Some(if bits == full(length) {
+            Some(if bits == full(offset, length) {
                 format!("{name}{equals}{value}")
             } else {
                 format!(
@@ -137,8 +143,8 @@ pub fn matched(key: &Key, mask: &Mask) -> String {
     groups.group("ct_label", &[("", at::CT_LABEL, 16, Form::Hex)]);
     let ports: [Part; 3] = [
         ("proto", at::CT_NW_PROTO, 1, Form::Decimal),
-        ("tp_src", at::CT_TP_SRC, 2, Form::Decimal),
-        ("tp_dst", at::CT_TP_DST, 2, Form::Decimal),
+        ("src_port", at::CT_TP_SRC, 2, Form::Decimal),
+        ("dst_port", at::CT_TP_DST, 2, Form::Decimal),
     ];
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
     if ether_type == ether_type::IPV6 {
@@ -171,20 +177,18 @@ fn ether(groups: &mut Groups<'_>) {
         for (name, value, bits, all) in
             [("vid", tci & 0xfff, tag_mask & 0xfff, 0xfff), ("pcp", tci >> 13, tag_mask >> 13, 7)]
         {
-            if bits == all {
-                inside.push(format!("{name}={value}"));
-            } else if bits != 0 {
-                inside.push(format!("{name}={value}/{bits:#x}"));
-            }
+            let value = value & bits;
+            inside.push(if bits == all {
+                format!("{name}={value}")
+            } else {
+                format!("{name}={value}/{bits:#x}")
+            });
         }
         groups.raw("vlan", &inside);
         let mut inner = Groups { key, mask, text: String::new() };
         network(&mut inner);
         groups.raw("encap", &[inner.text]);
     } else {
-        if tag_mask != 0 {
-            groups.raw("vlan", &["absent".into()]);
-        }
         network(groups);
     }
 }
@@ -247,7 +251,7 @@ fn transport(groups: &mut Groups<'_>) {
     match groups.key.read(at::NW_PROTO, 1) as u8 {
         protocol::TCP => {
             groups.group("tcp", &ports);
-            groups.group("tcp_flags", &[("", at::TCP_FLAGS, 2, Form::Hex)]);
+            tcp_flags(groups);
         }
         protocol::UDP => groups.group("udp", &ports),
         protocol::SCTP => groups.group("sctp", &ports),
@@ -267,19 +271,33 @@ fn transport(groups: &mut Groups<'_>) {
     }
 }
 
-/// The steps as text; none is `drop`.
+/// The flags that are looked at, each with whether it is set (ovs-fields(7), `tcp_flags`).
+fn tcp_flags(groups: &mut Groups<'_>) {
+    const NAMES: [&str; 12] =
+        ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"];
+    let (flags, mask) = (groups.key.read(at::TCP_FLAGS, 2), groups.mask.read(at::TCP_FLAGS, 2));
+    let shown = NAMES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+    let text: String =
+        shown.map(|(bit, name)| format!("{}{name}", if flags >> bit & 1 == 1 { '+' } else { '-' })).collect();
+    if !text.is_empty() {
+        groups.raw("tcp_flags", &[text]);
+    }
+}
+
+/// The steps as text, for packets that look like `key`; none is `drop`.
 #[must_use]
-pub fn steps(steps: &[Step]) -> String {
+pub fn steps(steps: &[Step], key: &Key) -> String {
     if steps.is_empty() {
         return "drop".into();
     }
-    steps.iter().map(step).collect::<Vec<_>>().join(",")
+    steps.iter().map(|one| step(one, key)).collect::<Vec<_>>().join(",")
 }
 
-fn step(step: &Step) -> String {
+fn step(step: &Step, key: &Key) -> String {
     match step {
         Step::Output(port) => port.to_string(),
-        Step::Set(fields) => set(fields),
+        Step::Truncated { port, length } => format!("trunc({length}),{port}"),
+        Step::Set(fields) => set(fields, key),
         Step::PushVlan { tpid, tci } => {
             let tpid = if *tpid == ether_type::VLAN { String::new() } else { format!("tpid={tpid:#06x},") };
             format!("push_vlan({tpid}vid={},pcp={})", tci & 0xfff, tci >> 13)
@@ -291,45 +309,58 @@ fn step(step: &Step) -> String {
     }
 }
 
-fn set(fields: &Fields) -> String {
-    const GROUPS: [(&str, &[Part]); 6] = [
-        ("eth", &[("src", at::ETH_SRC, 6, Form::Mac), ("dst", at::ETH_DST, 6, Form::Mac)]),
-        (
-            "ipv4",
-            &[
-                ("src", at::NW_SRC, 4, Form::Ipv4),
-                ("dst", at::NW_DST, 4, Form::Ipv4),
-                ("tos", at::NW_TOS, 1, Form::Hex),
-                ("ttl", at::NW_TTL, 1, Form::Decimal),
-            ],
-        ),
-        (
-            "ipv6",
-            &[
-                ("src", at::IPV6_SRC, 16, Form::Ipv6),
-                ("dst", at::IPV6_DST, 16, Form::Ipv6),
-                ("label", at::IPV6_LABEL, 4, Form::Hex),
-            ],
-        ),
-        ("tp", &[("src", at::TP_SRC, 2, Form::Decimal), ("dst", at::TP_DST, 2, Form::Decimal)]),
-        (
-            "arp",
-            &[
-                ("op", at::NW_PROTO, 1, Form::Decimal),
-                ("sha", at::ARP_SHA, 6, Form::Mac),
-                ("tha", at::ARP_THA, 6, Form::Mac),
-            ],
-        ),
-        ("nd", &[("target", at::ND_TARGET, 16, Form::Ipv6)]),
+/// The headers that are written, outermost first.
+fn set(fields: &Fields, key: &Key) -> String {
+    const ETHERNET: &[Part] = &[("src", at::ETH_SRC, 6, Form::Mac), ("dst", at::ETH_DST, 6, Form::Mac)];
+    const IPV4: &[Part] = &[
+        ("src", at::NW_SRC, 4, Form::Ipv4),
+        ("dst", at::NW_DST, 4, Form::Ipv4),
+        ("tos", at::NW_TOS, 1, Form::Hex),
+        ("ttl", at::NW_TTL, 1, Form::Decimal),
     ];
-    GROUPS
-        .iter()
-        .filter_map(|(name, list)| {
-            let inside = parts(&fields.value, &fields.mask, list);
-            (!inside.is_empty()).then(|| format!("set({name}({}))", inside.join(",")))
-        })
-        .collect::<Vec<_>>()
-        .join(",")
+    const IPV6: &[Part] = &[
+        ("src", at::IPV6_SRC, 16, Form::Ipv6),
+        ("dst", at::IPV6_DST, 16, Form::Ipv6),
+        ("label", at::IPV6_LABEL, 4, Form::Hex),
+        ("tclass", at::NW_TOS, 1, Form::Hex),
+        ("hlimit", at::NW_TTL, 1, Form::Decimal),
+    ];
+    const ARP: &[Part] = &[
+        ("sip", at::NW_SRC, 4, Form::Ipv4),
+        ("tip", at::NW_DST, 4, Form::Ipv4),
+        ("op", at::NW_PROTO, 1, Form::Decimal),
+        ("sha", at::ARP_SHA, 6, Form::Mac),
+        ("tha", at::ARP_THA, 6, Form::Mac),
+    ];
+    const PORTS: &[Part] = &[("src", at::TP_SRC, 2, Form::Decimal), ("dst", at::TP_DST, 2, Form::Decimal)];
+    const MESSAGE: &[Part] =
+        &[("type", at::TP_SRC + 1, 1, Form::Decimal), ("code", at::TP_DST + 1, 1, Form::Decimal)];
+    const NEIGHBOUR: &[Part] = &[
+        ("target", at::ND_TARGET, 16, Form::Ipv6),
+        ("sll", at::ARP_SHA, 6, Form::Mac),
+        ("tll", at::ARP_THA, 6, Form::Mac),
+    ];
+    let mut groups: Vec<(&str, &[Part])> = vec![("eth", ETHERNET)];
+    match key.read(at::ETH_TYPE, 2) as u16 {
+        ether_type::ARP => groups.push(("arp", ARP)),
+        kind @ (ether_type::IPV4 | ether_type::IPV6) => {
+            groups.push(if kind == ether_type::IPV4 { ("ipv4", IPV4) } else { ("ipv6", IPV6) });
+            match key.read(at::NW_PROTO, 1) as u8 {
+                protocol::TCP => groups.push(("tcp", PORTS)),
+                protocol::UDP => groups.push(("udp", PORTS)),
+                protocol::SCTP => groups.push(("sctp", PORTS)),
+                protocol::ICMP => groups.push(("icmp", MESSAGE)),
+                protocol::ICMPV6 => groups.extend([("icmpv6", MESSAGE), ("nd", NEIGHBOUR)]),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+    let shown = groups.into_iter().filter_map(|(name, list)| {
+        let inside = parts(&fields.value, &fields.mask, list);
+        (!inside.is_empty()).then(|| format!("set({name}({}))", inside.join(",")))
+    });
+    shown.collect::<Vec<_>>().join(",")
 }
 
 fn ct(action: &CtAction) -> String {
@@ -344,7 +375,9 @@ fn ct(action: &CtAction) -> String {
         inside.push(format!("mark={value:#x}/{mask:#x}"));
     }
     if let Some((value, mask)) = action.label {
-        inside.push(format!("label={value:#x}/{mask:#x}"));
+        // Unlike the mark's, a mask of all ones is left out.
+        let mask = if mask == u128::MAX { String::new() } else { format!("/{mask:#x}") };
+        inside.push(format!("label={value:#x}{mask}"));
     }
     if let Some(helper) = action.helper {
         inside.push(format!(
@@ -381,13 +414,13 @@ fn nat(side: &str, range: &NatRange) -> String {
             let _ = write!(text, "-{max}");
         }
     }
+    if range.persistent {
+        text.push_str(",persistent");
+    }
     match range.selection {
         PortSelection::Default => {}
         PortSelection::Hash => text.push_str(",hash"),
         PortSelection::Random => text.push_str(",random"),
-    }
-    if range.persistent {
-        text.push_str(",persistent");
     }
     text.push(')');
     text

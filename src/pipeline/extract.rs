@@ -18,12 +18,10 @@ fn u16_at(frame: &[u8], at: usize) -> u16 {
     bytes(frame, at).map_or(0, u16::from_be_bytes)
 }
 
-/// The key of `frame` without port, recirculation and connection fields.
+/// Fills in `key`, all 0 so far, but for port, recirculation and connection fields.
 #[inline]
-#[must_use]
-pub fn headers(frame: &[u8], layers: &Layers) -> Key {
-    let mut key = Key::ZERO;
-    let Some(macs) = bytes::<12>(frame, 0) else { return key };
+pub fn headers(frame: &[u8], layers: &Layers, key: &mut Key) {
+    let Some(macs) = bytes::<12>(frame, 0) else { return };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
     let mut tci = 0;
     if layers.vlan_tags > 0 {
@@ -37,8 +35,7 @@ pub fn headers(frame: &[u8], layers: &Layers) -> Key {
     let [v0, v1] = tci.to_be_bytes();
     key.words[at::ETH_DST / 8] = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, t0, t1]);
     key.words[at::ETH_SRC / 8] = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, v0, v1]);
-    network(frame, layers, &mut key);
-    key
+    network(frame, layers, key);
 }
 
 /// (Re-)reads the network and transport fields, after a translation has changed them.
@@ -112,10 +109,17 @@ fn transport(frame: &[u8], layers: &Layers, key: &mut Key) {
         protocol::SCTP if present.len() >= 12 => {
             *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
         }
-        protocol::ICMP | protocol::ICMPV6 if present.len() >= 8 => {
-            *word |= u64::from(present[0]) << 16 | u64::from(present[1]);
-        }
+        protocol::ICMP if layers.is_ipv4() => message(present, word),
+        protocol::ICMPV6 if layers.is_ipv6() => message(present, word),
         _ => {}
+    }
+}
+
+/// Type and code of an ICMP message.
+#[inline]
+fn message(present: &[u8], word: &mut u64) {
+    if let [kind, code, _, _, _, _, _, _, ..] = *present {
+        *word |= u64::from(kind) << 16 | u64::from(code);
     }
 }
 
@@ -136,10 +140,19 @@ fn neighbour(frame: &[u8], layers: &Layers, key: &mut Key) {
         }
         if units == 1 {
             let address = options[2..8].iter().fold(0, |sum, &byte| sum << 8 | u128::from(byte));
-            match (kind, option) {
-                (135, 1) => key.write(at::ARP_SHA, 6, address),
-                (136, 2) => key.write(at::ARP_THA, 6, address),
-                _ => {}
+            let place = match (kind, option) {
+                (135, 1) => Some(at::ARP_SHA),
+                (136, 2) => Some(at::ARP_THA),
+                _ => None,
+            };
+            if let Some(place) = place {
+                if key.read(place, 6) != 0 {
+                    // Given twice: nobody can tell which one counts, so the message counts as malformed.
+                    key.write(at::ND_TARGET, 16, 0);
+                    key.write(place, 6, 0);
+                    return;
+                }
+                key.write(place, 6, address);
             }
         }
         options = &options[length..];

@@ -21,6 +21,8 @@ pub trait Frame: Sized {
     fn grow_front(&mut self, count: usize) -> bool;
     /// Removes `count` bytes in front; false (and no change) when the frame is shorter.
     fn shrink_front(&mut self, count: usize) -> bool;
+    /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
+    fn truncate(&mut self, length: usize);
     /// A copy of its own; `None` when buffers have run out.
     fn duplicate(&self) -> Option<Self>;
     /// True when the receiver has already verified the L3 and L4 checksums.
@@ -42,6 +44,7 @@ pub trait Transmit<F> {
 pub struct HeapFrame {
     memory: Vec<u8>,
     start: usize,
+    stamp: u64,
 }
 
 impl HeapFrame {
@@ -54,7 +57,19 @@ impl HeapFrame {
         let mut memory = Vec::with_capacity(Self::HEADROOM + bytes.len());
         memory.resize(Self::HEADROOM, 0);
         memory.extend_from_slice(bytes);
-        Self { memory, start: Self::HEADROOM }
+        Self { memory, start: Self::HEADROOM, stamp: 0 }
+    }
+
+    /// The same frame, which came in at `stamp` (nanoseconds); its copies show the same.
+    #[must_use]
+    pub fn stamped(self, stamp: u64) -> Self {
+        Self { stamp, ..self }
+    }
+
+    /// When it came in, in nanoseconds; 0 where nobody said.
+    #[must_use]
+    pub const fn stamp(&self) -> u64 {
+        self.stamp
     }
 }
 
@@ -79,6 +94,10 @@ impl Frame for HeapFrame {
         }
         self.start += count;
         true
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.memory.truncate(self.start.saturating_add(length));
     }
 
     fn duplicate(&self) -> Option<Self> {

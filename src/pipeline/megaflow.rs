@@ -102,11 +102,21 @@ pub struct Megaflow {
     pub used: Option<u64>,
     /// Milliseconds of its making.
     pub created: u64,
+    /// Key and mask again, without the words that are wildcards: what a look-up reads.
+    compared: Box<[Compared]>,
     generation: u64,
     hash: u64,
     subtable: usize,
     reported: (u64, u64),
     retired: bool,
+}
+
+/// A word of the key that a flow looks at.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    word: usize,
+    mask: u64,
+    value: u64,
 }
 
 #[derive(Debug)]
@@ -139,7 +149,7 @@ pub const MAX_IDLE: u64 = 10_000;
 
 #[inline]
 fn mix(hash: u64, word: u64) -> u64 {
-    let product = u128::from(hash ^ word) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+    let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15;
     (product as u64) ^ (product >> 64) as u64
 }
 
@@ -147,11 +157,6 @@ impl Subtable {
     #[inline]
     fn hash(&self, seed: u64, key: &Key) -> u64 {
         self.words.iter().fold(seed, |hash, &word| mix(hash, key.words[word] & self.mask.words[word]))
-    }
-
-    #[inline]
-    fn matches(&self, key: &Key, flow: &Megaflow) -> bool {
-        self.words.iter().all(|&word| key.words[word] & self.mask.words[word] == flow.key.words[word])
     }
 }
 
@@ -193,8 +198,7 @@ impl Megaflows {
     #[inline]
     pub fn verify(&mut self, index: u32, key: &Key, generation: u64) -> bool {
         let Some(flow) = self.flows.get(index as usize) else { return false };
-        let Some(subtable) = self.subtables.get(flow.subtable) else { return false };
-        if flow.retired || !subtable.matches(key, flow) {
+        if flow.retired || !flow.matches(key) {
             return false;
         }
         if flow.generation == generation && flow.recipe.learned.iter().all(Learned::is_current) {
@@ -215,9 +219,9 @@ impl Megaflows {
             let Some(subtable) = self.subtables.get_mut(at) else { continue };
             let hash = subtable.hash(self.seed, key);
             let flows = &self.flows;
-            let found = subtable.flows.find(hash, |&index| {
-                flows.get(index as usize).is_some_and(|flow| subtable.matches(key, flow))
-            });
+            let found = subtable
+                .flows
+                .find(hash, |&index| flows.get(index as usize).is_some_and(|flow| flow.matches(key)));
             if let Some(&index) = found {
                 subtable.hits += 1;
                 if self.verify(index, key, generation) {
@@ -260,8 +264,14 @@ impl Megaflows {
         };
         let subtable = &mut self.subtables[at];
         let hash = subtable.hash(self.seed, key);
+        let masked = key.masked(&mask);
+        let compared = subtable.words.iter().map(|&word| {
+            let (mask, value) = (mask.words[word], masked.words[word]);
+            Compared { word, mask, value }
+        });
         let index = self.flows.insert(Megaflow {
-            key: key.masked(&mask),
+            key: masked,
+            compared: compared.collect(),
             recipe,
             packets: 0,
             bytes: 0,
@@ -331,11 +341,16 @@ impl Megaflows {
         }
     }
 
-    /// Adds what every flow has counted since its last report to its rules.
-    pub fn report(&mut self) {
-        for (_, flow) in &mut self.flows {
-            flow.report();
+    /// Adds what the flows of `slots` slots from `from` on have counted since their last report to their rules; the
+    /// slot to go on at, if there are more.
+    pub fn report(&mut self, from: usize, slots: usize) -> Option<usize> {
+        let (end, last) = (from.saturating_add(slots), self.flows.capacity());
+        for slot in from..end.min(last) {
+            if let Some(flow) = self.flows.get_mut(slot) {
+                flow.report();
+            }
         }
+        (end < last).then_some(end)
     }
 
     /// Retires all flows.
@@ -369,6 +384,13 @@ impl Megaflows {
 }
 
 impl Megaflow {
+    #[inline]
+    fn matches(&self, key: &Key) -> bool {
+        self.compared.iter().all(|compared| {
+            key.words.get(compared.word).is_some_and(|word| word & compared.mask == compared.value)
+        })
+    }
+
     /// Gives the counts since the last report to the rules, and tells the learning table who still speaks.
     fn report(&mut self) {
         let (packets, bytes) = (self.packets - self.reported.0, self.bytes - self.reported.1);

@@ -20,6 +20,8 @@ pub struct Context {
     pub registers: [u64; 8],
     /// OpenFlow number of the port the packet counts as received on.
     pub in_port: PortNumber,
+    /// What `push` has left on the stack, the top last.
+    pub stack: Box<[u128]>,
 }
 
 /// All live contexts of a worker.
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     fn context(table: u8) -> Context {
-        Context { bridge: 0, table, metadata: 0, registers: [0; 8], in_port: 1 }
+        Context { bridge: 0, table, metadata: 0, registers: [0; 8], in_port: 1, stack: Box::default() }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub fn apply(frame: &mut [u8], layers: &Layers, fields: &Fields) {
     if layers.l3 == 0 {
         return;
     }
+    // What lies behind the packet's own length is padding.
+    let Some(frame) = frame.get_mut(..usize::from(layers.l3_end)) else { return };
     match layers.ether_type {
         ether_type::IPV4 => ipv4(frame, layers, fields),
         ether_type::IPV6 => ipv6(frame, layers, fields),
@@ -109,13 +111,15 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
         return;
     }
     let l4 = usize::from(layers.l4);
+    let present = frame.len().saturating_sub(l4);
     let mut sum = addresses;
+    // The lengths are those below which the key shows no ports (see `extract`).
     match layers.protocol {
-        protocol::TCP => {
+        protocol::TCP if present >= 20 => {
             ports(frame, l4, fields, &mut sum);
             update(frame, l4 + 16, |checksum| sum.apply(checksum));
         }
-        protocol::UDP => {
+        protocol::UDP if present >= 8 => {
             ports(frame, l4, fields, &mut sum);
             // 0 says that the sender made no checksum (RFC 768).
             update(
@@ -124,21 +128,25 @@ fn transport(frame: &mut [u8], layers: &Layers, fields: &Fields, addresses: Delt
                 |checksum| if checksum == [0; 2] { checksum } else { sum.apply_udp(checksum) },
             );
         }
-        protocol::SCTP if touches(&fields.mask, at::TP_SRC / 8..=at::TP_SRC / 8) => {
+        protocol::SCTP if present >= 12 && fields.mask.read(at::TP_SRC, 4) != 0 => {
+            let old = checksum::sctp(layers.l4_bytes(frame));
             ports(frame, l4, fields, &mut sum);
             if layers.fragment == Fragment::No {
-                let fresh = checksum::sctp(layers.l4_bytes(frame));
+                let new = checksum::sctp(layers.l4_bytes(frame));
+                // What was wrong stays wrong: CRC32c is linear.
                 if let Some(bytes) = frame.get_mut(l4 + 8..l4 + 12) {
-                    bytes.copy_from_slice(&fresh);
+                    for ((byte, old), new) in bytes.iter_mut().zip(old).zip(new) {
+                        *byte ^= old ^ new;
+                    }
                 }
             }
         }
-        protocol::ICMP => {
+        protocol::ICMP if present >= 8 && layers.is_ipv4() => {
             sum = Delta::NONE;
             message(frame, l4, fields, &mut sum);
             update(frame, l4 + 2, |checksum| sum.apply(checksum));
         }
-        protocol::ICMPV6 => {
+        protocol::ICMPV6 if present >= 8 && layers.is_ipv6() => {
             message(frame, l4, fields, &mut sum);
             neighbour(frame, layers, fields, &mut sum);
             update(frame, l4 + 2, |checksum| sum.apply(checksum));

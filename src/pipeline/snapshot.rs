@@ -40,7 +40,8 @@ impl BridgeView {
     /// The datapath id behind an OpenFlow port number.
     #[must_use]
     pub fn port(&self, number: PortNumber) -> Option<PortId> {
-        self.ports.iter().find(|(candidate, _)| *candidate == number).map(|(_, id)| *id)
+        let place = self.ports.binary_search_by_key(&number, |(candidate, _)| *candidate).ok()?;
+        self.ports.get(place).map(|(_, id)| *id)
     }
 }
 
@@ -53,7 +54,7 @@ pub struct Snapshot {
     pub ports: Vec<Option<PortEntry>>,
     /// Bridges by index.
     pub bridges: Vec<Option<Arc<BridgeView>>>,
-    /// Some rule matches on a connection's original tuple.
+    /// Some rule matches on a connection's original tuple, or has an action that reads it.
     pub wants_original_tuple: bool,
 }
 
@@ -70,7 +71,7 @@ impl Snapshot {
             .iter()
             .flatten()
             .flat_map(|bridge| bridge.tables.iter().flatten())
-            .any(|table| table.looks_at(&tuple));
+            .any(|table| table.reads(&tuple));
         Self { generation, ports, bridges, wants_original_tuple }
     }
 

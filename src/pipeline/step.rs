@@ -11,6 +11,13 @@ use crate::flow::key::{Key, Mask};
 pub enum Step {
     /// Send a copy (the frame itself, if it is the last step).
     Output(PortId),
+    /// Send a copy cut to a length; later steps have the whole packet.
+    Truncated {
+        /// Where to.
+        port: PortId,
+        /// Bytes at most.
+        length: u32,
+    },
     /// Write header fields.
     Set(Box<Fields>),
     /// Add an outer VLAN tag.

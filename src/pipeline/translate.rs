@@ -2,28 +2,34 @@
 //! every bit that was looked at is noted, so that the result serves all packets that agree in those bits.
 //! Runs on the lcore that had the miss, over an immutable snapshot; writes nothing but the learning table.
 
+mod headers;
+
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use weir_shard::CtAction;
 use weir_wire::numbers::ether_type;
 
-use super::extract::VLAN_PRESENT;
 use super::fdb::Station;
 use super::megaflow::{Learned, Recipe};
 use super::recirculation::{Context, Contexts};
-use super::step::{Fields, Step};
+use super::step::Step;
 use super::{BridgeView, DropCause, Snapshot};
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, WORDS, at};
 use crate::flow::port::{self, PortNumber};
-use crate::flow::rule::RuleStats;
-use crate::flow::{Action, CtSpec, Field, Subfield, Zone};
+use crate::flow::rule::{Rule, RuleStats};
+use crate::flow::{Action, CtSpec, Subfield, Zone};
 
-/// Nested resubmits a packet may take (ovs-actions(7), `resubmit`: at most 64 deep, 4096 in total).
+/// Resubmits to the same or an earlier table inside each other, and resubmits in all, that a packet may take
+/// (ovs-actions(7), "Error Handling").
 const MAX_DEPTH: u32 = 64;
 const MAX_RESUBMITS: u32 = 4096;
+/// Lists of actions inside each other, those in ever later tables included: each costs stack.
+const MAX_NESTING: u32 = 320;
 /// Values that `push` may leave on the stack.
 const MAX_STACK: usize = 1024;
+/// Values that a recirculated packet may take along: they may come from the packet, and each variety of them is a
+/// context of its own.
+const MAX_STACK_KEPT: usize = 32;
 /// Steps that one flow may come to; a table that asks for more is a loop gone wrong.
 const MAX_STEPS: usize = 4096;
 
@@ -46,11 +52,14 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
     if ip {
         seen.write(at::NW_FRAG, 1, 0x3);
     }
-    let Some((bridge_index, in_port, table)) = start else {
-        return Recipe::dropping(seen, DropCause::UnknownPort);
-    };
-    let Some(bridge) = snapshot.bridge(bridge_index) else {
-        return Recipe::dropping(seen, DropCause::UnknownPort);
+    // The id stays this context's while a megaflow has it in its key, whatever becomes of the packet.
+    let held = if context.is_some() { vec![recirculation] } else { Vec::new() };
+    for &id in &held {
+        contexts.retain(id);
+    }
+    let bridge = start.and_then(|(index, ..)| snapshot.bridge(index));
+    let (Some((bridge_index, in_port, table)), Some(bridge)) = (start, bridge) else {
+        return Recipe::dropping(seen, held, DropCause::UnknownPort);
     };
     let mut flow = *key;
     flow.write(at::IN_PORT, 4, u128::from(in_port));
@@ -59,6 +68,7 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         flow.words[at::METADATA / 8] = context.metadata;
         flow.words[at::REG0 / 8..at::REG0 / 8 + 8].copy_from_slice(&context.registers);
     }
+    let stack = context.map_or_else(Vec::new, |context| context.stack.into());
     let mut translator = Translator {
         bridge,
         bridge_index,
@@ -71,29 +81,29 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         steps: Vec::new(),
         rules: Vec::new(),
         learned: Vec::new(),
-        held: Vec::new(),
-        stack: Vec::new(),
+        held,
+        stack,
+        table: 0,
         depth: 0,
+        nesting: 0,
         resubmits: 0,
         cause: None,
         failed: None,
     };
-    if context.is_some() {
-        translator.contexts.retain(recirculation);
-        translator.held.push(recirculation);
+    if let Some(rule) = translator.search(table) {
+        translator.enter(table, &rule);
     }
-    translator.table(table);
     translator.finish()
 }
 
 impl Recipe {
-    fn dropping(mask: Mask, cause: DropCause) -> Self {
+    fn dropping(mask: Mask, held: Vec<u32>, cause: DropCause) -> Self {
         Self {
             mask,
             steps: Box::default(),
             rules: Box::default(),
             learned: Box::default(),
-            contexts: Box::default(),
+            contexts: held.into(),
             drop: Some(cause),
         }
     }
@@ -126,7 +136,10 @@ struct Translator<'a> {
     learned: Vec<Learned>,
     held: Vec<u32>,
     stack: Vec<u128>,
+    /// The table whose actions are at work.
+    table: u8,
     depth: u32,
+    nesting: u32,
     resubmits: u32,
     /// The likeliest reason, should the packet go nowhere.
     cause: Option<DropCause>,
@@ -139,7 +152,10 @@ impl Translator<'_> {
         if self.failed.is_some() {
             self.steps.clear();
         }
-        let forwards = self.steps.iter().any(|step| matches!(step, Step::Output(_) | Step::Recirculate(_)));
+        let forwards = self
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Output(_) | Step::Truncated { .. } | Step::Recirculate(_)));
         let drop = if forwards { None } else { self.failed.or(self.cause).or(Some(DropCause::Action)) };
         if !forwards && !self.steps.iter().any(|step| matches!(step, Step::Ct(_))) {
             self.steps.clear();
@@ -167,22 +183,32 @@ impl Translator<'_> {
         self.flow.read(offset, length)
     }
 
-    fn table(&mut self, table: u8) -> Then {
+    /// The rule for the packet as it is now.
+    fn search(&mut self, table: u8) -> Option<Arc<Rule>> {
         let bridge = self.bridge;
-        let Some(classifier) = bridge.tables.get(usize::from(table)).and_then(Option::as_ref) else {
+        let found = bridge.tables.get(usize::from(table)).and_then(Option::as_ref).and_then(|classifier| {
+            self.rules.push(Arc::clone(classifier.lookups()));
+            let rule = classifier.lookup(&self.flow, &mut self.seen)?;
+            self.rules.push(Arc::clone(classifier.matched()));
+            self.rules.push(Arc::clone(&rule.stats));
+            Some(Arc::clone(rule))
+        });
+        if found.is_none() {
             self.cause = Some(DropCause::TableMiss);
-            return Then::Next;
-        };
-        self.rules.push(Arc::clone(classifier.lookups()));
-        let Some(rule) = classifier.lookup(&self.flow, &mut self.seen) else {
-            self.cause = Some(DropCause::TableMiss);
-            return Then::Next;
-        };
-        self.rules.push(Arc::clone(classifier.matched()));
-        self.rules.push(Arc::clone(&rule.stats));
-        self.depth += 1;
+        }
+        found
+    }
+
+    /// Does what a rule of `table` says.
+    fn enter(&mut self, table: u8, rule: &Rule) -> Then {
+        let from = core::mem::replace(&mut self.table, table);
+        let deeper = u32::from(table <= from);
+        self.depth += deeper;
+        self.nesting += 1;
         let then = self.list(&rule.actions);
-        self.depth -= 1;
+        self.nesting -= 1;
+        self.depth -= deeper;
+        self.table = from;
         then
     }
 
@@ -202,25 +228,30 @@ impl Translator<'_> {
 
     fn action(&mut self, action: &Action) -> Then {
         if let Some(assignment) = action.assignment() {
-            self.assign(assignment.field, assignment.value, assignment.mask);
+            self.assign_constant(action, assignment.field, assignment.value, assignment.mask);
             return Then::Next;
         }
         match action {
-            Action::Output(number) => self.output(*number),
+            Action::Output(number) => self.output(*number, None),
+            Action::OutputTruncated { port: port::IN_PORT, max_len } => {
+                self.send(self.in_port(), Some(*max_len))
+            }
+            Action::OutputTruncated { port, max_len } => self.output(*port, Some(*max_len)),
             Action::OutputField(subfield) => {
                 let number = self.read(subfield);
                 match PortNumber::try_from(number) {
-                    Ok(port::IN_PORT) => self.send(self.in_port()),
+                    Ok(port::IN_PORT) => self.send(self.in_port(), None),
                     Ok(port::NORMAL) => self.normal(),
                     Ok(port::FLOOD | port::ALL) => self.flood(),
-                    Ok(number) => self.output(number),
+                    Ok(port::CONTROLLER) => self.cause = Some(DropCause::NoController),
+                    Ok(number) => self.output(number, None),
                     Err(_) => self.cause = Some(DropCause::NoSuchPort),
                 }
             }
             Action::Normal => self.normal(),
             Action::Flood | Action::All => self.flood(),
-            Action::InPort => self.send(self.in_port()),
-            Action::Local => self.output(port::LOCAL),
+            Action::InPort => self.send(self.in_port(), None),
+            Action::Local => self.output(port::LOCAL, None),
             Action::Resubmit { port, table, ct } => return self.resubmit(*port, *table, *ct),
             Action::GotoTable(table) => {
                 return match self.resubmit(None, Some(*table), false) {
@@ -253,32 +284,37 @@ impl Translator<'_> {
             Action::StripVlan => self.pop_vlan(),
             Action::DecTtl(_) => return self.decrement_ttl(),
             Action::Exit => return Then::Exit,
-            other => return self.unsupported(other),
+            Action::ModVlanVid(id) => self.modify_tag(*id, 0x0fff),
+            Action::ModVlanPcp(priority) => self.modify_tag(u16::from(*priority) << 13, 0xe000),
+            // weir speaks to no controller: a packet that only one would get is dropped, and counted as such.
+            Action::Controller(_) => self.cause = Some(DropCause::NoController),
+            // Ports have one queue for each lcore and no quality of service to choose between them; a note says
+            // something to people only. None of them has an effect, as in a bridge without QoS.
+            Action::SetQueue(_) | Action::PopQueue | Action::Note(_) => {}
+            // Constants, which `assignment` has taken care of.
+            Action::SetField { .. }
+            | Action::Load { .. }
+            | Action::ModDlSrc(_)
+            | Action::ModDlDst(_)
+            | Action::ModNwSrc(_)
+            | Action::ModNwDst(_)
+            | Action::ModNwTos(_)
+            | Action::ModNwEcn(_)
+            | Action::ModNwTtl(_)
+            | Action::ModTpSrc(_)
+            | Action::ModTpDst(_)
+            | Action::WriteMetadata { .. } => {}
         }
         Then::Next
     }
 
-    /// Actions that need a peer weir does not have (a controller, queues) do nothing.
-    #[expect(clippy::unused_self, reason = "stands in the row of the other actions")]
-    fn unsupported(&self, _action: &Action) -> Then {
-        Then::Next
+    fn see(&mut self, subfield: &Subfield) {
+        subfield.field.write(&mut self.seen, u128::MAX, subfield.mask());
     }
 
     fn read(&mut self, subfield: &Subfield) -> u128 {
-        subfield.field.write(&mut self.seen, u128::MAX, subfield.mask());
+        self.see(subfield);
         subfield.read(&self.flow)
-    }
-
-    fn assign(&mut self, field: &Field, value: u128, mask: u128) {
-        if field.offset / 8 == at::VLAN_TCI / 8 && field.offset >= at::VLAN_TCI {
-            // Tags are added and removed by comparison with the packet's own, which must then be known.
-            self.look_at_tags();
-            if !self.has_tag() {
-                self.flow.write(at::VLAN_TPID, 2, u128::from(ether_type::VLAN));
-            }
-        }
-        field.write(&mut self.flow, value, mask);
-        field.write(&mut self.written, u128::MAX, mask);
     }
 
     fn in_port(&self) -> PortNumber {
@@ -287,20 +323,24 @@ impl Translator<'_> {
 
     // Output.
 
-    fn output(&mut self, number: PortNumber) {
+    fn output(&mut self, number: PortNumber, cut: Option<u32>) {
         if number == self.in_port() {
             // Only in_port sends a packet back (ovs-actions(7), `output`).
             self.cause.get_or_insert(DropCause::Action);
             return;
         }
-        self.send(number);
+        self.send(number, cut);
     }
 
-    fn send(&mut self, number: PortNumber) {
+    /// To a port; with `cut`, at most so many bytes of the packet.
+    fn send(&mut self, number: PortNumber, cut: Option<u32>) {
         match self.bridge.port(number) {
             Some(id) => {
                 self.commit();
-                self.steps.push(Step::Output(id));
+                self.steps.push(match cut {
+                    Some(length) => Step::Truncated { port: id, length },
+                    None => Step::Output(id),
+                });
             }
             None => self.cause = Some(DropCause::NoSuchPort),
         }
@@ -341,16 +381,20 @@ impl Translator<'_> {
         self.learned.push(Learned { fdb: Arc::clone(fdb), source, destination, version });
         match port.filter(|number| self.bridge.port(*number).is_some()) {
             Some(number) if number == in_port => self.cause = Some(DropCause::Normal),
-            Some(number) => self.send(number),
+            Some(number) => self.send(number, None),
             None => self.flood(),
         }
     }
 
     // Tables.
 
+    /// Port and tuple are changed for the search only; the actions found see the packet as it was.
     fn resubmit(&mut self, port: Option<PortNumber>, table: Option<u8>, ct: bool) -> Then {
+        let table = table.unwrap_or(self.table);
         self.resubmits += 1;
-        if self.depth >= MAX_DEPTH || self.resubmits > MAX_RESUBMITS {
+        // The first table counts as entered once; and as in Open vSwitch, who is too deep goes to no later table either.
+        let too_deep = self.depth > MAX_DEPTH;
+        if too_deep || self.resubmits > MAX_RESUBMITS || self.nesting >= MAX_NESTING {
             return self.fail(DropCause::TooManyResubmits);
         }
         let own = self.flow.read(at::IN_PORT, 4);
@@ -360,12 +404,12 @@ impl Translator<'_> {
             self.flow.write(at::IN_PORT, 4, u128::from(port));
         }
         let swapped = ct && self.swap_tuple();
-        let then = self.table(table.unwrap_or(0));
+        let rule = self.search(table);
         if swapped {
             self.swap_tuple();
         }
         self.flow.write(at::IN_PORT, 4, own);
-        then
+        rule.map_or(Then::Next, |rule| self.enter(table, &rule))
     }
 
     /// `resubmit(...,ct)`: looks up with the connection's original tuple in place of the packet's (and back).
@@ -413,6 +457,9 @@ impl Translator<'_> {
             nat: spec.nat,
         })));
         if let Some(table) = spec.table {
+            if self.stack.len() > MAX_STACK_KEPT {
+                return self.fail(DropCause::RecirculationContexts);
+            }
             let mut registers = [0; 8];
             registers.copy_from_slice(&self.flow.words[at::REG0 / 8..at::REG0 / 8 + 8]);
             let context = Context {
@@ -421,6 +468,7 @@ impl Translator<'_> {
                 metadata: self.flow.words[at::METADATA / 8],
                 registers,
                 in_port: self.in_port(),
+                stack: self.stack.as_slice().into(),
             };
             let Some(id) = self.contexts.acquire(&context) else {
                 return self.fail(DropCause::RecirculationContexts);
@@ -459,7 +507,8 @@ impl Translator<'_> {
                 assignment.field.write(&mut value, assignment.value, assignment.mask);
                 assignment.field.write(&mut mask, u128::MAX, assignment.mask);
             } else if let Action::Move { src, dst } = action {
-                let moved = self.read(src);
+                self.see(src);
+                let moved = src.read(&value);
                 dst.write(&mut value, moved);
                 dst.field.write(&mut mask, u128::MAX, dst.mask());
             }
@@ -470,114 +519,4 @@ impl Translator<'_> {
         };
         (masked(at::CT_MARK, 4), masked(at::CT_LABEL, 16))
     }
-
-    // Header fields.
-
-    fn decrement_ttl(&mut self) -> Then {
-        let ether_type = self.flow.read(at::ETH_TYPE, 2) as u16;
-        if !matches!(ether_type, ether_type::IPV4 | ether_type::IPV6) {
-            return Then::Next;
-        }
-        let ttl = self.look(at::NW_TTL, 1);
-        if ttl <= 1 {
-            self.cause = Some(DropCause::TtlExpired);
-            return Then::EndList;
-        }
-        self.flow.write(at::NW_TTL, 1, ttl - 1);
-        self.written.write(at::NW_TTL, 1, u128::MAX);
-        Then::Next
-    }
-
-    fn look_at_tags(&mut self) {
-        for offset in [at::VLAN_TCI, at::VLAN_TPID, at::VLAN2_TCI] {
-            self.seen.write(offset, 2, u128::MAX);
-        }
-    }
-
-    fn has_tag(&self) -> bool {
-        self.flow.read(at::VLAN_TCI, 2) as u16 & VLAN_PRESENT != 0
-    }
-
-    fn push_vlan(&mut self, tpid: u16) -> Then {
-        self.look_at_tags();
-        if self.flow.read(at::VLAN2_TCI, 2) != 0 {
-            return self.fail(DropCause::VlanRoom);
-        }
-        let outer = self.flow.read(at::VLAN_TCI, 2);
-        self.flow.write(at::VLAN2_TCI, 2, outer);
-        self.flow.write(at::VLAN_TCI, 2, u128::from(VLAN_PRESENT));
-        self.flow.write(at::VLAN_TPID, 2, u128::from(tpid));
-        Then::Next
-    }
-
-    fn pop_vlan(&mut self) {
-        self.look_at_tags();
-        let inner = self.flow.read(at::VLAN2_TCI, 2);
-        self.flow.write(at::VLAN_TCI, 2, inner);
-        self.flow.write(at::VLAN2_TCI, 2, 0);
-        let tpid = if inner == 0 { 0 } else { ether_type::VLAN };
-        self.flow.write(at::VLAN_TPID, 2, u128::from(tpid));
-    }
-
-    /// Brings the packet up to what the actions want of it, before it is sent or tracked.
-    fn commit(&mut self) {
-        self.commit_tags();
-        let mask = self.written.masked(&HEADERS);
-        if !mask.is_zero() {
-            if mask.words[at::NW_SRC / 8..].iter().any(|&word| word != 0) {
-                self.seen.write(at::NW_PROTO, 1, u128::MAX);
-            }
-            self.steps.push(Step::Set(Box::new(Fields { value: self.flow.masked(&mask), mask })));
-        }
-        self.written = Key::ZERO;
-        self.base = self.flow;
-    }
-
-    fn commit_tags(&mut self) {
-        let (have, want) = (tags(&self.base), tags(&self.flow));
-        let common = have.iter().rev().zip(want.iter().rev()).take_while(|(a, b)| a == b).count();
-        for _ in common..have.len() {
-            self.steps.push(Step::PopVlan);
-        }
-        for &(tpid, tci) in want[..want.len() - common].iter().rev() {
-            self.steps.push(Step::PushVlan { tpid, tci: tci & !VLAN_PRESENT });
-        }
-    }
-}
-
-/// Outer tag first, as (TPID, TCI). The key does not tell an inner tag's TPID: 0x8100 is taken.
-fn tags(key: &Key) -> ArrayVec<(u16, u16), 2> {
-    let outer = (key.read(at::VLAN_TPID, 2) as u16, key.read(at::VLAN_TCI, 2) as u16);
-    let inner = (ether_type::VLAN, key.read(at::VLAN2_TCI, 2) as u16);
-    [outer, inner].into_iter().filter(|(_, tci)| tci & VLAN_PRESENT != 0).collect()
-}
-
-/// The fields that live in the packet's headers, VLAN tags aside.
-const HEADERS: Mask = headers();
-
-const fn headers() -> Mask {
-    let mut mask = Key::ZERO;
-    let fields = [
-        (at::ETH_DST, 6),
-        (at::ETH_SRC, 6),
-        (at::NW_SRC, 4),
-        (at::NW_DST, 4),
-        (at::NW_PROTO, 1),
-        (at::NW_TOS, 1),
-        (at::NW_TTL, 1),
-        (at::TP_SRC, 2),
-        (at::TP_DST, 2),
-        (at::IPV6_LABEL, 4),
-        (at::IPV6_SRC, 16),
-        (at::IPV6_DST, 16),
-        (at::ND_TARGET, 16),
-        (at::ARP_SHA, 6),
-        (at::ARP_THA, 6),
-    ];
-    let mut index = 0;
-    while index < fields.len() {
-        mask.write(fields[index].0, fields[index].1, u128::MAX);
-        index += 1;
-    }
-    mask
 }

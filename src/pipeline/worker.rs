@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use weir_shard::{CtMeta, Lookup, Outcome, Shard, ShardConfig, ShardError};
+use weir_shard::{CtMeta, CtState, Lookup, Outcome, Shard, ShardConfig, ShardError};
 use weir_wire::Layers;
 
 use super::cache::ExactMatch;
@@ -20,9 +20,14 @@ use super::translate::translate;
 use super::{DropCause, PortId, Snapshot};
 use crate::flow::key::{Key, at};
 
-/// How often a packet may be recirculated, and copies of copies that may be under way at once.
+/// How often a packet may be recirculated.
 const MAX_RECIRCULATIONS: u8 = 32;
+/// Copies of copies that may be under way at once, and recirculated copies that a burst may come to in all:
+/// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
+const MAX_COPIES: u32 = 2048;
+/// Connections that packets of one batch may be about to open.
+const MAX_OPENING: usize = 2 * BURST;
 /// Connections and megaflows that one housekeeping looks at, at the most.
 const SWEEP: u32 = 32;
 
@@ -49,7 +54,10 @@ pub struct Worker {
     megaflows: Megaflows,
     contexts: Contexts,
     counters: Counters,
+    /// By [`PortId`], one for every port that some snapshot had so far.
     ports: Vec<PortCounters>,
+    /// Recirculated copies that the running burst may still make.
+    copies_left: u32,
 }
 
 /// A packet on its way.
@@ -62,14 +70,35 @@ struct Packet<F> {
     /// Index of its megaflow and the step to do next.
     flow: u32,
     step: usize,
-    /// The headers no longer are what `key` says.
-    changed: bool,
+    changed: Changed,
     /// How often it was recirculated.
     recirculated: u8,
 }
 
+/// How far the headers are from what the key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    /// Not at all.
+    No,
+    /// A translation has written addresses and ports.
+    Network,
+    /// Anything may be different.
+    Everything,
+}
+
 type Batch<F> = ArrayVec<Packet<F>, BURST>;
 type Indices = ArrayVec<usize, BURST>;
+
+/// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
+/// open, or to reopen, a connection; those behind it that belong to the same one wait at their ct until it is
+/// through, so that a burst comes out as its packets would one by one. (Not those of an established connection
+/// whose mark or label a packet in front of them is about to change: they may still see the old one.)
+#[derive(Default)]
+struct Order {
+    /// The connection's hash, the same for both directions, and the packet.
+    opening: ArrayVec<(u64, usize), MAX_OPENING>,
+    waiting: Indices,
+}
 
 /// Why a packet's steps paused.
 enum Pause {
@@ -83,6 +112,15 @@ enum Pause {
     RecirculateCopy(u32),
 }
 
+impl Order {
+    /// True if the packet at `index`, of the connection with this hash, has to wait for another one.
+    fn is_behind(&self, index: usize, hash: Option<u64>) -> bool {
+        hash.is_some_and(|hash| {
+            self.opening.iter().any(|&(opening, other)| opening == hash && other != index)
+        })
+    }
+}
+
 impl Worker {
     /// A worker without any cached state.
     ///
@@ -90,6 +128,7 @@ impl Worker {
     /// As [`Shard::new`].
     pub fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
+        let ports = vec![PortCounters::default(); snapshot.ports.len()];
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
             snapshot,
@@ -97,13 +136,17 @@ impl Worker {
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
-            ports: Vec::new(),
+            ports,
+            copies_left: 0,
         })
     }
 
     /// Takes a new configuration over; to be called between bursts. Gives the old one back, to be dropped
     /// where that may take time.
     pub fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        if snapshot.ports.len() > self.ports.len() {
+            self.ports.resize(snapshot.ports.len(), PortCounters::default());
+        }
         core::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -160,9 +203,15 @@ impl Worker {
         self.megaflows.sizes()
     }
 
-    /// Adds all that the megaflows have counted to the rules' counters.
-    pub fn report_flows(&mut self) {
-        self.megaflows.report();
+    /// Live recirculation contexts.
+    #[must_use]
+    pub fn recirculation_contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// Adds what the megaflows of some slots have counted to the rules' counters, see [`Megaflows::report`].
+    pub fn report_flows(&mut self, from: usize, slots: usize) -> Option<usize> {
+        self.megaflows.report(from, slots)
     }
 
     /// Forgets all megaflows.
@@ -208,56 +257,53 @@ impl Worker {
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
-            let mut key = extract::headers(frame.bytes(), &layers);
-            key.words[at::IN_PORT / 8] = u64::from(port) << 32;
-            let meta = CtMeta::default();
             batch.push(Packet {
                 frame: Some(frame),
                 layers,
-                key,
-                meta,
+                key: Key::ZERO,
+                meta: CtMeta::default(),
                 flow: 0,
                 step: 0,
-                changed: false,
+                changed: Changed::No,
                 recirculated: 0,
             });
+        }
+        // In place: a key is long to move.
+        for packet in &mut batch {
+            let Some(frame) = &packet.frame else { continue };
+            extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+            packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
         self.counters.received += packets;
-        let counters = self.counters_of(port);
-        counters.received += packets;
-        counters.received_bytes += bytes;
+        if let Some(counters) = self.ports.get_mut(port as usize) {
+            counters.received += packets;
+            counters.received_bytes += bytes;
+        }
+        self.copies_left = MAX_COPIES;
         self.run(now, &mut batch, out, 0);
         if self.megaflows.has_retired() {
             self.reclaim();
         }
     }
 
-    fn counters_of(&mut self, port: PortId) -> &mut PortCounters {
-        let index = port as usize;
-        if index >= self.ports.len() {
-            self.ports.resize(index + 1, PortCounters::default());
-        }
-        &mut self.ports[index]
-    }
-
     /// Works through a batch, wave after wave, until every packet is sent or dropped.
     fn run<F: Frame, T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T, nesting: usize) {
         let mut wave: Indices = (0..batch.len()).collect();
-        // Packets of connections that an earlier packet of the batch may be about to open: they wait until it
-        // is through, so that a burst comes out as its packets would one by one.
-        let mut waiting: Indices = ArrayVec::new();
+        let mut order = Order::default();
         while !wave.is_empty() {
             self.classify(now, batch, &wave);
             let mut next = Indices::new();
             let mut pending = core::mem::take(&mut wave);
             loop {
-                self.steps(now, batch, &mut pending, &mut next, &mut waiting, out, nesting);
-                if !next.is_empty() || waiting.is_empty() {
+                self.steps(now, batch, &mut pending, &mut next, &mut order, out, nesting);
+                if !next.is_empty() || order.waiting.is_empty() {
                     break;
                 }
-                pending = core::mem::take(&mut waiting);
+                // All the others are through.
+                order.opening.clear();
+                pending = core::mem::take(&mut order.waiting);
             }
             wave = next;
         }
@@ -266,35 +312,45 @@ impl Worker {
     /// Finds each packet's megaflow, translating where there is none.
     fn classify<F: Frame>(&mut self, now: u64, batch: &mut Batch<F>, wave: &Indices) {
         let generation = self.snapshot.generation;
-        let mut hashes: ArrayVec<u64, BURST> = ArrayVec::new();
+        // Neighbours in a burst mostly belong to the same megaflow, so that of the packet before is tried first:
+        // any current flow that matches is right, and comparing is cheaper than hashing.
+        let mut previous = None;
         for &index in wave {
-            hashes.push(self.exact.hash(&batch[index].key));
-        }
-        for (&index, hash) in wave.iter().zip(hashes) {
             let packet = &mut batch[index];
-            let flow = match self.exact.lookup(hash) {
+            let flow = match previous {
                 Some(flow) if self.megaflows.verify(flow, &packet.key, generation) => {
                     self.counters.exact_hits += 1;
                     flow
                 }
-                _ => {
-                    let flow = match self.megaflows.search(&packet.key, generation) {
-                        Some(flow) => {
-                            self.counters.megaflow_hits += 1;
-                            flow
-                        }
-                        None => self.translate(now, &packet.key),
-                    };
-                    self.exact.insert(hash, flow);
-                    flow
-                }
+                _ => self.look_up(now, &packet.key, generation),
             };
+            previous = Some(flow);
             packet.flow = flow;
             packet.step = 0;
             let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
             let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
             self.megaflows.count(flow, length, flags, now);
         }
+    }
+
+    /// The packet's megaflow by way of the caches, or else of the tables.
+    fn look_up(&mut self, now: u64, key: &Key, generation: u64) -> u32 {
+        let hash = self.exact.hash(key);
+        if let Some(flow) = self.exact.lookup(hash)
+            && self.megaflows.verify(flow, key, generation)
+        {
+            self.counters.exact_hits += 1;
+            return flow;
+        }
+        let flow = match self.megaflows.search(key, generation) {
+            Some(flow) => {
+                self.counters.megaflow_hits += 1;
+                flow
+            }
+            None => self.translate(now, key),
+        };
+        self.exact.insert(hash, flow);
+        flow
     }
 
     #[cold]
@@ -311,8 +367,8 @@ impl Worker {
         flow
     }
 
-    /// Does the steps of the `pending` packets. Afterwards each of them is done, in `next` (recirculated) or in
-    /// `waiting` (at its ct, behind a packet that may open its connection).
+    /// Does the steps of the `pending` packets. Afterwards each of them is done, in `next` (recirculated) or
+    /// waits in `order`.
     #[expect(clippy::too_many_arguments, reason = "the lists of one wave")]
     fn steps<F: Frame, T: Transmit<F>>(
         &mut self,
@@ -320,7 +376,7 @@ impl Worker {
         batch: &mut Batch<F>,
         pending: &mut Indices,
         next: &mut Indices,
-        waiting: &mut Indices,
+        order: &mut Order,
         out: &mut T,
         nesting: usize,
     ) {
@@ -347,7 +403,7 @@ impl Worker {
             if !copies.is_empty() {
                 self.run(now, &mut copies, out, nesting + 1);
             }
-            self.track(now, batch, &tracked, &mut resumed, waiting);
+            self.track(now, batch, &tracked, &mut resumed, order);
             *pending = resumed;
         }
     }
@@ -363,12 +419,17 @@ impl Worker {
             return false;
         }
         packet.recirculated += 1;
-        if packet.changed {
-            let port = packet.key.words[at::IN_PORT / 8];
-            packet.key = extract::headers(frame.bytes(), &packet.layers);
-            packet.key.words[at::IN_PORT / 8] = port;
-            packet.changed = false;
+        match packet.changed {
+            Changed::No => {}
+            Changed::Network => extract::network(frame.bytes(), &packet.layers, &mut packet.key),
+            Changed::Everything => {
+                let port = packet.key.words[at::IN_PORT / 8];
+                packet.key = Key::ZERO;
+                extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+                packet.key.words[at::IN_PORT / 8] = port;
+            }
         }
+        packet.changed = Changed::No;
         let word = &mut packet.key.words[at::RECIRC_ID / 8];
         *word = *word & !0xffff_ffff | u64::from(id);
         extract::connection(&packet.meta, self.snapshot.wants_original_tuple, &mut packet.key);
@@ -378,10 +439,11 @@ impl Worker {
     #[cold]
     fn copy<F: Frame>(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
         self.counters.copies += 1;
-        if nesting >= MAX_NESTING {
+        if nesting >= MAX_NESTING || self.copies_left == 0 {
             self.counters.count_drop(DropCause::TooManyRecirculations);
             return;
         }
+        self.copies_left -= 1;
         let Some(frame) = packet.frame.as_ref().and_then(Frame::duplicate) else {
             self.counters.count_drop(DropCause::NoBuffers);
             return;
@@ -402,17 +464,17 @@ impl Worker {
     }
 
     /// Sends the packets at `tracked`, each waiting at its ct, through the tracker: tuples and hashes of all,
-    /// then the index of all, then the connections one by one. They land in `resumed` or `waiting`.
+    /// then the index of all, then the connections one by one. They land in `resumed` or wait in `order`.
     fn track<F: Frame>(
         &mut self,
         now: u64,
         batch: &mut Batch<F>,
         tracked: &Indices,
         resumed: &mut Indices,
-        waiting: &mut Indices,
+        order: &mut Order,
     ) {
         let Self { shard, megaflows, counters, .. } = self;
-        let mut lookups: ArrayVec<Lookup, BURST> = ArrayVec::new();
+        let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
         for &index in tracked {
             let packet = &batch[index];
             let (Some(frame), Some(Step::Ct(action))) = (
@@ -422,13 +484,17 @@ impl Worker {
                 continue;
             };
             let trusted = frame.checksums_verified();
-            lookups.push(shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted));
+            let lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted);
+            lookups.push((index, lookup));
         }
-        for lookup in &mut lookups {
+        for (_, lookup) in &mut lookups {
             shard.prefetch(lookup);
         }
-        let mut opening: ArrayVec<u64, BURST> = ArrayVec::new();
-        for (&index, lookup) in tracked.iter().zip(&lookups) {
+        for &(index, ref lookup) in &lookups {
+            if !order.opening.is_empty() && order.is_behind(index, shard.connection_hash(lookup)) {
+                order.waiting.push(index);
+                continue;
+            }
             let packet = &mut batch[index];
             let (Some(frame), Some(Step::Ct(action))) = (
                 &mut packet.frame,
@@ -436,17 +502,18 @@ impl Worker {
             ) else {
                 continue;
             };
-            if let Some(hash) = lookup.new_connection_hash() {
-                if opening.contains(&hash) {
-                    waiting.push(index);
-                    continue;
-                }
-                opening.push(hash);
-            }
             packet.step += 1;
             match shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta) {
                 Outcome::Continue { rewritten } => {
-                    packet.changed |= rewritten;
+                    if rewritten {
+                        packet.changed = packet.changed.max(Changed::Network);
+                    }
+                    if packet.meta.state.has(CtState::NEW)
+                        && let Some(hash) = shard.connection_hash(lookup)
+                    {
+                        // More than fit are packets of tables with a ct in many zones: their order is lost.
+                        let _ = order.opening.try_push((hash, index));
+                    }
                     resumed.push(index);
                 }
                 Outcome::Drop(reason) => {
@@ -472,27 +539,28 @@ impl Worker {
             }
             packet.step += 1;
             match step {
-                Step::Output(port) => {
+                Step::Output(port) | Step::Truncated { port, .. } => {
                     let sent = if last { packet.frame.take() } else { frame.duplicate() };
                     counters.copies += u64::from(!last);
-                    let Some(sent) = sent else {
+                    let Some(mut sent) = sent else {
                         counters.count_drop(DropCause::NoBuffers);
                         continue;
                     };
-                    counters.sent += 1;
-                    let index = *port as usize;
-                    if index >= ports.len() {
-                        ports.resize(index + 1, PortCounters::default());
+                    if let Step::Truncated { length, .. } = step {
+                        sent.truncate(usize::try_from(*length).unwrap_or(usize::MAX));
                     }
-                    ports[index].sent += 1;
-                    ports[index].sent_bytes += sent.bytes().len() as u64;
+                    counters.sent += 1;
+                    if let Some(port) = ports.get_mut(*port as usize) {
+                        port.sent += 1;
+                        port.sent_bytes += sent.bytes().len() as u64;
+                    }
                     out.send(*port, sent);
                 }
                 Step::Recirculate(id) if last => return Pause::Recirculate(*id),
                 Step::Recirculate(id) => return Pause::RecirculateCopy(*id),
                 Step::Set(fields) => {
                     rewrite::apply(frame.bytes_mut(), &packet.layers, fields);
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::PushVlan { tpid, tci } => {
                     if !rewrite::push_vlan(frame, *tpid, *tci) {
@@ -501,12 +569,12 @@ impl Worker {
                         return Pause::Done;
                     }
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::PopVlan => {
                     rewrite::pop_vlan(frame);
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = true;
+                    packet.changed = Changed::Everything;
                 }
                 Step::ClearCt => packet.meta = CtMeta::default(),
                 Step::Ct(_) => return Pause::Track,

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use weir_wire::pcap::{CaptureError, CaptureReader, Captured};
+use weir_wire::pcap::{CaptureError, CaptureReader, Captured, Precision};
 
 use super::ReplayError;
 use crate::flow::port::PortNumber;
@@ -66,6 +66,13 @@ impl Merge {
         let Some(source) = earliest else { return Ok(None) };
         let port = source.port;
         Ok(source.advance()?.map(|packet| (port, packet)))
+    }
+
+    /// The finest precision of the captures.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        let is_nano = |source: &Source| source.reader.precision() == Precision::Nano;
+        if self.sources.iter().any(is_nano) { Precision::Nano } else { Precision::Micro }
     }
 
     /// Bytes of the captures read so far.

@@ -7,7 +7,6 @@ mod virtual_switch;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use weir_shard::ShardConfig;
@@ -20,6 +19,7 @@ pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
 use crate::flow::file::{FileError, FlowFile};
 use crate::flow::flow::Command;
 use crate::flow::port::{NoNames, PortNumber};
+use crate::pipeline::{Frame as _, HeapFrame};
 
 /// What to replay.
 #[derive(Clone, Debug)]
@@ -69,12 +69,21 @@ pub enum ReplayError {
         /// The reason.
         source: CaptureError,
     },
+    /// A result would replace a capture that is being read.
+    #[error("{path} is one of the captures to replay; choose another folder for the results", path = .path.display())]
+    Overwrites {
+        /// The capture.
+        path: PathBuf,
+    },
     /// No port was given.
     #[error("no ports; give at least one as --port NUMBER=CAPTURE")]
     NoPorts,
 }
 
+/// Nanoseconds in a millisecond, the unit of the switch's clock.
 const NANOSECONDS: u64 = 1_000_000;
+/// Packets of one moment whose outputs wait in memory.
+const FLUSH_EVERY: u64 = 256;
 
 /// Replays everything; `progress` is told the bytes of input worked off so far, now and then.
 ///
@@ -91,26 +100,37 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
     let mut switch = VirtualSwitch::new(&numbers, &flows, options.shard.clone(), secret(options.seed))?;
     let mut merge = Merge::open(&options.ports)?;
-    let mut writers = Writers::create(&options.out, &numbers)?;
-    let mut start = None;
-    let mut last = 0;
-    let mut packets = 0u64;
+    let mut writers = Writers::create(&options.out, &options.ports, merge.precision())?;
+    let end = feed(&mut switch, &mut merge, &mut writers, progress);
+    // What came before an error is worth having.
+    writers.write(&mut switch)?;
+    writers.finish()?;
+    end?;
+    progress(merge.bytes());
+    Ok(Report::of(&mut switch, &numbers))
+}
+
+/// Lets the switch have all packets, each at its time.
+fn feed(
+    switch: &mut VirtualSwitch,
+    merge: &mut Merge,
+    writers: &mut Writers,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), ReplayError> {
+    let (mut start, mut last, mut packets) = (None, 0, 0u64);
     while let Some((port, captured)) = merge.next()? {
         let start = *start.get_or_insert(captured.time_ns);
         // Captures may step back in time; the tracker's clock does not.
-        let now = captured.time_ns.saturating_sub(start) / NANOSECONDS;
-        if now != switch.now() || packets.is_multiple_of(256) {
-            writers.write(&mut switch, last)?;
+        last = captured.time_ns.max(last);
+        let now = last.saturating_sub(start) / NANOSECONDS;
+        if now != switch.now() || packets.is_multiple_of(FLUSH_EVERY) {
+            writers.write(switch)?;
             progress(merge.bytes());
         }
-        last = captured.time_ns.max(last);
-        switch.inject(port, &captured.data, now.max(switch.now()));
+        switch.inject_frame(port, HeapFrame::new(&captured.data).stamped(last), now);
         packets += 1;
     }
-    writers.write(&mut switch, last)?;
-    writers.finish()?;
-    progress(merge.bytes());
-    Ok(Report::of(&mut switch, &numbers))
+    Ok(())
 }
 
 /// The seed spread over the secrets that a worker wants (splitmix64, Steele et al. 2014).
@@ -128,33 +148,45 @@ pub fn secret(seed: u64) -> [u64; 8] {
 
 /// One capture for each port.
 struct Writers {
-    files: BTreeMap<PortNumber, (PathBuf, CaptureWriter<BufWriter<File>>)>,
+    files: BTreeMap<PortNumber, (PathBuf, CaptureWriter<File>)>,
 }
 
 impl Writers {
-    fn create(folder: &Path, ports: &[PortNumber]) -> Result<Self, ReplayError> {
+    fn create(
+        folder: &Path,
+        ports: &[(PortNumber, Option<PathBuf>)],
+        precision: Precision,
+    ) -> Result<Self, ReplayError> {
         std::fs::create_dir_all(folder).map_err(|source| ReplayError::Write {
             path: folder.into(),
             source: CaptureError::Io { offset: 0, source },
         })?;
+        let inputs: Vec<PathBuf> =
+            ports.iter().filter_map(|(_, path)| path.as_ref()?.canonicalize().ok()).collect();
         let mut files = BTreeMap::new();
-        for &port in ports {
+        for &(port, _) in ports {
             let path = folder.join(format!("{port}.pcap"));
+            if path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
+                return Err(ReplayError::Overwrites { path });
+            }
             let writer = File::create(&path)
                 .map_err(|source| CaptureError::Io { offset: 0, source })
-                .and_then(|file| CaptureWriter::new(BufWriter::new(file), Precision::Nano))
+                .and_then(|file| CaptureWriter::new(file, precision))
                 .map_err(|source| ReplayError::Write { path: path.clone(), source })?;
             files.insert(port, (path, writer));
         }
         Ok(Self { files })
     }
 
-    fn write(&mut self, switch: &mut VirtualSwitch, time_ns: u64) -> Result<(), ReplayError> {
-        for (port, frame) in switch.take_sent() {
+    /// Writes what the packets of one moment have caused, each output with the time of its packet. A burst's
+    /// packets may overtake each other inside the switch; in the capture they do not.
+    fn write(&mut self, switch: &mut VirtualSwitch) -> Result<(), ReplayError> {
+        let mut sent = switch.take_sent();
+        sent.sort_by_key(|(_, frame)| frame.stamp());
+        for (port, frame) in sent {
             if let Some((path, writer)) = self.files.get_mut(&port) {
-                use crate::pipeline::Frame as _;
                 writer
-                    .write(time_ns, frame.bytes())
+                    .write(frame.stamp(), frame.bytes())
                     .map_err(|source| ReplayError::Write { path: path.clone(), source })?;
             }
         }
@@ -162,12 +194,8 @@ impl Writers {
     }
 
     fn finish(self) -> Result<(), ReplayError> {
-        use std::io::Write as _;
         for (path, writer) in self.files.into_values() {
-            let flushed = writer
-                .finish()
-                .and_then(|mut file| file.flush().map_err(|source| CaptureError::Io { offset: 0, source }));
-            flushed.map_err(|source| ReplayError::Write { path, source })?;
+            writer.finish().map_err(|source| ReplayError::Write { path, source })?;
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ use crate::switch::{Switch, SwitchError};
 /// Name of the only bridge.
 pub const BRIDGE: &str = "br0";
 
+/// Milliseconds between two looks for flows and stations whose time is over.
+const EXPIRY_PERIOD: u64 = 100;
+
 /// What came out, in the order it was sent.
 #[derive(Debug, Default)]
 struct Sent(Vec<(PortId, HeapFrame)>);
@@ -31,6 +34,7 @@ pub struct VirtualSwitch {
     switch: Switch,
     worker: Worker,
     now: u64,
+    next_expiry: u64,
     ports: Vec<(PortNumber, PortId)>,
     burst: Burst<HeapFrame>,
     burst_port: PortId,
@@ -73,6 +77,7 @@ impl VirtualSwitch {
             switch,
             worker,
             now: 0,
+            next_expiry: 0,
             ports: ids,
             burst: Burst::new(),
             burst_port: 0,
@@ -83,13 +88,18 @@ impl VirtualSwitch {
     /// Queues a packet that came in by port `number` at `now` (milliseconds). It is processed together with
     /// its neighbours on the same port, before anything else happens; a port that does not exist drops it.
     pub fn inject(&mut self, number: PortNumber, frame: &[u8], now: u64) {
+        self.inject_frame(number, HeapFrame::new(frame), now);
+    }
+
+    /// As [`VirtualSwitch::inject`], with a frame that may be [stamped](HeapFrame::stamped).
+    pub fn inject_frame(&mut self, number: PortNumber, frame: HeapFrame, now: u64) {
         let port = self.id(number).unwrap_or(0);
         if self.burst.is_full() || !self.burst.is_empty() && self.burst_port != port || now != self.now {
             self.flush();
         }
         self.advance(now);
         self.burst_port = port;
-        self.burst.push(HeapFrame::new(frame));
+        self.burst.push(frame);
     }
 
     /// Processes what is queued.
@@ -107,8 +117,13 @@ impl VirtualSwitch {
         self.flush();
         self.now = now;
         while self.worker.housekeeping(now) > 0 {}
-        if self.switch.expire(now) {
-            self.publish();
+        if now >= self.next_expiry {
+            self.next_expiry = now - now % EXPIRY_PERIOD + EXPIRY_PERIOD;
+            // Flows and stations that cached flows have kept busy are not idle.
+            self.worker.report_flows(0, usize::MAX);
+            if self.switch.expire(now) {
+                self.publish();
+            }
         }
     }
 
@@ -145,7 +160,7 @@ impl VirtualSwitch {
     /// Never, as long as the bridge exists.
     pub fn rules(&mut self) -> Result<Vec<Arc<Rule>>, SwitchError> {
         self.flush();
-        self.worker.report_flows();
+        self.worker.report_flows(0, usize::MAX);
         let bridge = self.switch.bridge(BRIDGE)?;
         Ok(bridge.tables().tables().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
     }

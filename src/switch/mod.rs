@@ -277,7 +277,11 @@ impl Switch {
             .zip(&mut self.ports)
             .find(|(_, port)| port.as_ref().is_some_and(|port| port.bridge == index && port.name == name))
             .ok_or_else(|| SwitchError::NoSuchPort { bridge: bridge.into(), name: name.into() })?;
-        *slot = None;
+        let gone = slot.take();
+        if let (Some(port), Some(Some(bridge))) = (gone, self.bridges.get(index)) {
+            // Another port may get the number: its stations are not the old one's.
+            bridge.fdb.forget(0, |row| row.port == port.number);
+        }
         self.list_ports(index);
         Ok(id)
     }

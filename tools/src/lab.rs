@@ -23,8 +23,8 @@ pub mod pair;
 pub mod peer;
 pub mod weir;
 
+pub use self::weir::Weir;
 pub use pair::{Pair, Resolution};
-pub use weir::Weir;
 
 /// Whether we are root; says so and returns false if not, for a test to return early:
 ///

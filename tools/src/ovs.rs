@@ -27,6 +27,9 @@ const DAEMONS: [&str; 4] = [
 ];
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const BRIDGE: &str = "br0";
+/// Some actions (`push_vlan`) cannot be sent in the OpenFlow 1.0 that `ovs-ofctl` speaks by default; others, and
+/// less strict prerequisites, only in that.
+const VERSIONS: &str = "--protocols=OpenFlow10,OpenFlow13";
 /// How long its daemons may take to answer.
 const START: Duration = Duration::from_secs(20);
 
@@ -121,10 +124,25 @@ impl Daemons {
     fn load(&self, flows: &str) -> Result<(), OvsError> {
         let path = self.directory.join("flows");
         fs::write(&path, flows).map_err(|source| OvsError::File { path: path.clone(), source })?;
-        let bridge = format!("unix:{}", self.directory.join(format!("{BRIDGE}.mgmt")).display());
+        let bridge = self.bridge();
         process::run(self.command("ovs-ofctl").args(["del-flows", &bridge]))?;
-        process::run(self.command("ovs-ofctl").args(["add-flows", &bridge]).arg(&path))?;
+        let add = |options: &[&str]| {
+            let mut command = self.command("ovs-ofctl");
+            process::run(command.args(options).args(["add-flows", &bridge]).arg(&path))
+        };
+        // A list of flows fits one version or the other.
+        add(&[]).or_else(|_| add(&[VERSIONS]))?;
         Ok(())
+    }
+
+    /// What its bridge shows of its flows.
+    fn dump(&self) -> Result<String, OvsError> {
+        let bridge = self.bridge();
+        Ok(process::run(self.command("ovs-ofctl").args([VERSIONS, "--no-names", "dump-flows", &bridge]))?)
+    }
+
+    fn bridge(&self) -> String {
+        format!("unix:{}", self.directory.join(format!("{BRIDGE}.mgmt")).display())
     }
 
     fn control(&self) -> Result<Unixctl, OvsError> {

@@ -21,8 +21,12 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// Generic routing encapsulation: here "any protocol without ports".
     pub const GRE: u8 = 47;
+    /// Encapsulating security payload: another one.
+    pub const ESP: u8 = 50;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// Stands for ICMP's timestamp queries, whose identifiers are none of echo's (253 is for experiments, RFC 3692).
+    pub const TIMESTAMP: u8 = 253;
 }
 
 /// An address with a port; for ICMP queries the identifier is the port of whoever asks.
@@ -64,13 +68,21 @@ pub enum Body {
         /// The packet that it is about, from its IP header on.
         about: Vec<u8>,
     },
+    /// An ICMP timestamp request or reply (RFC 792).
+    Timestamp {
+        /// Whether it is the reply.
+        reply: bool,
+    },
     /// Any other ICMP type.
     Icmp {
         /// Type.
         kind: u8,
     },
     /// Payload of a protocol without ports.
-    Other,
+    Other {
+        /// Its number.
+        protocol: u8,
+    },
 }
 
 /// What is done wrong on purpose.
@@ -109,6 +121,12 @@ pub struct Packet {
     pub ttl: u8,
     /// Identification (IPv4, or of the fragment header).
     pub id: u16,
+    /// VLAN tag: its tag control information.
+    pub tag: Option<u16>,
+    /// 4-byte words of IPv4 options (no-operations).
+    pub option_words: u8,
+    /// A destination options header of IPv6 with so many 8-byte units after the first (RFC 8200 section 4.6).
+    pub extension: Option<u8>,
     /// Only these bytes of the L4 packet, as a fragment: from, to (multiples of 8 but for the last).
     pub slice: Option<(u16, u16)>,
     /// What is wrong with it.
@@ -168,7 +186,19 @@ fn checksum_offset(protocol: u8) -> Option<usize> {
 impl Packet {
     /// A whole, well-formed packet without payload.
     pub fn new(src: Endpoint, dst: Endpoint, body: Body) -> Self {
-        Self { src, dst, body, payload: 0, ttl: 64, id: 1, slice: None, damage: Vec::new() }
+        Self {
+            src,
+            dst,
+            body,
+            payload: 0,
+            ttl: 64,
+            id: 1,
+            tag: None,
+            option_words: 0,
+            extension: None,
+            slice: None,
+            damage: Vec::new(),
+        }
     }
 
     /// Its protocol number.
@@ -176,10 +206,15 @@ impl Packet {
         match self.body {
             Body::Tcp { .. } => protocol::TCP,
             Body::Udp => protocol::UDP,
-            Body::Other => protocol::GRE,
+            Body::Other { protocol } => protocol,
             _ if self.src.address.is_ipv6() => protocol::ICMPV6,
             _ => protocol::ICMP,
         }
+    }
+
+    /// Whose ports or identifiers its own are: its protocol, but for timestamp queries.
+    pub fn port_space(&self) -> u8 {
+        if let Body::Timestamp { .. } = self.body { protocol::TIMESTAMP } else { self.protocol() }
     }
 
     /// The Ethernet frame, from hardware address `from` to `to`.
@@ -187,6 +222,10 @@ impl Packet {
         let mut frame = Vec::with_capacity(LEAST_FRAME);
         frame.extend(to);
         frame.extend(from);
+        if let Some(tag) = self.tag {
+            frame.extend([0x81, 0x00]);
+            frame.extend(tag.to_be_bytes());
+        }
         frame.extend(if self.src.address.is_ipv6() { [0x86, 0xdd] } else { [0x08, 0x00] });
         frame.extend(self.bytes());
         if frame.len() < LEAST_FRAME {
@@ -219,10 +258,13 @@ impl Packet {
     }
 
     fn v4_header(&self, length: usize, offset: u16, more: bool) -> Vec<u8> {
-        let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, self.ttl, self.protocol(), 0, 0];
+        let words = 5 + self.option_words.min(10);
+        let mut header = vec![0x40 | words, 0, 0, 0, 0, 0, 0, 0, self.ttl, self.protocol(), 0, 0];
         header.extend(octets(self.src.address));
         header.extend(octets(self.dst.address));
-        put16(&mut header, 2, u16::try_from(20 + length).unwrap_or(u16::MAX).saturating_add(self.longer()));
+        header.resize(usize::from(words) * 4, 1);
+        let total = u16::try_from(header.len() + length).unwrap_or(u16::MAX);
+        put16(&mut header, 2, total.saturating_add(self.longer()));
         put16(&mut header, 4, self.id);
         let flags: u16 = if self.slice.is_some() { if more { 0x2000 } else { 0 } } else { 0x4000 };
         put16(&mut header, 6, flags | (offset / 8));
@@ -240,13 +282,21 @@ impl Packet {
     }
 
     fn v6_header(&self, length: usize, fragment: Option<(u16, bool)>) -> Vec<u8> {
-        let extension = if fragment.is_some() { 8 } else { 0 };
-        let next = if fragment.is_some() { 44 } else { self.protocol() };
+        let options = self.extension.map_or(0, |units| 8 * (1 + usize::from(units)));
+        let extension = options + if fragment.is_some() { 8 } else { 0 };
+        let after_options = if fragment.is_some() { 44 } else { self.protocol() };
+        let next = if self.extension.is_some() { 60 } else { after_options };
         let mut header = vec![0x60, 0, 0, 0, 0, 0, next, self.ttl];
         header.extend(octets(self.src.address));
         header.extend(octets(self.dst.address));
         let total = u16::try_from(length + extension).unwrap_or(u16::MAX).saturating_add(self.longer());
         put16(&mut header, 4, total);
+        if let Some(units) = self.extension {
+            header.extend([after_options, units]);
+            // One PadN option over the rest.
+            header.extend([1, u8::try_from(options - 4).unwrap_or(0)]);
+            header.resize(40 + options, 0);
+        }
         if let Some((offset, more)) = fragment {
             // RFC 8200 section 4.5: the offset counts 8-byte units in the upper 13 bits, so bytes as they are.
             let [high, low] = (offset & 0xfff8 | u16::from(more)).to_be_bytes();
@@ -294,6 +344,13 @@ impl Packet {
                 l4.extend(id.to_be_bytes());
                 l4.extend([0, 1]);
             }
+            Body::Timestamp { reply } => {
+                let id = if *reply { self.dst.port } else { self.src.port };
+                l4.extend([if *reply { 14 } else { 13 }, 0, 0, 0]);
+                l4.extend(id.to_be_bytes());
+                l4.extend([0, 1]);
+                l4.extend([0; 12]);
+            }
             Body::Unreachable { about } => {
                 // Port unreachable: RFC 792 code 3, RFC 4443 section 3.1 code 4.
                 l4.extend(if v6 { [1, 4, 0, 0] } else { [3, 3, 0, 0] });
@@ -301,7 +358,7 @@ impl Packet {
                 l4.extend(about);
             }
             Body::Icmp { kind } => l4.extend([*kind, 0, 0, 0, 0, 0, 0, 0]),
-            Body::Other => {}
+            Body::Other { .. } => {}
         }
         l4.extend((0..self.payload).map(|at| u8::try_from(at % 251).unwrap_or(0)));
         for damage in &self.damage {
@@ -358,6 +415,11 @@ pub struct Places {
     pub fragment: bool,
 }
 
+/// Where the IP header of a frame starts that has at most one VLAN tag.
+pub fn network(frame: &[u8]) -> usize {
+    if word(frame, 12) == 0x8100 { ETHERNET + 4 } else { ETHERNET }
+}
+
 impl Places {
     /// Finds a packet whose IP header starts at `l3`; None if its headers do not fit.
     pub fn find(bytes: &[u8], l3: usize) -> Option<Self> {
@@ -381,6 +443,10 @@ impl Places {
             6 if bytes.len() >= l3 + 40 => {
                 let end = l3 + 40 + usize::from(word(bytes, l3 + 4));
                 let (mut l4, mut protocol, mut field) = (l3 + 40, bytes[l3 + 6], None);
+                if protocol == 60 && bytes.len() >= l4 + 8 {
+                    protocol = bytes[l4];
+                    l4 += 8 * (1 + usize::from(bytes[l4 + 1]));
+                }
                 if protocol == 44 && bytes.len() >= l4 + 8 {
                     field = Some(word(bytes, l4 + 2));
                     protocol = bytes[l4];
@@ -422,16 +488,27 @@ impl Places {
         matches!(self.protocol, protocol::ICMP | protocol::ICMPV6)
     }
 
+    /// As [`Packet::port_space`].
+    pub fn port_space(&self, bytes: &[u8]) -> u8 {
+        match (self.protocol, bytes.get(self.l4)) {
+            (protocol::ICMP, Some(13 | 14)) if !self.later_fragment => protocol::TIMESTAMP,
+            _ => self.protocol,
+        }
+    }
+
     /// Where the port (or ICMP query identifier) of one end stands, if the packet has it.
     fn port_at(&self, bytes: &[u8], second: bool) -> Option<usize> {
-        if self.later_fragment || self.end < self.l4 + 8 {
+        if self.later_fragment {
             return None;
         }
         match self.protocol {
-            protocol::TCP | protocol::UDP => Some(self.l4 + if second { 2 } else { 0 }),
-            protocol::ICMP | protocol::ICMPV6 => match bytes[self.l4] {
-                8 | 128 if !second => Some(self.l4 + 4),
-                0 | 129 if second => Some(self.l4 + 4),
+            // A packet that an error quotes may end right behind its ports.
+            protocol::TCP | protocol::UDP if self.end >= self.l4 + 4 => {
+                Some(self.l4 + if second { 2 } else { 0 })
+            }
+            protocol::ICMP | protocol::ICMPV6 if self.end >= self.l4 + 8 => match bytes[self.l4] {
+                8 | 13 | 128 if !second => Some(self.l4 + 4),
+                0 | 14 | 129 if second => Some(self.l4 + 4),
                 _ => None,
             },
             _ => None,
@@ -530,7 +607,8 @@ mod tests {
             Body::Udp,
             Body::Echo { reply: false, code: 0 },
             Body::Echo { reply: true, code: 0 },
-            Body::Other,
+            Body::Other { protocol: protocol::GRE },
+            Body::Timestamp { reply: false },
         ]
     }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::packet::{ETHERNET, Endpoint, Packet, Places};
+use crate::packet::{self, Endpoint, Packet, Places, protocol};
 use crate::script::{Script, Step, Table, Verdict};
 use crate::switch::{Emission, Switch};
 
@@ -95,9 +95,10 @@ fn ends(line: &str) -> Option<(Connection, Endpoint)> {
     let protocol = match line.split(',').next()? {
         "tcp" => 6,
         "udp" => 17,
+        "icmp" if line.contains("type=13,") => protocol::TIMESTAMP,
         "icmp" => 1,
         "icmpv6" => 58,
-        _ => return None,
+        number => number.parse().ok()?,
     };
     let tuple = |text: &str| -> Option<(Endpoint, Endpoint)> {
         let fields: HashMap<_, _> = text.split(',').filter_map(|field| field.split_once('=')).collect();
@@ -117,7 +118,8 @@ fn ends(line: &str) -> Option<(Connection, Endpoint)> {
 
 /// ICMP queries have an identifier on one side only.
 fn key(protocol: u8, near: Endpoint, far: Endpoint) -> Connection {
-    let far = if matches!(protocol, 1 | 58) { Endpoint { port: 0, ..far } } else { far };
+    let far =
+        if matches!(protocol, 1 | 58 | protocol::TIMESTAMP) { Endpoint { port: 0, ..far } } else { far };
     (protocol, near, far)
 }
 
@@ -231,7 +233,7 @@ fn describe(
 }
 
 fn source(frame: &[u8]) -> Option<IpAddr> {
-    Places::find(frame, ETHERNET)?.src(frame).map(|end| end.address)
+    Places::find(frame, packet::network(frame))?.src(frame).map(|end| end.address)
 }
 
 /// Replaces what was drawn, and says which checksums were right before.
@@ -241,7 +243,7 @@ fn normalise(
     sent: &Packet,
     translations: &mut Translations,
 ) -> Result<String, String> {
-    let Some(places) = Places::find(frame, ETHERNET) else { return Ok(String::new()) };
+    let Some(places) = Places::find(frame, packet::network(frame)) else { return Ok(String::new()) };
     let (Some(src), Some(dst)) = (places.src(frame), places.dst(frame)) else { return Ok(String::new()) };
     let inner = places.inner(frame);
     let mut notes = String::new();
@@ -285,11 +287,11 @@ fn normalise(
         if src.port != 0 && !places.is_icmp() && !(5000..=50000).contains(&src.port) {
             return Err(format!("translated to port {}, which is not of the range", src.port));
         }
-        let number = translations.note(places.protocol, sent.src, src, dst);
+        let number = translations.note(places.port_space(frame), sent.src, src, dst);
         places.replace(frame, false, placeholder(number));
     } else if port == 2 && in_pool(dst.address) {
         // An untranslated packet from outside, shown by a table that shows everything.
-        places.replace(frame, true, placeholder(translations.number(places.protocol, dst, src)));
+        places.replace(frame, true, placeholder(translations.number(places.port_space(frame), dst, src)));
     }
     Ok(notes)
 }

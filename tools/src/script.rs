@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::packet::{Body, Damage, Endpoint, Packet};
+use crate::packet::{Body, Damage, Endpoint, Packet, protocol};
 
 /// The tables that a script is run through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,10 +209,16 @@ pub enum Kind {
     EchoReply,
     /// ICMP port unreachable about a packet of the given kind from, to.
     Unreachable(About),
+    /// ICMP timestamp request.
+    Timestamp,
+    /// ICMP timestamp reply.
+    TimestampReply,
     /// ICMP of the given type.
     Icmp(u8),
-    /// A protocol without ports.
+    /// A protocol without ports: GRE.
     Gre,
+    /// Another one: ESP.
+    Esp,
 }
 
 /// The packet that an ICMP error is about.
@@ -260,7 +266,7 @@ pub struct Line {
 }
 
 /// Options that a line can have, with what they mean.
-const OPTIONS: [&str; 19] = [
+const OPTIONS: [&str; 22] = [
     "seq",
     "ack",
     "win",
@@ -269,6 +275,9 @@ const OPTIONS: [&str; 19] = [
     "ttl",
     "id",
     "code", // fields
+    "vlan",
+    "ip-options",
+    "extension", // a tag (its control information), words of IPv4 options, units of IPv6 options
     "from",
     "to", // fragment: these bytes of the L4 packet
     "bad-ip-checksum",
@@ -306,12 +315,15 @@ impl Line {
             Kind::Echo => Body::Echo { reply: false, code: self.small("code").unwrap_or(0) },
             Kind::EchoReply => Body::Echo { reply: true, code: self.small("code").unwrap_or(0) },
             Kind::Icmp(kind) => Body::Icmp { kind },
-            Kind::Gre => Body::Other,
+            Kind::Timestamp => Body::Timestamp { reply: false },
+            Kind::TimestampReply => Body::Timestamp { reply: true },
+            Kind::Gre => Body::Other { protocol: protocol::GRE },
+            Kind::Esp => Body::Other { protocol: protocol::ESP },
             Kind::Unreachable(about) => return self.error(about, v6, &known_as),
         };
         let mut packet = Packet::new(self.src.endpoint(v6), self.dst.endpoint(v6), body);
         self.dress(&mut packet);
-        packet.dst = known_as(packet.protocol(), packet.dst, packet.src);
+        packet.dst = known_as(packet.port_space(), packet.dst, packet.src);
         packet
     }
 
@@ -355,6 +367,9 @@ impl Line {
         packet.payload = self.small("len").unwrap_or(0);
         packet.ttl = self.small("ttl").unwrap_or(64);
         packet.id = self.small("id").unwrap_or(1);
+        packet.tag = self.small("vlan");
+        packet.option_words = self.small("ip-options").unwrap_or(0);
+        packet.extension = self.small("extension");
         packet.slice = self.small("from").map(|from| (from, self.small("to").unwrap_or(u16::MAX)));
         let flagged = |key, damage| self.option(key).map(|_| damage);
         packet.damage = [
@@ -475,7 +490,10 @@ fn parse_packet(port: &str, kind: &str, src: &str, dst: &str, rest: &[&str]) -> 
         "udp" => Kind::Udp,
         "echo" => Kind::Echo,
         "echo-reply" => Kind::EchoReply,
+        "timestamp" => Kind::Timestamp,
+        "timestamp-reply" => Kind::TimestampReply,
         "gre" => Kind::Gre,
+        "esp" => Kind::Esp,
         "unreachable" => Kind::Unreachable(about.ok_or("an error needs about=KIND,SOURCE,DESTINATION")?),
         other => match other.strip_prefix("icmp") {
             Some(kind) => Kind::Icmp(number(kind)?),
@@ -521,7 +539,10 @@ impl fmt::Display for Line {
             Kind::EchoReply => "echo-reply".into(),
             Kind::Unreachable(_) => "unreachable".into(),
             Kind::Icmp(kind) => format!("icmp{kind}"),
+            Kind::Timestamp => String::from("timestamp"),
+            Kind::TimestampReply => String::from("timestamp-reply"),
             Kind::Gre => String::from("gre"),
+            Kind::Esp => String::from("esp"),
         };
         write!(f, "{} {kind} {} > {}", self.port, self.src, self.dst)?;
         if let Kind::Tcp(flags) = self.kind {
@@ -571,7 +592,8 @@ mod tests {
     fn a_script_prints_as_it_reads() {
         let text = "# t\ntables acl nat\n1 tcp a:4000 > x:80 FS seq=1000 ws=7 new\n\
                     2 unreachable r > a about=udp,a:1,x:2 rel+rpl\nwait 1.5\n1 gre b > y any\n\
-                    1 tcp a > x - inv\n2 icmp42 x > a inv\nconnections 3\n";
+                    1 tcp a > x - inv\n2 icmp42 x > a inv\n\
+                    1 timestamp a:7 > x vlan=8197 ip-options=2 new\n1 esp a > x extension=1 new\nconnections 3\n";
         let script = Script::parse("t", text).unwrap();
         assert_eq!(script.to_string(), text);
         assert_eq!(script.tables, [Table::Acl, Table::States, Table::Nat, Table::StatesNat]);

@@ -46,8 +46,12 @@ const ACK: u8 = 16;
 /// What a host might send at random, valid or not.
 const ODD_FLAGS: [u8; 10] = [0, FIN, SYN | FIN, SYN | RST, SYN | ACK, RST, RST | ACK, ACK, PSH, FIN | ACK];
 const WINDOWS: [u32; 4] = [65535, 65535, 1024, 0];
-/// Seconds that pass at times: around the timeouts of the reference page.
-const PAUSES: [u64; 8] = [1, 5, 29, 31, 46, 61, 901, 86_401];
+/// What a SYN with a window scale announces in place of 65535: no scale rounds it up to 65536, which
+/// Open vSwitch takes for 0 (tools/scenarios/tcp-window-unscaled.pkt).
+const SCALED_WINDOW: u32 = 3 << 14;
+/// Milliseconds that pass at times: around the timeouts of the reference page. No few of them add up to whole
+/// seconds, at which switches may differ: a timeout is over at or just after its last millisecond.
+const PAUSES: [u64; 8] = [1_050, 5_050, 29_050, 31_050, 46_050, 61_050, 901_050, 86_401_050];
 
 /// A TCP conversation as its two ends see it.
 #[derive(Clone, Copy, Debug)]
@@ -73,14 +77,21 @@ struct Author {
 impl Author {
     fn step(&mut self) -> Step {
         if self.dice.one_in(40) {
-            return Step::Wait(Duration::from_secs(self.dice.pick(&PAUSES).unwrap_or(1)));
+            return Step::Wait(Duration::from_millis(self.dice.pick(&PAUSES).unwrap_or(1)));
         }
         let mut line = match self.dice.below(10) {
             0..=5 => self.tcp(),
             6 | 7 => self.udp(),
+            8 if self.dice.one_in(3) => self.other(),
             8 => self.echo(),
             _ => self.error(),
         };
+        // What stands around the packet is nothing to its connection.
+        for key in ["vlan", "ip-options", "extension"] {
+            if self.dice.one_in(15) {
+                line.options.push((key.into(), self.dice.below(10)));
+            }
+        }
         if self.dice.one_in(25) {
             let damage = ["bad-checksum", "bad-ip-checksum", "longer"];
             if let Some(key) = self.dice.pick(&damage) {
@@ -170,6 +181,9 @@ impl Author {
             _ => self.dice.pick(&ODD_FLAGS).unwrap_or(0),
         };
         self.conversations[at] = now;
+        if options.iter().any(|(key, _)| key == "ws") {
+            options[0].1 = options[0].1.min(SCALED_WINDOW);
+        }
         options.push(("seq".into(), seq));
         options.push(("ack".into(), ack));
         Line { options, ..Self::line(Kind::Tcp(flags), inside, outside, outward) }
@@ -195,8 +209,23 @@ impl Author {
         } else {
             inside.port = 0;
         }
-        let kind = if asked_inside == outward { Kind::Echo } else { Kind::EchoReply };
-        Self::line(kind, inside, outside, outward)
+        let kinds = if self.dice.one_in(4) {
+            [Kind::Timestamp, Kind::TimestampReply]
+        } else {
+            [Kind::Echo, Kind::EchoReply]
+        };
+        Self::line(kinds[usize::from(asked_inside != outward)], inside, outside, outward)
+    }
+
+    /// A protocol without ports.
+    fn other(&mut self) -> Line {
+        let (mut inside, mut outside) = self.ends();
+        (inside.port, outside.port) = (0, 0);
+        let kind = if self.dice.one_in(2) { Kind::Gre } else { Kind::Esp };
+        let outward = self.dice.one_in(2);
+        let mut line = Self::line(kind, inside, outside, outward);
+        line.options.push(("len".into(), self.dice.below(100)));
+        line
     }
 
     fn error(&mut self) -> Line {

@@ -153,3 +153,25 @@ fn a_second_connection_through_a_pool_of_one_port_is_dropped_and_counted() {
     assert!(counted, "the drop is counted:\n{counters}");
     bench.finish();
 }
+
+#[test]
+fn the_example_tables_load_unchanged_with_add_flows_while_weir_runs() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    let bench = Bench::new(Driver::AfPacket, Resolution::Dynamic, "priority=0,actions=drop");
+    let (pair, to) = (&bench.pair, bench.pair.outside.v4);
+    let ofctl = |words: &[&str]| {
+        let words: Vec<&str> = ["ofctl"].into_iter().chain(words.iter().copied()).collect();
+        bench.weir.ctl(&words).unwrap_or_else(|error| panic!("{error}"))
+    };
+    for (table, seen) in [("nat", Seen::Translated), ("acl", Seen::Itself)] {
+        ofctl(&["del-flows", "br0"]);
+        let file = format!("{}/../examples/{table}.flows", env!("CARGO_MANIFEST_DIR"));
+        ofctl(&["add-flows", "br0", &file]);
+        hold(checks::page(pair, to, seen).map(drop));
+        hold(checks::download(pair, to, 5_000_000));
+        hold(checks::unsolicited(pair, &bench.inside));
+    }
+    bench.finish();
+}

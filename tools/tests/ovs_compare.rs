@@ -1,58 +1,68 @@
-//! Debian's Open vSwitch against the packet scripts: what the reference page says is what it does. (A switch
-//! of ours is then held against the same scripts, and against its transcripts.)
+//! Debian's Open vSwitch and weir against the packet scripts and against one another: what the reference page says
+//! is what Open vSwitch does, and weir does it too, packet for packet and connection for connection.
 #![allow(clippy::expect_used, clippy::panic)] // a test may; helpers here are only called by tests
 
-use std::fs;
-use std::path::Path;
+mod support;
 
-use weir_tools::ovs::{self, OvsDummy};
-use weir_tools::scenario::{self, Transcript};
+use std::time::{Duration, Instant};
+
+use support::{Reference, run_weir, scripts};
 use weir_tools::script::{Script, Table};
 use weir_tools::vocabulary;
 
-/// The reference switch, started again where its secret was unlucky.
-struct Reference(OvsDummy);
+/// Where the two differ on purpose, or where Open vSwitch is wrong: the script that shows it, who does what it says,
+/// and why. Everything else is compared. The vocabulary of random scripts keeps clear of these.
+const DEVIATIONS: [(&str, Who, &str); 3] = [
+    (
+        "fragments.pkt",
+        Who::OpenVswitch,
+        "weir does not reassemble fragments yet: to its conntrack each of them is +inv.",
+    ),
+    (
+        "tcp-midstream-ack.pkt",
+        Who::OpenVswitch,
+        "weir takes such a SYN+ACK for the answer to a repeated SYN and accepts it; which other segments Open vSwitch \
+         refuses here is not understood yet. Random scripts meet it about once in 100 000 packets.",
+    ),
+    (
+        "tcp-window-unscaled.pkt",
+        Who::Weir,
+        "Open vSwitch keeps windows in 16 bits and takes one of 65535, rounded up to a multiple of its scale, for 0; \
+         data before the client's next segment is then +inv.",
+    ),
+];
 
-impl Reference {
-    fn start() -> Option<Self> {
-        if ovs::daemon().is_none() {
-            println!("skipped: needs Open vSwitch (tools/setup test)");
-            return None;
-        }
-        Some(Self(OvsDummy::start().expect("Open vSwitch starts")))
-    }
-
-    fn run(&mut self, script: &Script, table: Table) -> Transcript {
-        for _ in 0..10 {
-            let transcript = scenario::run(&mut self.0, script, table).expect("Open vSwitch lives");
-            if transcript.leaks.is_empty() {
-                return transcript;
-            }
-            self.0 = OvsDummy::start().expect("Open vSwitch starts");
-        }
-        panic!("Open vSwitch sent untranslated packets ten times over: that is no bad luck\n{script}");
-    }
+/// A switch under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    OpenVswitch,
+    Weir,
 }
 
-fn scripts() -> Vec<Script> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let files =
-        fs::read_dir(directory).expect("tools/scenarios is there").map(|file| file.expect("read").path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "pkt")).collect();
-    files.sort();
-    let read = |path: &std::path::PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Script::parse(&name, &fs::read_to_string(path).expect("read"))
-            .unwrap_or_else(|error| panic!("{error}"))
+/// Seeds whose random scripts are compared, so that every machine compares the same ones; and the time after which
+/// a slow machine compares no more. WEIR_COMPARE_SECONDS asks for a run of that length, over as many as fit.
+const SEEDS: u64 = 80;
+const RANDOM: Duration = Duration::from_secs(60);
+const PACKETS: usize = 150;
+
+/// The scripts that this switch must do as they say.
+fn scripts_for(who: Who) -> impl Iterator<Item = Script> {
+    let excused = move |script: &Script| {
+        DEVIATIONS.iter().any(|(name, right, _)| *name == script.name && *right != who)
     };
-    files.iter().map(read).collect()
+    scripts().into_iter().filter(move |script| !excused(script))
+}
+
+/// The scripts that both do alike.
+fn compared() -> impl Iterator<Item = Script> {
+    scripts().into_iter().filter(|script| DEVIATIONS.iter().all(|(name, ..)| *name != script.name))
 }
 
 #[test]
 fn open_vswitch_does_what_the_scripts_say() {
     let Some(mut ovs) = Reference::start() else { return };
     let mut failures = Vec::new();
-    for script in scripts() {
+    for script in scripts_for(Who::OpenVswitch) {
         for &table in &script.tables {
             let transcript = ovs.run(&script, table);
             if std::env::var_os("WEIR_SHOW").is_some() {
@@ -66,9 +76,30 @@ fn open_vswitch_does_what_the_scripts_say() {
 }
 
 #[test]
+fn weir_does_what_the_scripts_say() {
+    let mut failures = Vec::new();
+    for script in scripts_for(Who::Weir) {
+        for &table in &script.tables {
+            if let Err(wrong) = run_weir(&script, table) {
+                failures.push(format!("{} through {}: {wrong}", script.name, table.name()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_deviation_names_a_script() {
+    let scripts = scripts();
+    for (name, ..) in DEVIATIONS {
+        assert!(scripts.iter().any(|script| script.name == name), "{name} is no script");
+    }
+}
+
+#[test]
 fn a_run_again_gives_the_same_transcript_though_the_drawn_ports_differ() {
     let (Some(mut one), Some(mut two)) = (Reference::start(), Reference::start()) else { return };
-    for seed in 0..20 {
+    for seed in 0..5 {
         for table in Table::ALL {
             let script = vocabulary::script(seed, 100, table);
             let first = one.run(&script, table);
@@ -79,4 +110,71 @@ fn a_run_again_gives_the_same_transcript_though_the_drawn_ports_differ() {
             assert!(first.failures.is_empty(), "{}\nin\n{script}", first.failures.join("\n"));
         }
     }
+}
+
+/// Compares both switches; what differs as text.
+fn compare(ovs: &mut Reference, script: &Script, table: Table) -> Result<(), String> {
+    let weir = run_weir(script, table)?;
+    match ovs.run(script, table).difference(&weir) {
+        None => Ok(()),
+        Some(difference) => Err(format!("Open vSwitch, then weir:\n{difference}")),
+    }
+}
+
+/// The script without the steps that the difference does not need: what to keep as a file of tools/scenarios.
+fn shortest(ovs: &mut Reference, script: &Script, table: Table) -> Script {
+    let mut best = script.clone();
+    let mut piece = best.steps.len() / 2;
+    while piece > 0 {
+        let mut at = 0;
+        while at < best.steps.len() {
+            let mut shorter = best.clone();
+            shorter.steps.drain(at..(at + piece).min(best.steps.len()));
+            if compare(ovs, &shorter, table).is_err() {
+                best = shorter;
+            } else {
+                at += piece;
+            }
+        }
+        piece /= 2;
+    }
+    best
+}
+
+#[test]
+fn weir_does_with_every_script_what_open_vswitch_does() {
+    let Some(mut ovs) = Reference::start() else { return };
+    let mut failures = Vec::new();
+    for script in compared() {
+        for &table in &script.tables {
+            if let Err(difference) = compare(&mut ovs, &script, table) {
+                failures.push(format!("{} through {}: {difference}", script.name, table.name()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn weir_does_with_random_scripts_what_open_vswitch_does() {
+    let Some(mut ovs) = Reference::start() else { return };
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let asked = number("WEIR_COMPARE_SECONDS");
+    let time = asked.map_or(RANDOM, Duration::from_secs);
+    let first = number("WEIR_COMPARE_SEED").unwrap_or(0);
+    let seeds = if asked.is_some() { u64::MAX } else { SEEDS };
+    let start = Instant::now();
+    let mut seed = first;
+    while start.elapsed() < time && seed - first < seeds {
+        for table in Table::ALL {
+            let script = vocabulary::script(seed, PACKETS, table);
+            if compare(&mut ovs, &script, table).is_err() {
+                let script = shortest(&mut ovs, &script, table);
+                let difference = compare(&mut ovs, &script, table).err().unwrap_or_default();
+                panic!("seed {seed} through {}: {difference}\nin\n{script}", table.name());
+            }
+        }
+        seed += 1;
+    }
+    println!("seeds {first} to {}, {PACKETS} packets through each of {} tables", seed - 1, Table::ALL.len());
 }

@@ -38,6 +38,18 @@ fn a_udp_checksum_of_zero_is_right_over_ipv4_only() {
 }
 
 #[test]
+fn a_udp_checksum_covers_what_the_ip_header_announces_even_if_udp_announces_less() {
+    let mut frame = PacketBuilder::new().ipv4([1; 4], [2; 4]).udp(1, 2).payload(&[7; 9]).build();
+    let layers = Layers::parse(&frame);
+    frame[39] = 10;
+    assert!(!l4_is_valid(&frame, &layers), "the length itself is covered");
+    fill(&mut frame, &layers);
+    assert!(l4_is_valid(&frame, &layers));
+    frame[50] ^= 1;
+    assert!(!l4_is_valid(&frame, &layers), "a byte behind the datagram is covered");
+}
+
+#[test]
 fn a_computed_udp_checksum_is_never_zero() {
     // One of the 65536 payloads makes the sum 0.
     for word in 0..=u16::MAX {

@@ -130,6 +130,46 @@ impl Extracted {
     }
 }
 
+impl Tuple4 {
+    /// [`Tuple::extract`] for what most packets are, TCP and UDP over IPv4 in one piece; `None` of anything else.
+    #[inline(always)]
+    #[must_use]
+    pub fn extract_plain(
+        frame: &[u8],
+        layers: &Layers,
+        zone: u16,
+        trust: ChecksumTrust,
+    ) -> Option<Result<Self, Invalid>> {
+        let is_plain = layers.is_ipv4()
+            && layers.l4 != 0
+            && layers.fragment == Fragment::No
+            && matches!(layers.protocol, protocol::TCP | protocol::UDP);
+        is_plain.then(|| Self::of_plain(frame, layers, zone, trust))
+    }
+
+    // Always: a tuple that is given back in memory is written in pieces, and read as words at once to be hashed.
+    #[inline(always)]
+    fn of_plain(frame: &[u8], layers: &Layers, zone: u16, trust: ChecksumTrust) -> Result<Self, Invalid> {
+        if !trust.ip && !checksum::ipv4_header_is_valid(frame, layers) {
+            return Err(Invalid::Ipv4Checksum);
+        }
+        let tuple = addresses_v4(layers.l3_bytes(frame), layers.protocol, zone).ok_or(Invalid::IpHeader)?;
+        let l4 = layers.l4_bytes(frame);
+        let wrong_checksum = if layers.protocol == protocol::TCP {
+            check_tcp(l4)?;
+            Invalid::TcpChecksum
+        } else {
+            check_udp(l4, false)?;
+            Invalid::UdpChecksum
+        };
+        let (src_port, dst_port) = ports(l4)?;
+        if !trust.l4 && !checksum::l4_is_valid(frame, layers) {
+            return Err(wrong_checksum);
+        }
+        Ok(Self { src_port, dst_port, ..tuple })
+    }
+}
+
 impl Tuple {
     /// The tuple of a frame, of which `layers` is the parse. A cause is given when the packet must be `+inv`
     /// whatever connections there are. Checksums are verified unless `trust` says that this was done.
@@ -140,6 +180,9 @@ impl Tuple {
         zone: u16,
         trust: ChecksumTrust,
     ) -> Result<Extracted, Invalid> {
+        if let Some(plain) = Tuple4::extract_plain(frame, layers, zone, trust) {
+            return plain.map(|tuple| Extracted::Packet(Self::V4(tuple)));
+        }
         let packet = layers.l3_bytes(frame);
         let l4 = layers.l4_bytes(frame);
         if layers.l4 == 0 || layers.fragment != Fragment::No {
@@ -185,11 +228,7 @@ impl Tuple {
     /// Fills in the ports of TCP, UDP and SCTP.
     #[inline]
     fn with_ports(self, l4: &[u8]) -> Result<Self, Invalid> {
-        let Some(&[s0, s1, d0, d1]) = l4.first_chunk::<4>() else { return Err(Invalid::L4Header) };
-        let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-        if src_port == 0 || dst_port == 0 {
-            return Err(Invalid::PortZero);
-        }
+        let (src_port, dst_port) = ports(l4)?;
         Ok(self.with_keys(src_port, dst_port))
     }
 
@@ -200,6 +239,17 @@ impl Tuple {
             Self::V6(tuple) => Self::V6(Tuple6 { src_port, dst_port, ..tuple }),
         }
     }
+}
+
+/// Source and destination port; 0 is none (RFC 6335 section 6).
+#[inline]
+fn ports(l4: &[u8]) -> Result<(u16, u16), Invalid> {
+    let Some(&[s0, s1, d0, d1]) = l4.first_chunk::<4>() else { return Err(Invalid::L4Header) };
+    let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    if src_port == 0 || dst_port == 0 {
+        return Err(Invalid::PortZero);
+    }
+    Ok((src_port, dst_port))
 }
 
 #[cold]

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // part of the table
 
 use weir_numa::memory::Zeroable;
+use weir_wire::numbers::protocol;
 use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use super::bucket::Direction;
@@ -109,6 +110,14 @@ const _: () = {
     assert!(core::mem::offset_of!(Tuple4, family) == 15);
 };
 
+impl Words {
+    #[inline]
+    fn tuple(self) -> Tuple4 {
+        // SAFETY: both are 16 bytes of integers without padding, for which every bit pattern is valid.
+        unsafe { core::mem::transmute::<Self, Tuple4>(self) }
+    }
+}
+
 impl Key {
     #[inline]
     pub(super) fn new(tuple: &Tuple, hash: u64) -> Self {
@@ -182,9 +191,19 @@ impl Connection {
             let [src, dst] = addresses6.0[direction as usize];
             return Tuple::V6(Tuple6 { src, dst, src_port, dst_port, zone, protocol, family });
         }
-        let words = Words { addresses, ports, rest };
-        // SAFETY: as in `Key::new`.
-        Tuple::V4(unsafe { core::mem::transmute::<Words, Tuple4>(words) })
+        Tuple::V4(Words { addresses, ports, rest }.tuple())
+    }
+
+    /// What a packet that goes in `direction` is translated to: the other direction's tuple, reversed. Only of
+    /// TCP and UDP over IPv4, whose words turn round whole; `None` of anything else.
+    #[inline]
+    pub(super) fn plain_translation(&self, direction: Direction) -> Option<Tuple4> {
+        let (_, [protocol, family]) = self.zone_protocol_family();
+        if family != 4 || !matches!(protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        let Key { addresses, ports, rest } = self.key(direction.opposite());
+        Some(Words { addresses: addresses.rotate_left(32), ports: ports.rotate_left(16), rest }.tuple())
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) mod connection;
 
 use thiserror::Error;
 use weir_numa::memory::{MemoryError, NodeSlice};
-use weir_wire::Tuple;
+use weir_wire::{Tuple, Tuple4};
 
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Addresses6, Cold, Connection, Key, flag};
@@ -122,6 +122,12 @@ impl Table {
 
     #[inline]
     pub(crate) const fn hash(&self, tuple: &Tuple) -> u64 {
+        tuple.hash(&self.secret)
+    }
+
+    /// The same of an IPv4 tuple.
+    #[inline]
+    pub(crate) const fn hash4(&self, tuple: &Tuple4) -> u64 {
         tuple.hash(&self.secret)
     }
 
@@ -238,6 +244,19 @@ impl Table {
     #[inline]
     pub(crate) fn tuple(&self, index: u32, direction: Direction) -> Tuple {
         self.connections[index as usize].tuple(&self.addresses6[index as usize], direction)
+    }
+
+    /// What a packet that goes in `slot`'s direction is translated to.
+    #[inline]
+    pub(crate) fn translation(&self, slot: Slot) -> Tuple {
+        // What the other side sends, turned round, is what it is to receive.
+        self.tuple(slot.index(), slot.direction().opposite()).reversed()
+    }
+
+    /// [`Table::translation`] for TCP and UDP over IPv4; `None` of anything else.
+    #[inline]
+    pub(crate) fn plain_translation(&self, slot: Slot) -> Option<Tuple4> {
+        self.connections[slot.index() as usize].plain_translation(slot.direction())
     }
 
     /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of

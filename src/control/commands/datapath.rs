@@ -89,7 +89,7 @@ impl From<&DatapathFlow> for JsonFlow {
             bytes: flow.bytes,
             used: flow.used.map(|used| ratio(now.saturating_sub(used), 1000)),
             tcp_flags: flow.tcp_flags,
-            actions: dump::steps(&flow.steps),
+            actions: dump::steps(&flow.steps, &flow.key),
         }
     }
 }

@@ -85,6 +85,19 @@ impl OvsDummy {
         Ok(self.control.call(method, words)?)
     }
 
+    /// The lines of `ovs-ofctl dump-flows`, with everything counted that went through cached flows; the cached
+    /// flows are gone afterwards.
+    ///
+    /// # Errors
+    /// If the daemon is gone.
+    pub fn rules(&mut self) -> Result<Vec<String>, OvsError> {
+        self.control.call("revalidator/purge", &[])?;
+        let text = self.daemons.dump()?;
+        let marker = format!("dl_type={MARKER:#06x}");
+        let ours = |line: &str| !line.contains("actions=") || line.contains(&marker);
+        Ok(text.lines().filter(|line| !ours(line)).map(str::to_owned).collect())
+    }
+
     /// Waits until everything that came in at `port` has been worked on.
     fn settle(&mut self, port: u32) -> Result<(), OvsError> {
         self.markers_sent += 1;

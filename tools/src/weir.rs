@@ -1,0 +1,136 @@
+//! weir itself as a switch under test: the whole pipeline in this process, without devices, threads or a clock of
+//! its own. Everything that a script needs is on the virtual switch that `weir replay` runs on.
+
+use std::time::Duration;
+
+use weir::flow::file::FileError;
+use weir::flow::port::{NoNames, PortNumber};
+use weir::flow::{Command, FlowFile};
+use weir::pipeline::{Frame, dump};
+use weir::replay::{VirtualSwitch, VirtualSwitchError, secret};
+use weir::switch::SwitchError;
+use weir_shard::{DumpCursor, ShardConfig};
+
+use crate::switch::{Emission, PORTS, Switch};
+
+/// More than any script opens.
+const CONNECTIONS: u32 = 1 << 16;
+/// Slots looked at in one piece of a dump.
+const PAGE: usize = 1 << 12;
+
+/// Why weir did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum WeirError {
+    /// It refuses the flows.
+    #[error(transparent)]
+    Flows(#[from] Box<FileError>),
+    /// It cannot be made with them.
+    #[error(transparent)]
+    Start(#[from] VirtualSwitchError),
+    /// It cannot show its flows.
+    #[error(transparent)]
+    Show(#[from] SwitchError),
+}
+
+/// weir, with [`PORTS`] and a clock that stands still between steps.
+#[derive(Debug)]
+pub struct WeirSwitch {
+    inner: VirtualSwitch,
+    /// How often flows were loaded: each time it draws other numbers.
+    loads: u64,
+    now: u64,
+}
+
+impl WeirSwitch {
+    /// A switch without flows.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn start() -> Result<Self, WeirError> {
+        Ok(Self { inner: fresh("", 0)?, loads: 0, now: 0 })
+    }
+
+    /// The virtual switch, with all that was injected worked on.
+    pub fn inner(&mut self) -> &mut VirtualSwitch {
+        self.inner.flush();
+        &mut self.inner
+    }
+
+    /// The lines of `ofctl dump-flows`.
+    ///
+    /// # Errors
+    /// If its bridge is gone.
+    pub fn rules(&mut self) -> Result<Vec<String>, WeirError> {
+        let now = self.now;
+        Ok(self.inner.rules()?.iter().map(|rule| rule.dump_line(Some(now), &NoNames)).collect())
+    }
+
+    /// The lines of `dpctl/dump-conntrack -s`.
+    pub fn connections_with_timeouts(&mut self) -> Vec<String> {
+        self.dump(|view| view.with_timeout().to_string())
+    }
+
+    fn dump(&mut self, line: impl Fn(&weir_shard::ConnectionView) -> String) -> Vec<String> {
+        let (mut lines, mut cursor, now) = (Vec::new(), DumpCursor::default(), self.now);
+        let shard = self.inner.worker().shard();
+        while !cursor.is_done() {
+            shard.dump(now, &mut cursor, PAGE, &mut |view| lines.push(line(view)));
+        }
+        lines
+    }
+}
+
+fn fresh(flows: &str, seed: u64) -> Result<VirtualSwitch, WeirError> {
+    let flows = FlowFile::parse("flows", flows.as_bytes(), Command::Add, &NoNames).map_err(Box::new)?;
+    let ports: Vec<_> = PORTS.iter().filter_map(|&port| PortNumber::try_from(port).ok()).collect();
+    let shard = ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
+    Ok(VirtualSwitch::new(&ports, &flows.flows, shard, secret(seed))?)
+}
+
+impl Switch for WeirSwitch {
+    type Error = WeirError;
+
+    fn name(&self) -> &'static str {
+        "weir"
+    }
+
+    fn load(&mut self, flows: &str) -> Result<(), WeirError> {
+        self.loads += 1;
+        self.inner = fresh(flows, self.loads)?;
+        self.now = 0;
+        Ok(())
+    }
+
+    fn inject(&mut self, port: u32, frame: &[u8]) -> Result<Vec<Emission>, WeirError> {
+        // A port beyond 16 bits does not exist; neither does 0, which drops the frame.
+        self.inner.inject(PortNumber::try_from(port).unwrap_or(0), frame, self.now);
+        let sent = self.inner.take_sent();
+        let mut emissions: Vec<_> = sent
+            .into_iter()
+            .map(|(port, frame)| Emission { port: port.into(), frame: frame.bytes().to_vec() })
+            .collect();
+        // Ports are independent of one another: their order is what the reference is read in.
+        emissions.sort_by_key(|emission| PORTS.iter().position(|port| *port == emission.port));
+        Ok(emissions)
+    }
+
+    fn advance(&mut self, by: Duration) -> Result<(), WeirError> {
+        self.now += u64::try_from(by.as_millis()).unwrap_or(0);
+        self.inner.advance(self.now);
+        Ok(())
+    }
+
+    fn connections(&mut self) -> Result<Vec<String>, WeirError> {
+        Ok(self.dump(ToString::to_string))
+    }
+
+    fn flows(&mut self) -> Result<Vec<String>, WeirError> {
+        let (mut lines, mut next, now) = (Vec::new(), Some(0), self.now);
+        while let Some(from) = next {
+            let (flows, more) = self.inner.worker().megaflow_page(from, PAGE);
+            lines.extend(flows.iter().map(|flow| dump::line(flow, now)));
+            next = more;
+        }
+        Ok(lines)
+    }
+}
