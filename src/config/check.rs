@@ -10,19 +10,17 @@ use std::str::FromStr;
 
 use toml::Spanned;
 use weir_numa::cpulist::CpuList;
+use weir_shard::timeouts::LONGEST;
+use weir_shard::{Timeout, Timeouts};
 
-use super::file;
-use super::types::{
-    Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, Timeouts, is_system_name,
-};
+use super::types::{Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, is_system_name};
+use super::{file, unknown};
 
 /// The control socket, unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
-const DEFAULT_CAPACITY: NonZeroU32 = seconds(1_000_000);
+const DEFAULT_CAPACITY: NonZeroU32 = NonZeroU32::MIN.saturating_add(999_999);
 /// One shard's slots are numbered with 32 bits, both directions and a margin included.
 const CAPACITY: RangeInclusive<i64> = 1..=1 << 28;
-/// A year: longer than anyone leaves a connection idle, and far from overflowing tick counts.
-const TIMEOUT: RangeInclusive<i64> = 1..=31_536_000;
 /// Below 64 MiB DPDK itself does not start.
 const MEMORY_MIB: RangeInclusive<i64> = 64..=1 << 20;
 const MBUFS: RangeInclusive<i64> = 1_023..=(1 << 24);
@@ -98,50 +96,17 @@ fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
     })
 }
 
-const fn seconds(value: u32) -> NonZeroU32 {
-    match NonZeroU32::new(value) {
-        Some(value) => value,
-        None => NonZeroU32::MIN,
+/// Those that are not given keep the tracker's defaults.
+fn timeouts(file: BTreeMap<Spanned<String>, Spanned<i64>>) -> Result<Timeouts, Fault> {
+    let mut timeouts = Timeouts::default();
+    for (key, given) in file {
+        let Some(timeout) = Timeout::ALL.into_iter().find(|timeout| timeout.name() == key.as_ref()) else {
+            return Err(fault(&key, unknown("key", key.as_ref(), &Timeout::ALL.map(Timeout::name))));
+        };
+        let seconds = number(timeout.name(), Some(given), 1..=i64::from(LONGEST), 0)?;
+        timeouts.set(timeout, seconds).map_err(|error| fault(&key, error))?;
     }
-}
-
-impl Default for Timeouts {
-    /// What Open vSwitch's userspace datapath uses.
-    fn default() -> Self {
-        Self {
-            tcp_syn_sent: seconds(30),
-            tcp_syn_recv: seconds(30),
-            tcp_established: seconds(86_400),
-            tcp_fin_wait: seconds(900),
-            tcp_time_wait: seconds(45),
-            tcp_close: seconds(30),
-            udp_first: seconds(60),
-            udp_single: seconds(60),
-            udp_multiple: seconds(30),
-            icmp_first: seconds(60),
-            icmp_reply: seconds(30),
-        }
-    }
-}
-
-fn timeouts(file: file::Timeouts) -> Result<Timeouts, Fault> {
-    let default = Timeouts::default();
-    let time = |key, given, default: NonZeroU32| -> Result<NonZeroU32, Fault> {
-        Ok(seconds(number(key, given, TIMEOUT, default.get())?))
-    };
-    Ok(Timeouts {
-        tcp_syn_sent: time("tcp_syn_sent", file.tcp_syn_sent, default.tcp_syn_sent)?,
-        tcp_syn_recv: time("tcp_syn_recv", file.tcp_syn_recv, default.tcp_syn_recv)?,
-        tcp_established: time("tcp_established", file.tcp_established, default.tcp_established)?,
-        tcp_fin_wait: time("tcp_fin_wait", file.tcp_fin_wait, default.tcp_fin_wait)?,
-        tcp_time_wait: time("tcp_time_wait", file.tcp_time_wait, default.tcp_time_wait)?,
-        tcp_close: time("tcp_close", file.tcp_close, default.tcp_close)?,
-        udp_first: time("udp_first", file.udp_first, default.udp_first)?,
-        udp_single: time("udp_single", file.udp_single, default.udp_single)?,
-        udp_multiple: time("udp_multiple", file.udp_multiple, default.udp_multiple)?,
-        icmp_first: time("icmp_first", file.icmp_first, default.icmp_first)?,
-        icmp_reply: time("icmp_reply", file.icmp_reply, default.icmp_reply)?,
-    })
+    Ok(timeouts)
 }
 
 fn bridges(file: Vec<file::Bridge>, directory: &Path) -> Result<Vec<Bridge>, Fault> {

@@ -1,6 +1,8 @@
 //! The configuration as it is written: keys and their plain values with their places in the text, before
 //! anything is checked. The checks are in `check`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -28,24 +30,9 @@ pub(super) struct Conntrack {
     pub(super) max_connections: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) liberal_tcp: bool,
+    /// By their names, which `check` knows from the tracker's table.
     #[serde(default)]
-    pub(super) timeouts: Timeouts,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Timeouts {
-    pub(super) tcp_syn_sent: Option<Spanned<i64>>,
-    pub(super) tcp_syn_recv: Option<Spanned<i64>>,
-    pub(super) tcp_established: Option<Spanned<i64>>,
-    pub(super) tcp_fin_wait: Option<Spanned<i64>>,
-    pub(super) tcp_time_wait: Option<Spanned<i64>>,
-    pub(super) tcp_close: Option<Spanned<i64>>,
-    pub(super) udp_first: Option<Spanned<i64>>,
-    pub(super) udp_single: Option<Spanned<i64>>,
-    pub(super) udp_multiple: Option<Spanned<i64>>,
-    pub(super) icmp_first: Option<Spanned<i64>>,
-    pub(super) icmp_reply: Option<Spanned<i64>>,
+    pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

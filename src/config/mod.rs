@@ -17,7 +17,7 @@ pub use check::DEFAULT_SOCKET;
 pub use flows::{FlowsError, flows};
 pub use types::{
     Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
-    Timeouts, is_system_name,
+    is_system_name,
 };
 
 /// A commented configuration with every key, printed by `weir config example`.
@@ -102,7 +102,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
 /// serde lists every known key when it meets an unknown one; the nearest is enough when there is one.
 fn with_hint(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let (Some(kind), Some(unknown)) = (message.split('`').next(), quoted.next()) else {
+    let (Some(kind), Some(name)) = (message.split('`').next(), quoted.next()) else {
         return message.to_owned();
     };
     let kind = kind.trim();
@@ -111,9 +111,14 @@ fn with_hint(message: &str) -> String {
     }
     let word = if kind == "unknown field" { "key" } else { "value" };
     let known: Vec<&str> = quoted.collect();
-    match nearest(unknown, known.iter().copied()) {
-        Some(near) => format!("unknown {word} `{unknown}`; did you mean `{near}`?"),
-        None => format!("unknown {word} `{unknown}`; known are {}", known.join(", ")),
+    unknown(word, name, &known)
+}
+
+/// The message for a name that is none of `known`.
+fn unknown(word: &str, name: &str, known: &[&str]) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("unknown {word} `{name}`; did you mean `{near}`?"),
+        None => format!("unknown {word} `{name}`; known are {}", known.join(", ")),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a configuration may say, and what people read when it says something else.
 
+use weir_shard::Timeout;
+
 use super::*;
 
 fn config(text: &str) -> Result<Config, String> {
@@ -29,6 +31,10 @@ fn the_example_parses_and_states_the_defaults() {
     assert_eq!(example.conntrack, default.conntrack);
     assert_eq!(example.pool, default.pool);
     assert_eq!((example.profile, example.memory_mib), (default.profile, default.memory_mib));
+    for timeout in Timeout::ALL {
+        let line = format!("\n{} = ", timeout.name());
+        assert!(EXAMPLE.contains(&line), "{} is missing", timeout.name());
+    }
     let bridge = &example.bridges[0];
     assert_eq!(bridge.flows.as_deref(), Some(Path::new("etc/nat.flows")), "relative to the file");
     assert_eq!(bridge.ports[0].peer.as_ref().unwrap().netns.as_deref(), Some("inside"));
@@ -47,6 +53,13 @@ fn ports_without_a_number_get_the_lowest_free_one() {
 }
 
 #[test]
+fn a_timeout_that_is_given_counts_and_the_others_keep_their_defaults() {
+    let timeouts = config("[conntrack.timeouts]\nudp_multiple = 120").unwrap().conntrack.timeouts;
+    assert_eq!(timeouts.seconds(Timeout::UdpMultiple), 120);
+    assert_eq!(timeouts.seconds(Timeout::UdpFirst), Timeout::UdpFirst.default_seconds());
+}
+
+#[test]
 fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
     assert_eq!(
         error(&format!("{PORT}numer = 1\n")),
@@ -56,6 +69,10 @@ fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
         error("colour = 1\n").lines().next().unwrap(),
         "etc/weir.toml:1:1: unknown key `colour`; known are profile, socket, lcores, memory_mib, conntrack, \
          pool, bridge"
+    );
+    assert_eq!(
+        error("[conntrack.timeouts]\nudp_frist = 1"),
+        "etc/weir.toml:2:1: unknown key `udp_frist`; did you mean `udp_first`?\n    udp_frist = 1\n    ^^^^^^^^^"
     );
     assert_eq!(
         error("profile = \"labb\"").lines().next().unwrap(),
@@ -73,7 +90,11 @@ fn numbers_out_of_range_say_the_range() {
             "[conntrack]\ncapacity = 10\nmax_connections = 11",
             "3:19: max_connections is 11; it must be 0 to 10",
         ),
-        ("[conntrack.timeouts]\nudp_first = -1", "2:13: udp_first is -1; it must be 1 to 31536000"),
+        ("[conntrack.timeouts]\nudp_first = -1", "2:13: udp_first is -1; it must be 1 to 3888000"),
+        (
+            "[conntrack.timeouts]\ntcp_established = 3_888_001",
+            "2:19: tcp_established is 3888001; it must be 1 to 3888000",
+        ),
         ("[pool]\nmbufs = 5", "2:9: mbufs is 5; it must be 1023 to 16777216"),
         ("[pool]\ndata_room = 70000", "2:13: data_room is 70000; it must be 192 to 65535"),
     ] {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
+use weir_shard::Timeouts;
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -199,7 +200,7 @@ pub struct Config {
 }
 
 /// Connection tracking's settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conntrack {
     /// Room, in connections, all shards together.
     pub capacity: NonZeroU32,
@@ -207,46 +208,8 @@ pub struct Conntrack {
     pub max_connections: u32,
     /// Accept TCP segments outside their window.
     pub liberal_tcp: bool,
-    /// Idle times.
+    /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
-}
-
-/// Seconds without a packet after which a connection is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names are the protocol states")]
-pub struct Timeouts {
-    pub tcp_syn_sent: NonZeroU32,
-    pub tcp_syn_recv: NonZeroU32,
-    pub tcp_established: NonZeroU32,
-    pub tcp_fin_wait: NonZeroU32,
-    pub tcp_time_wait: NonZeroU32,
-    pub tcp_close: NonZeroU32,
-    pub udp_first: NonZeroU32,
-    pub udp_single: NonZeroU32,
-    pub udp_multiple: NonZeroU32,
-    pub icmp_first: NonZeroU32,
-    pub icmp_reply: NonZeroU32,
-}
-
-impl Timeouts {
-    /// Each by its name, in seconds.
-    #[must_use]
-    pub fn seconds(&self) -> [(&'static str, u32); 11] {
-        [
-            ("tcp_syn_sent", self.tcp_syn_sent),
-            ("tcp_syn_recv", self.tcp_syn_recv),
-            ("tcp_established", self.tcp_established),
-            ("tcp_fin_wait", self.tcp_fin_wait),
-            ("tcp_time_wait", self.tcp_time_wait),
-            ("tcp_close", self.tcp_close),
-            ("udp_first", self.udp_first),
-            ("udp_single", self.udp_single),
-            ("udp_multiple", self.udp_multiple),
-            ("icmp_first", self.icmp_first),
-            ("icmp_reply", self.icmp_reply),
-        ]
-        .map(|(name, seconds)| (name, seconds.get()))
-    }
 }
 
 /// Packet buffers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{ShardConfig, Timeout, Timeouts};
+use weir_shard::ShardConfig;
 
 use super::devices::Device;
 use super::placement::Placement;
@@ -252,20 +252,11 @@ fn log(line: &LogLine) {
 
 /// Shard `index` of `count`.
 fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
-    let mut timeouts = Timeouts::default();
-    let configured = conntrack.timeouts.seconds();
-    for timeout in Timeout::ALL {
-        if let Some((_, seconds)) = configured.iter().find(|(name, _)| *name == timeout.name())
-            && let Err(error) = timeouts.set(timeout, *seconds)
-        {
-            tracing::warn!("{error}");
-        }
-    }
     ShardConfig {
         capacity: conntrack.capacity.get().div_ceil(count.max(1)),
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
-        timeouts,
+        timeouts: conntrack.timeouts.clone(),
     }
 }
 
