@@ -5,10 +5,8 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::types::Bridge;
+use crate::flow::file::MAX_BYTES;
 use crate::flow::{Command, FileError, FlowFile, PortNames, PortNumber};
-
-/// The longest flow file read, in bytes: as much as a control request carries.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// Why a bridge has no flows.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@ use super::print;
 
 /// Lines with flows in a file.
 pub const MAX_FLOWS: usize = 1_000_000;
+/// The longest flow file that is read, in bytes: as much as a control request carries.
+pub const MAX_BYTES: u64 = 64 << 20;
 
 /// A mistake in a file of flows. Shows the line and points at the place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

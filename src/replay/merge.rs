@@ -19,16 +19,19 @@ struct Source {
 /// The merged captures.
 pub struct Merge {
     sources: Vec<Source>,
+    /// Where a capture broke, told once the packet in front of it is out.
+    broken: Option<ReplayError>,
 }
 
 impl Source {
-    fn advance(&mut self) -> Result<Option<Captured>, ReplayError> {
+    fn advance(&mut self) -> Result<(), ReplayError> {
         let mut next = Captured::default();
         let more = self
             .reader
             .read_into(&mut next)
             .map_err(|source| ReplayError::Read { path: self.path.clone(), source })?;
-        Ok(std::mem::replace(&mut self.head, more.then_some(next)))
+        self.head = more.then_some(next);
+        Ok(())
     }
 }
 
@@ -48,7 +51,7 @@ impl Merge {
             source.advance()?;
             sources.push(source);
         }
-        Ok(Self { sources })
+        Ok(Self { sources, broken: None })
     }
 
     /// The next packet and the port it came in by.
@@ -57,6 +60,9 @@ impl Merge {
     /// When a capture is broken at this point.
     #[expect(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<(PortNumber, Captured)>, ReplayError> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         // A handful of ports: a scan beats a heap. min_by_key gives the first of equals.
         let earliest = self
             .sources
@@ -64,8 +70,9 @@ impl Merge {
             .filter(|source| source.head.is_some())
             .min_by_key(|source| source.head.as_ref().map_or(u64::MAX, |packet| packet.time_ns));
         let Some(source) = earliest else { return Ok(None) };
-        let port = source.port;
-        Ok(source.advance()?.map(|packet| (port, packet)))
+        let packet = source.head.take().map(|packet| (source.port, packet));
+        self.broken = source.advance().err();
+        Ok(packet)
     }
 
     /// The finest precision of the captures.

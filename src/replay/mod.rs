@@ -7,6 +7,7 @@ mod virtual_switch;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use weir_shard::ShardConfig;
@@ -16,7 +17,7 @@ pub use merge::Merge;
 pub use report::{PortReport, Report};
 pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
 
-use crate::flow::file::{FileError, FlowFile};
+use crate::flow::file::{FileError, FlowFile, MAX_BYTES};
 use crate::flow::flow::Command;
 use crate::flow::port::{NoNames, PortNumber};
 use crate::pipeline::{Frame as _, HeapFrame};
@@ -24,7 +25,7 @@ use crate::pipeline::{Frame as _, HeapFrame};
 /// What to replay.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Flow file, as `ovs-ofctl add-flows` takes it.
+    /// Flow file, as `ovs-ofctl add-flows` takes it; `-` is standard input.
     pub flows: PathBuf,
     /// Ports with their captures; a port without one only sends.
     pub ports: Vec<(PortNumber, Option<PathBuf>)>,
@@ -45,7 +46,13 @@ pub enum ReplayError {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// Longer than any flow file.
+    #[error("{path}: longer than {MAX_BYTES} bytes; is this a flow file?", path = .path.display())]
+    FlowsTooLong {
+        /// The file.
+        path: PathBuf,
     },
     /// The flow file has an error.
     #[error(transparent)]
@@ -93,8 +100,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     if options.ports.is_empty() {
         return Err(ReplayError::NoPorts);
     }
-    let text = std::fs::read(&options.flows)
-        .map_err(|source| ReplayError::Flows { path: options.flows.clone(), source })?;
+    let text = read_flows(&options.flows)?;
     let name = options.flows.display().to_string();
     let flows = FlowFile::parse(&name, &text, Command::Add, &NoNames)?.flows;
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
@@ -108,6 +114,20 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     end?;
     progress(merge.bytes());
     Ok(Report::of(&mut switch, &numbers))
+}
+
+fn read_flows(path: &Path) -> Result<Vec<u8>, ReplayError> {
+    let mut text = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text))
+    };
+    let length = read.map_err(|source| ReplayError::Flows { path: path.into(), source })?;
+    if u64::try_from(length).map_or(true, |length| length > MAX_BYTES) {
+        return Err(ReplayError::FlowsTooLong { path: path.into() });
+    }
+    Ok(text)
 }
 
 /// Lets the switch have all packets, each at its time.
