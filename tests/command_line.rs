@@ -106,6 +106,36 @@ fn help_lists_every_command_and_exits_with_0() {
 }
 
 #[test]
+fn the_lists_of_commands_can_be_had_as_json() {
+    let (status, stdout, stderr) = weir(&words("ofctl list-commands --json"));
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("[{\"name\":\"show\","), "{stdout}");
+}
+
+#[test]
+fn replay_takes_flows_from_standard_input_and_no_more_of_them_than_any_file_has() {
+    let out = std::env::temp_dir().join(format!("weir-stdin-{}", std::process::id()));
+    let run = |flows: &str, stdin: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["replay", "--flows", flows, "--port", "1=examples/inside.pcap", "--port", "2=", "--json"])
+            .arg("--out")
+            .arg(&out)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(stdin)
+            .output()
+            .unwrap()
+    };
+    let nat = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/nat.flows");
+    let ended = run("-", std::fs::File::open(nat).unwrap().into());
+    assert!(ended.status.success(), "{ended:?}");
+    let endless = run("/dev/zero", Stdio::null());
+    std::fs::remove_dir_all(&out).unwrap();
+    let message = String::from_utf8(endless.stderr).unwrap();
+    assert_eq!(endless.status.code(), Some(2));
+    assert!(message.starts_with("weir replay: /dev/zero: longer than "), "{message}");
+}
+
+#[test]
 fn the_printed_example_is_a_configuration_and_a_damaged_one_is_pointed_at() {
     let directory = std::env::temp_dir().join(format!("weir-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

@@ -26,9 +26,6 @@ pub fn ofctl(args: OfctlArgs) -> u8 {
     if name == "help" {
         return print(&Family::Ofctl.help());
     }
-    if name == "list-commands" {
-        return print(&Family::Ofctl.list());
-    }
     let Some(spec) = Family::Ofctl.find(&name) else { return complain(&Family::Ofctl.unknown(&name)) };
     if let Some(error) = spec.count_error(Family::Ofctl, rest.len()) {
         return complain(&error);

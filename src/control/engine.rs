@@ -13,7 +13,7 @@ use weir_wire::Tuple;
 
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
-use crate::pipeline::FlowCopy;
+use crate::pipeline::{FlowCopy, PortId};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -171,6 +171,8 @@ pub struct Port {
     pub name: Name,
     /// The number that flows use.
     pub number: PortNumber,
+    /// The number that megaflows use, different for each port of all bridges.
+    pub id: PortId,
     /// The DPDK device.
     pub devargs: DevArgs,
     /// The driver that runs it.

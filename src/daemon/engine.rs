@@ -55,13 +55,13 @@ impl Engine for Datapath {
                 bridges.push(Bridge { name, ports: Vec::new() });
             }
         }
-        for (index, device) in state.devices.values().enumerate() {
+        for (index, (&id, device)) in state.devices.iter().enumerate() {
             let own = |bridge: &&mut Bridge| bridge.name == device.spec.bridge;
             let Some(bridge) = bridges.iter_mut().find(own) else { continue };
             let tables = state.switch.bridge(bridge.name.as_str())?;
             let Some(number) = tables.port_number(device.spec.name.as_str()) else { continue };
             let lcores = figures.iter().filter_map(|lcore| lcore.get(index));
-            bridge.ports.push(port(device, number, lcores));
+            bridge.ports.push(port(device, number, id, lcores));
         }
         for bridge in &mut bridges {
             bridge.ports.sort_by_key(|port| port.number);
@@ -335,7 +335,12 @@ impl Engine for Datapath {
 }
 
 /// A port with what the lcores and the device have counted.
-fn port<'a>(device: &Device, number: PortNumber, lcores: impl Iterator<Item = &'a PortFigures>) -> Port {
+fn port<'a>(
+    device: &Device,
+    number: PortNumber,
+    id: PortId,
+    lcores: impl Iterator<Item = &'a PortFigures>,
+) -> Port {
     let stats = device.stats();
     let mut counters = PortCounters {
         rx_dropped: stats.rx_missed + stats.rx_no_buffer,
@@ -355,6 +360,7 @@ fn port<'a>(device: &Device, number: PortNumber, lcores: impl Iterator<Item = &'
     Port {
         name: device.spec.name.clone(),
         number,
+        id,
         devargs: device.spec.devargs.clone(),
         driver: device.driver.clone(),
         mac: device.mac,

@@ -3,7 +3,6 @@
 use core::fmt::Write as _;
 
 use weir_nat::{AddressRange, NatAction, NatRange, PortSelection};
-use weir_shard::Helper;
 
 use super::action::{Action, Controller, CtSpec, Reason, Zone};
 use super::field::{FIELDS, Field, Format, Prerequisite, Subfield};
@@ -308,10 +307,7 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
     if !spec.exec.is_empty() {
         parts.push(format!("exec({})", actions(&spec.exec, ports)));
     }
-    parts.extend(spec.helper.map(|helper| match helper {
-        Helper::Ftp => "alg=ftp".into(),
-        Helper::Tftp => "alg=tftp".into(),
-    }));
+    parts.extend(spec.helper.map(|helper| format!("alg={}", helper.name())));
     format!("ct({})", parts.join(","))
 }
 

@@ -5,11 +5,12 @@ use core::fmt::{self, Write as _};
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use weir_nat::{AddressRange, NatAction, NatRange, PortSelection};
-use weir_shard::{CtAction, Helper};
+use weir_shard::CtAction;
 use weir_wire::numbers::{ether_type, protocol};
 
 use super::extract::VLAN_PRESENT;
 use super::megaflow::FlowCopy;
+use super::snapshot::PortId;
 use super::step::{Fields, Step};
 use crate::flow::key::{Key, Mask, at};
 
@@ -18,10 +19,19 @@ const CT_STATE: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "
 /// TCP flags, lowest bit first (RFC 9293 section 3.1, tcpdump's letters).
 const TCP_FLAGS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
 
+/// How a port of the datapath is written: [`number`], or as its bridge calls it.
+pub type Ports<'a> = &'a dyn Fn(PortId) -> String;
+
+/// A port by its number.
+#[must_use]
+pub fn number(port: PortId) -> String {
+    port.to_string()
+}
+
 /// One line for one flow; `now` in milliseconds.
 #[must_use]
-pub fn line(flow: &FlowCopy, now: u64) -> String {
-    let mut text = matched(&flow.key, &flow.mask);
+pub fn line(flow: &FlowCopy, now: u64, ports: Ports<'_>) -> String {
+    let mut text = matched(&flow.key, &flow.mask, ports);
     let _ = write!(text, ", packets:{}, bytes:{}, used:", flow.packets, flow.bytes);
     match flow.used {
         Some(used) => {
@@ -35,7 +45,7 @@ pub fn line(flow: &FlowCopy, now: u64) -> String {
         text.extend((0..8).filter(|bit| flow.tcp_flags >> bit & 1 == 1).map(|bit| TCP_FLAGS[bit]));
     }
     text.push_str(", actions:");
-    text.push_str(&steps(&flow.steps, &flow.key));
+    text.push_str(&steps(&flow.steps, &flow.key, ports));
     text
 }
 
@@ -128,7 +138,7 @@ impl Groups<'_> {
 
 /// The match of a flow, field by field.
 #[must_use]
-pub fn matched(key: &Key, mask: &Mask) -> String {
+pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
     let mut groups = Groups { key, mask, text: String::new() };
     let (state, state_mask) = (key.read(at::CT_STATE, 4), mask.read(at::CT_STATE, 4));
     let flags: String = (0..8)
@@ -141,7 +151,7 @@ pub fn matched(key: &Key, mask: &Mask) -> String {
     groups.group("ct_zone", &[("", at::CT_ZONE, 2, Form::Hex)]);
     groups.group("ct_mark", &[("", at::CT_MARK, 4, Form::Hex)]);
     groups.group("ct_label", &[("", at::CT_LABEL, 16, Form::Hex)]);
-    let ports: [Part; 3] = [
+    let protocol: [Part; 3] = [
         ("proto", at::CT_NW_PROTO, 1, Form::Decimal),
         ("src_port", at::CT_TP_SRC, 2, Form::Decimal),
         ("dst_port", at::CT_TP_DST, 2, Form::Decimal),
@@ -149,14 +159,16 @@ pub fn matched(key: &Key, mask: &Mask) -> String {
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
     if ether_type == ether_type::IPV6 {
         let v6 = [("src", at::CT_IPV6_SRC, 16, Form::Ipv6), ("dst", at::CT_IPV6_DST, 16, Form::Ipv6)];
-        groups.group("ct_tuple6", &[&v6[..], &ports].concat());
+        groups.group("ct_tuple6", &[&v6[..], &protocol].concat());
     } else {
         let v4 = [("src", at::CT_NW_SRC, 4, Form::Ipv4), ("dst", at::CT_NW_DST, 4, Form::Ipv4)];
-        groups.group("ct_tuple4", &[&v4[..], &ports].concat());
+        groups.group("ct_tuple4", &[&v4[..], &protocol].concat());
     }
     let recirculation = key.read(at::RECIRC_ID, 4);
     groups.raw("recirc_id", &[if recirculation == 0 { "0".into() } else { format!("{recirculation:#x}") }]);
-    groups.group("in_port", &[("", at::IN_PORT, 4, Form::Decimal)]);
+    if mask.read(at::IN_PORT, 4) != 0 {
+        groups.raw("in_port", &[ports(key.read(at::IN_PORT, 4) as PortId)]);
+    }
     groups.raw("packet_type", &["ns=0,id=0".into()]);
     groups.group("eth", &[("src", at::ETH_SRC, 6, Form::Mac), ("dst", at::ETH_DST, 6, Form::Mac)]);
     ether(&mut groups);
@@ -286,17 +298,17 @@ fn tcp_flags(groups: &mut Groups<'_>) {
 
 /// The steps as text, for packets that look like `key`; none is `drop`.
 #[must_use]
-pub fn steps(steps: &[Step], key: &Key) -> String {
+pub fn steps(steps: &[Step], key: &Key, ports: Ports<'_>) -> String {
     if steps.is_empty() {
         return "drop".into();
     }
-    steps.iter().map(|one| step(one, key)).collect::<Vec<_>>().join(",")
+    steps.iter().map(|one| step(one, key, ports)).collect::<Vec<_>>().join(",")
 }
 
-fn step(step: &Step, key: &Key) -> String {
+fn step(step: &Step, key: &Key, ports: Ports<'_>) -> String {
     match step {
-        Step::Output(port) => port.to_string(),
-        Step::Truncated { port, length } => format!("trunc({length}),{port}"),
+        Step::Output(port) => ports(*port),
+        Step::Truncated { port, length } => format!("trunc({length}),{}", ports(*port)),
         Step::Set(fields) => set(fields, key),
         Step::PushVlan { tpid, tci } => {
             let tpid = if *tpid == ether_type::VLAN { String::new() } else { format!("tpid={tpid:#06x},") };
@@ -380,13 +392,7 @@ fn ct(action: &CtAction) -> String {
         inside.push(format!("label={value:#x}{mask}"));
     }
     if let Some(helper) = action.helper {
-        inside.push(format!(
-            "helper={}",
-            match helper {
-                Helper::Ftp => "ftp",
-                Helper::Tftp => "tftp",
-            }
-        ));
+        inside.push(format!("helper={}", helper.name()));
     }
     match &action.nat {
         None => {}

@@ -128,7 +128,7 @@ impl Switch for WeirSwitch {
         let (mut lines, mut next, now) = (Vec::new(), Some(0), self.now);
         while let Some(from) = next {
             let (flows, more) = self.inner.worker().megaflow_page(from, PAGE);
-            lines.extend(flows.iter().map(|flow| dump::line(flow, now)));
+            lines.extend(flows.iter().map(|flow| dump::line(flow, now, &dump::number)));
             next = more;
         }
         Ok(lines)

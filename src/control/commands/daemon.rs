@@ -28,7 +28,7 @@ pub(super) fn exit(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Resu
     Ok(())
 }
 
-pub(super) fn list_ofctl(call: &Call<'_>, _: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+pub(super) fn list_ofctl(call: &Call<'_>, out: &mut Output<'_>) -> Result<(), CommandError> {
     list(Family::Ofctl, call, out)
 }
 

@@ -1,8 +1,11 @@
 //! The datapath below the flow tables: megaflows, ports as the datapath numbers them, and the lcores' figures.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
+use crate::config::Name;
 use crate::control::engine::{
     Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, PoolUse, Port,
 };
@@ -46,7 +49,13 @@ fn options<'a>(call: &'a Call<'_>, known: &[&str]) -> Result<Vec<&'a str>, Comma
 }
 
 pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    options(call, &["-m", "--more", "--names", "--no-names"])?;
+    let given = options(call, &["-m", "--more", "--names", "--no-names"])?;
+    let mut names = BTreeMap::new();
+    if given.iter().rev().find(|option| option.ends_with("names")) == Some(&"--names") {
+        let ports = daemon.engine.bridges()?.into_iter().flat_map(|bridge| bridge.ports);
+        names.extend(ports.map(|port| (port.id, port.name)));
+    }
+    let ports = |id| names.get(&id).map_or_else(|| dump::number(id), Name::to_string);
     let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
     let mut cpu = None;
     while let Some(from) = cursor {
@@ -54,13 +63,13 @@ pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         cursor = daemon.engine.datapath_flows(from, &mut rows)?;
         for flow in &rows {
             if call.json {
-                out.element(&JsonFlow::from(flow))?;
+                out.element(&JsonFlow::new(flow, &ports))?;
                 continue;
             }
             if cpu.replace(flow.cpu) != Some(flow.cpu) {
                 out.line(format_args!("flow-dump from pmd on cpu core: {}", flow.cpu))?;
             }
-            out.line(dump::line(&flow.flow, flow.now))?;
+            out.line(dump::line(&flow.flow, flow.now, &ports))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }
@@ -79,17 +88,17 @@ struct JsonFlow {
     actions: String,
 }
 
-impl From<&DatapathFlow> for JsonFlow {
-    fn from(row: &DatapathFlow) -> Self {
+impl JsonFlow {
+    fn new(row: &DatapathFlow, ports: dump::Ports<'_>) -> Self {
         let DatapathFlow { cpu, flow, now } = row;
         Self {
             cpu: *cpu,
-            r#match: dump::matched(&flow.key, &flow.mask),
+            r#match: dump::matched(&flow.key, &flow.mask, ports),
             packets: flow.packets,
             bytes: flow.bytes,
             used: flow.used.map(|used| ratio(now.saturating_sub(used), 1000)),
             tcp_flags: flow.tcp_flags,
-            actions: dump::steps(&flow.steps, &flow.key),
+            actions: dump::steps(&flow.steps, &flow.key, ports),
         }
     }
 }
@@ -113,7 +122,7 @@ pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
     out.line(format_args!("  lookups: hit:{hit} missed:{missed} lost:{lost}"))?;
     out.line(format_args!("  flows: {flows}"))?;
     for port in show.bridges.iter().flat_map(|bridge| &bridge.ports) {
-        out.line(format_args!("  port {}: {} ({})", port.number, port.name, port.driver))?;
+        out.line(format_args!("  port {}: {} ({})", port.id, port.name, port.driver))?;
         if counters {
             let c = port.counters;
             out.line(format_args!(
@@ -138,8 +147,8 @@ pub(super) fn dpif_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) 
     out.line(format_args!("{NAME}: hit:{} missed:{}", show.totals.hit, show.totals.missed))?;
     for bridge in &show.bridges {
         out.line(format_args!("  {}:", bridge.name))?;
-        for Port { name, number, driver, devargs, .. } in &bridge.ports {
-            out.line(format_args!("    {name} {number}/{number}: ({driver}: {devargs})"))?;
+        for Port { id, name, number, driver, devargs, .. } in &bridge.ports {
+            out.line(format_args!("    {name} {number}/{id}: ({driver}: {devargs})"))?;
         }
     }
     Ok(())

@@ -176,7 +176,7 @@ const OFCTL: &[CommandSpec] = &[
     local("parse-flows", "FILE", (1, 1), flows::parse_flows, "Show a file's flows as they are understood; needs no daemon.").reading().with_file(FileArgument::Path(0)),
     command("ct-flush", "BRIDGE [zone=N] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
     command("ct-flush-zone", "BRIDGE ZONE", (2, 2), conntrack::ct_flush_zone, "Remove the connections of a zone."),
-    command("list-commands", "", (0, 0), daemon::list_ofctl, "Show these commands."),
+    local("list-commands", "", (0, 0), daemon::list_ofctl, "Show these commands.").reading(),
 ];
 
 #[rustfmt::skip]
@@ -187,7 +187,7 @@ const APPCTL: &[CommandSpec] = &[
     command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
-    command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore.").reading(),
+    command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
     command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),

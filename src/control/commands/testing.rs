@@ -54,6 +54,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     let port = |text: &str, number| Port {
         name: name(text),
         number: PortNumber::new(number).unwrap(),
+        id: number.into(),
         devargs: format!("net_null{number}").parse().unwrap(),
         driver: "net_null".into(),
         mac: [2, 0, 0, 0, 0, u8::try_from(number).unwrap()],
@@ -109,6 +110,7 @@ impl Engine for TestEngine {
                     bridge.ports.push(Port {
                         name: new.name,
                         number: new.number.or(PortNumber::new(9)).unwrap(),
+                        id: 9,
                         driver: new.devargs.device().into(),
                         devargs: new.devargs,
                         mac: [0; 6],

@@ -24,7 +24,8 @@ fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End)
             request.options.strict = true;
             false
         }
-        "--names" => {
+        // Everything behind an appctl command is the command's own.
+        "--names" if line.starts_with("ofctl") => {
             request.options.names = true;
             false
         }
@@ -250,6 +251,9 @@ fn the_datapath_prints_its_figures() {
     assert!(flows.starts_with("flow-dump from pmd on cpu core: 1\nrecirc_id(0),in_port(1),"), "{flows}");
     assert!(flows.contains("packets:0, bytes:300, used:never, flags:S., actions:ct,recirc(0x8)\n"));
     assert!(flows.contains("packets:5, bytes:300, used:0.250s, flags:S., actions:"));
+    let named = output("appctl dpctl/dump-flows --names");
+    assert!(named.contains("recirc_id(0),in_port(p1),"), "{named}");
+    assert_eq!(output("appctl dpctl/dump-flows --names --no-names"), flows);
     let stats = output("appctl dpif-netdev/pmd-stats-show");
     assert!(stats.contains("  avg. datapath passes per packet: 1.50\n"), "{stats}");
     assert!(stats.contains("  avg cycles per packet: 800.00 (80000/100)\n"));

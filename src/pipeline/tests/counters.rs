@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::dump;
 use super::*;
 
 /// Packets and bytes of the only rule whose text contains `part`.
@@ -102,6 +103,8 @@ fn a_megaflow_shows_its_packets_and_their_flags() {
     bench.through(&tcp(A, 1, X, 2, flag::ACK, 1, 1));
     let (flows, more) = bench.0.worker().megaflow_page(0, 100);
     assert!(more.is_none());
-    let line = super::super::dump::line(&flows[0], 0);
+    let line = dump::line(&flows[0], 0, &dump::number);
     assert!(line.ends_with("packets:2, bytes:108, used:0.000s, flags:S., actions:2"), "{line}");
+    let named = dump::line(&flows[0], 0, &|port| format!("veth{port}"));
+    assert!(named.contains("in_port(veth1)") && named.ends_with("actions:veth2"), "{named}");
 }
