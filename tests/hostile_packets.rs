@@ -4,6 +4,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use weir::flow::port::PortNumber;
 use weir::flow::{Command, FlowFile, NoNames};
 use weir::pipeline::{Frame, worker};
@@ -312,7 +313,7 @@ fn balanced(switch: &mut VirtualSwitch) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(5000), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(5000), failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_in_is_accounted_for_and_ends(table in 0..TABLES.len(), arrivals in vec(arrival(), 1..40)) {
