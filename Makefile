@@ -14,7 +14,7 @@ test: ## everything: unit, property, golden, namespace and documentation tests
 	tools/setup test
 	$(CARGO) test --doc --workspace
 	$(CARGO) build --workspace --bins
-	$(CARGO) nextest run --workspace
+	$(CARGO) nextest run --workspace $(shell [ "$$(id -u)" -eq 0 ] || echo --profile unprivileged)
 
 bench: ## cycles a packet, beside Open vSwitch's where it is installed (root, hugepages, about a minute)
 	@perf/bench

@@ -71,7 +71,7 @@ fn with_hugepages_it_carries_packets() {
     }
     let _pages = match Reserved::more(128) {
         Ok(pages) => pages,
-        Err(reason) => return println!("SKIPPED: profile metal needs hugepages: {reason}"),
+        Err(reason) => return println!("skipped: profile metal needs hugepages: {reason}"),
     };
     let scratch = Scratch::new("metal");
     scratch.write("flows", "in_port=1,actions=2\nin_port=2,actions=3\n");

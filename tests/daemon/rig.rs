@@ -281,7 +281,7 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn root_or_skip(what: &str) -> bool {
     let root = is_root();
     if !root {
-        println!("SKIPPED: {what} needs root");
+        println!("skipped: {what} needs root");
     }
     root
 }
