@@ -7,7 +7,7 @@ use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
 fn two_cpus() -> bool {
     let enough = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
     if !enough {
-        println!("SKIPPED: two lcores need two CPUs");
+        println!("skipped: two lcores need two CPUs");
     }
     enough
 }

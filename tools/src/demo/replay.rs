@@ -18,8 +18,8 @@ pub(super) fn run() -> Result<(), DemoError> {
     let flows = examples.join("nat.flows");
     let (inside, outside) = (examples.join("inside.pcap"), examples.join("outside.pcap"));
     let directory = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
-    fs::create_dir_all(&directory)
-        .map_err(|source| file("cannot make a directory for the output", source))?;
+    // Not one that somebody else has made.
+    fs::create_dir(&directory).map_err(|source| file("cannot make a directory for the output", source))?;
     let _directory = Guard::new(Leftover::Directory(directory.clone()));
 
     heading("The tables, written for Open vSwitch");
