@@ -333,9 +333,11 @@ impl<'a> Reader<'a> {
             port::IN_PORT => Ok(None),
             port => Ok(Some(port)),
         };
+        // in_port and table 255 say as little as leaving them out.
+        let nothing = || item.value.error(Problem::Other("resubmit needs a port, a table or both"));
         if item.joint != Joint::Parentheses {
-            let text = item.needed_value()?;
-            return Ok(Action::Resubmit { port: port(text)?, table: None, ct: false });
+            let port = port(item.needed_value()?)?.ok_or_else(nothing)?;
+            return Ok(Action::Resubmit { port: Some(port), table: None, ct: false });
         }
         let (mut parts, mut from) = ([Text { text: "", at: item.value.at }; 3], 0);
         for (i, part) in item.value.text.split(',').enumerate() {
@@ -346,13 +348,14 @@ impl<'a> Reader<'a> {
             *parts.get_mut(i).ok_or_else(extra)? = piece;
         }
         let [port_text, table, ct] = parts;
-        if port_text.text.is_empty() && table.text.is_empty() {
-            return Err(item.value.error(Problem::Other("resubmit needs a port, a table or both")));
-        }
         let table_number = match table.text {
             "" => None,
             _ => Some(value::small::<u8>("the table", table, u8::MAX)?).filter(|table| *table <= LAST_TABLE),
         };
+        let port = if port_text.text.is_empty() { None } else { port(port_text)? };
+        if port.is_none() && table_number.is_none() {
+            return Err(nothing());
+        }
         match ct.text {
             "" => {}
             "ct" if self.context.matching.meets(Prerequisite::Ct) => {}
@@ -364,7 +367,6 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(ct.error(Problem::Expected { expected: "'ct' or nothing".into() })),
         }
-        let port = if port_text.text.is_empty() { None } else { port(port_text)? };
         Ok(Action::Resubmit { port, table: table_number, ct: !ct.text.is_empty() })
     }
 
