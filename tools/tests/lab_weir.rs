@@ -99,6 +99,16 @@ fn a_translated_connection_idles_and_goes_on_over_af_packet() {
 }
 
 #[test]
+fn a_translated_connection_idles_and_goes_on_over_af_xdp() {
+    idles(Driver::AfXdp, flows::NAT, Seen::Translated);
+}
+
+#[test]
+fn a_filtered_connection_idles_and_goes_on_over_af_packet() {
+    idles(Driver::AfPacket, flows::ACL, Seen::Itself);
+}
+
+#[test]
 fn a_filtered_connection_idles_and_goes_on_over_af_xdp() {
     idles(Driver::AfXdp, flows::ACL, Seen::Itself);
 }
