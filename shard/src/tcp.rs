@@ -335,9 +335,9 @@ pub(crate) fn track(
     let (mut source_shift, mut destination_shift) = shifts(source, destination, segment);
     let end_of_segment = segment.end();
     let mut window = segment.window;
-    let is_first = source.tcp_state() == Closed;
-    if is_first {
-        (source_shift, destination_shift) =
+    let mut opens = false;
+    if source.tcp_state() == Closed {
+        (source_shift, destination_shift, opens) =
             open(source, destination, segment, &mut window, source_shift, destination_shift);
     }
 
@@ -351,8 +351,9 @@ pub(crate) fn track(
     let (seq, end) =
         if segment.seq == end_of_segment { (source.low, source.low) } else { (segment.seq, end_of_segment) };
     // What a side's first segment acknowledges is not held against it: the SYN that it answers may have been
-    // followed by one with another number, which changes nothing here.
-    let behind = if is_first { 0 } else { destination.low.wrapping_sub(ack).cast_signed() };
+    // followed by one with another number, which changes nothing here. Unless the other side has acknowledged further
+    // than this segment opens the window: then the two have met before.
+    let behind = if opens { 0 } else { destination.low.wrapping_sub(ack).cast_signed() };
     let destination_window = u32::from(destination.window) << destination_shift;
     let offered = u32::from(window) << source_shift;
 
@@ -408,7 +409,8 @@ fn shifts(source: &Peer, destination: &Peer, segment: &Segment) -> (u32, u32) {
     }
 }
 
-/// The first segment of a side: learns its sequence number and settles the window scales.
+/// The first segment of a side: learns its sequence number and settles the window scales. Gives the shifts of both
+/// windows, and whether this segment is what opens its side's window.
 #[cold]
 fn open(
     source: &mut Peer,
@@ -417,7 +419,7 @@ fn open(
     window: &mut u16,
     mut source_shift: u32,
     mut destination_shift: u32,
-) -> (u32, u32) {
+) -> (u32, u32, bool) {
     let end = segment.end();
     if segment.has(SYN) && destination.scale & SCALE_OFFERED != 0 {
         source.scale = segment.scale_bits();
@@ -436,11 +438,12 @@ fn open(
     source.set(SynSent);
     let high = end.wrapping_add((u32::from(destination.window) << destination_shift).max(1));
     // 1: nothing was known of this side. Otherwise a segment of the other side may have moved it further.
-    if source.high == 1 || is_at_or_after(high, source.high) {
+    let opens = source.high == 1 || is_at_or_after(high, source.high);
+    if opens {
         source.high = high;
     }
     source.window = source.window.max(*window);
-    (source_shift, destination_shift)
+    (source_shift, destination_shift, opens)
 }
 
 #[inline]

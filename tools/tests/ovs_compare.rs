@@ -12,17 +12,11 @@ use weir_tools::vocabulary;
 
 /// Where the two differ on purpose, or where Open vSwitch is wrong: the script that shows it, who does what it says,
 /// and why. Everything else is compared. The vocabulary of random scripts keeps clear of these.
-const DEVIATIONS: [(&str, Who, &str); 3] = [
+const DEVIATIONS: [(&str, Who, &str); 2] = [
     (
         "fragments.pkt",
         Who::OpenVswitch,
         "weir does not reassemble fragments yet: to its conntrack each of them is +inv.",
-    ),
-    (
-        "tcp-midstream-ack.pkt",
-        Who::OpenVswitch,
-        "weir takes such a SYN+ACK for the answer to a repeated SYN and accepts it; which other segments Open vSwitch \
-         refuses here is not understood yet. Random scripts meet it about once in 100 000 packets.",
     ),
     (
         "tcp-window-unscaled.pkt",
