@@ -19,12 +19,6 @@ impl ConnectionRef {
     pub const fn index(&self) -> u32 {
         self.slot.index()
     }
-
-    /// True if the packet goes in the reply direction.
-    #[must_use]
-    pub const fn is_reply(&self) -> bool {
-        self.slot.0 & 1 == 1
-    }
 }
 
 /// A packet's conntrack fields. The default is an untracked packet's.

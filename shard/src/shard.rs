@@ -8,7 +8,7 @@ use crate::clock::{Clock, Millis, Moment, tick};
 use crate::counters::Counters;
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
-use crate::timeouts::{Timeout, TimeoutError, Timeouts};
+use crate::timeouts::Timeouts;
 use crate::view::{ConnectionView, ProtocolState};
 use crate::wheel::Wheel;
 use weir_wire::numbers::protocol;
@@ -201,14 +201,6 @@ impl Shard {
     #[must_use]
     pub const fn timeouts(&self) -> &Timeouts {
         &self.timeouts
-    }
-
-    /// Sets one timeout in seconds; connections take it with their next packet.
-    ///
-    /// # Errors
-    /// See [`Timeouts::set`].
-    pub fn set_timeout(&mut self, timeout: Timeout, seconds: u32) -> Result<(), TimeoutError> {
-        self.timeouts.set(timeout, seconds)
     }
 
     /// Shows the next live connections to `visit`, looking at `limit` slots at most; start with a default cursor and

@@ -91,6 +91,17 @@ pub mod at {
     pub const REG0: usize = 208;
 }
 
+/// The fields of a connection's original tuple, as offset and length.
+pub const ORIGINAL_TUPLE: [(usize, usize); 7] = [
+    (at::CT_NW_PROTO, 1),
+    (at::CT_NW_SRC, 4),
+    (at::CT_NW_DST, 4),
+    (at::CT_TP_SRC, 2),
+    (at::CT_TP_DST, 2),
+    (at::CT_IPV6_SRC, 16),
+    (at::CT_IPV6_DST, 16),
+];
+
 /// A packet's fields. `words[i]` holds bytes `8*i .. 8*i+8` of the layout in [`at`], as a big-endian integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(64))]

@@ -371,11 +371,6 @@ impl Megaflows {
         (copies, (end < self.flows.capacity()).then_some(end))
     }
 
-    /// The live flows.
-    pub fn iter(&self) -> impl Iterator<Item = &Megaflow> {
-        self.flows.iter().map(|(_, flow)| flow).filter(|flow| !flow.retired)
-    }
-
     /// Live flows and masks.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {

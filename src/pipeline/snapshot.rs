@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Fdb;
 use super::classifier::Classifier;
-use crate::flow::key::{Key, Mask, at};
+use crate::flow::key::{Key, Mask, ORIGINAL_TUPLE};
 use crate::flow::port::PortNumber;
 
 /// A port of the datapath, unique over all bridges.
@@ -91,15 +91,7 @@ impl Snapshot {
 
 fn original_tuple_mask() -> Mask {
     let mut mask = Key::ZERO;
-    for (offset, length) in [
-        (at::CT_NW_PROTO, 1),
-        (at::CT_NW_SRC, 4),
-        (at::CT_NW_DST, 4),
-        (at::CT_TP_SRC, 2),
-        (at::CT_TP_DST, 2),
-        (at::CT_IPV6_SRC, 16),
-        (at::CT_IPV6_DST, 16),
-    ] {
+    for (offset, length) in ORIGINAL_TUPLE {
         mask.write(offset, length, u128::MAX);
     }
     mask

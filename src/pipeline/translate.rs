@@ -14,7 +14,7 @@ use super::megaflow::{Learned, Recipe};
 use super::recirculation::{Context, Contexts};
 use super::step::Step;
 use super::{BridgeView, DropCause, Snapshot};
-use crate::flow::key::{DATAPATH_WORDS, Key, Mask, WORDS, at};
+use crate::flow::key::{DATAPATH_WORDS, Key, Mask, ORIGINAL_TUPLE, WORDS, at};
 use crate::flow::port::{self, PortNumber};
 use crate::flow::rule::{Rule, RuleStats};
 use crate::flow::{Action, CtSpec, Subfield, Zone};
@@ -482,19 +482,8 @@ impl Translator<'_> {
     }
 
     fn forget_connection(&mut self) {
-        for (offset, length) in [
-            (at::CT_STATE, 4),
-            (at::CT_ZONE, 2),
-            (at::CT_NW_PROTO, 1),
-            (at::CT_MARK, 4),
-            (at::CT_LABEL, 16),
-            (at::CT_NW_SRC, 4),
-            (at::CT_NW_DST, 4),
-            (at::CT_TP_SRC, 2),
-            (at::CT_TP_DST, 2),
-            (at::CT_IPV6_SRC, 16),
-            (at::CT_IPV6_DST, 16),
-        ] {
+        let own = [(at::CT_STATE, 4), (at::CT_ZONE, 2), (at::CT_MARK, 4), (at::CT_LABEL, 16)];
+        for (offset, length) in own.into_iter().chain(ORIGINAL_TUPLE) {
             self.flow.write(offset, length, 0);
         }
     }
