@@ -146,6 +146,20 @@ mod tests {
         assert_eq!(shown, expected);
     }
 
+    /// Found by the fuzz target `flows`: a deletion of everything prints as nothing, so its command must be printed too
+    /// before it can be read again.
+    #[test]
+    fn a_command_alone_selects_every_flow() {
+        for (line, command) in [("delete", Command::Delete), ("flow delete_strict", Command::DeleteStrict)] {
+            let file = parse(line).unwrap();
+            assert_eq!((file.flows.len(), file.flows[0].command), (1, command));
+            assert_eq!(print::flow(&file.flows[0], &NoNames), "");
+            let printed = print::command(command);
+            assert_eq!(parse(printed).unwrap().flows, file.flows);
+        }
+        assert!(parse("add").is_err() && parse("modify").is_err());
+    }
+
     #[test]
     fn what_is_no_text_or_too_long_is_refused() {
         assert!(FlowFile::parse("f", b"ip,\xff", Command::Add, &NoNames).is_err());
