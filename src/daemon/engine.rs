@@ -193,9 +193,10 @@ impl Engine for Datapath {
                 let Some(lcore) = state.lcores.get(shard) else { break };
                 let (some, next) = lcore.call(move |polling| {
                     let mut cursor = at;
+                    let now = polling.now();
                     let shard = polling.worker_mut().shard_mut();
                     let removed =
-                        shard.flush(&mut cursor, BATCH, &mut |connection| filter.admits(connection));
+                        shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection));
                     (removed, cursor)
                 })?;
                 removed += u64::from(some);

@@ -9,7 +9,6 @@ use self::packets::{Frame, tuple};
 use super::*;
 use crate::action::Helper;
 use crate::shard::{DumpCursor, ShardConfig};
-use crate::timeouts::Timeouts;
 
 const INSIDE: &str = "10.1.1.1";
 const OUTSIDE: &str = "10.1.1.2";
@@ -22,7 +21,7 @@ struct Lab {
 }
 
 fn config(capacity: u32) -> ShardConfig {
-    ShardConfig { capacity, liberal_tcp: false, timeouts: Timeouts::default(), max_connections: u32::MAX }
+    ShardConfig { capacity, max_connections: u32::MAX, ..ShardConfig::default() }
 }
 
 impl Lab {
@@ -447,7 +446,7 @@ fn zones_know_nothing_of_each_other_and_state_begins_anew_in_each() {
 fn a_packet_whose_connection_ends_between_two_actions_is_never_shown_untranslated() {
     let end_all = |lab: &mut Lab| {
         let mut cursor = DumpCursor::default();
-        assert_eq!(lab.shard.flush(&mut cursor, 1000, &mut |_| true), 1);
+        assert_eq!(lab.shard.flush(lab.now, &mut cursor, 1000, &mut |_| true), 1);
     };
     // Translated already: nobody knows what it was.
     let mut lab = Lab::new();
@@ -522,7 +521,7 @@ fn flushes_take_what_the_filter_says_and_dumps_go_on_where_they_stopped() {
     assert_eq!(lab.dump().len(), 10);
     let (mut cursor, mut removed, mut calls) = (DumpCursor::default(), 0, 0);
     while !cursor.is_done() {
-        removed += lab.shard.flush(&mut cursor, 3, &mut |view| view.original.src_port() % 2 == 0);
+        removed += lab.shard.flush(lab.now, &mut cursor, 3, &mut |view| view.original.src_port() % 2 == 0);
         calls += 1;
     }
     assert_eq!((removed, calls, lab.shard.len()), (5, 4, 5));
