@@ -1,7 +1,11 @@
 //! Whole packets through a whole shard.
 
+mod accounting;
+mod events;
+mod limits;
 mod packets;
 mod property;
+mod zones;
 
 use weir_nat::{AddressRange, NatRange, PortSelection};
 
@@ -9,10 +13,14 @@ use self::packets::{Frame, tuple};
 use super::*;
 use crate::action::Helper;
 use crate::shard::{DumpCursor, ShardConfig};
+use crate::view::ConnectionView;
 
 const INSIDE: &str = "10.1.1.1";
 const OUTSIDE: &str = "10.1.1.2";
 const PUBLIC: &str = "192.0.2.1";
+
+/// Some zones of the tests.
+const ZONES: [u16; 4] = [0, 1, 7, 65_535];
 
 /// A shard and its time.
 struct Lab {
@@ -64,6 +72,13 @@ impl Lab {
         lines
     }
 
+    fn views(&self) -> Vec<ConnectionView> {
+        let mut views = Vec::new();
+        let mut cursor = DumpCursor::default();
+        self.shard.dump(self.now, &mut cursor, usize::MAX, &mut |view| views.push(view.clone()));
+        views
+    }
+
     fn sweep(&mut self) {
         while self.shard.sweep(self.now, 7) == 7 {}
     }
@@ -81,6 +96,10 @@ fn look() -> CtAction {
 
 fn commit() -> CtAction {
     CtAction { commit: true, ..CtAction::default() }
+}
+
+fn commit_in(zone: u16) -> CtAction {
+    CtAction { zone, ..commit() }
 }
 
 fn apply() -> CtAction {
