@@ -7,6 +7,7 @@ mod datapath;
 mod fdb;
 mod flows;
 mod ports;
+mod selection;
 mod settings;
 mod spec;
 mod tuples;
