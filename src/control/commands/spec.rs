@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{APPCTL, Call, CommandError, Daemon, OFCTL, vsctl};
+use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ZONE, vsctl};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -16,9 +16,14 @@ pub enum Family {
     Appctl,
     /// ovs-vsctl: which bridges and ports there are.
     Vsctl,
+    /// weir's own: connection tracking zones.
+    Zone,
 }
 
 impl Family {
+    /// Every family.
+    pub const ALL: [Self; 4] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Zone];
+
     /// The word in front of the command.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -26,6 +31,7 @@ impl Family {
             Self::Ofctl => "ofctl",
             Self::Appctl => "appctl",
             Self::Vsctl => "vsctl",
+            Self::Zone => "zone",
         }
     }
 
@@ -34,7 +40,7 @@ impl Family {
     pub const fn failure(self) -> u8 {
         match self {
             Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl => 1,
+            Self::Ofctl | Self::Vsctl | Self::Zone => 1,
         }
     }
 
@@ -45,6 +51,7 @@ impl Family {
             Self::Ofctl => OFCTL,
             Self::Appctl => APPCTL,
             Self::Vsctl => vsctl::COMMANDS,
+            Self::Zone => ZONE,
         }
     }
 
