@@ -10,6 +10,7 @@ use weir_shard::ShardConfig;
 use super::devices::Device;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile};
 use crate::control::engine::NewPort;
@@ -31,6 +32,7 @@ pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) pools: Pools,
     pub(super) eal: Eal,
+    pub(super) settings: Settings,
     placement: Placement,
     profile: Profile,
     /// An lcore did not take the last snapshot.
@@ -73,11 +75,13 @@ impl State {
             clock,
             pools,
             eal,
+            settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
             placement,
             profile,
             behind: false,
             warned: false,
         };
+        state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows)?;
         Ok(state)
     }
