@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick};
 use crate::counters::Counters;
+use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
@@ -24,6 +25,9 @@ pub struct ShardConfig {
     pub timeouts: Timeouts,
     /// Connections that are admitted.
     pub max_connections: u32,
+    /// What is done with fragments, by whoever holds their packets beside the shard
+    /// ([`Fragments`](crate::Fragments)).
+    pub fragments: FragmentSettings,
 }
 
 impl Default for ShardConfig {
@@ -35,6 +39,7 @@ impl Default for ShardConfig {
             liberal_tcp: false,
             timeouts: Timeouts::default(),
             max_connections: connections,
+            fragments: FragmentSettings::default(),
         }
     }
 }

@@ -66,7 +66,7 @@ struct Input {
 /// All that a polling thread owns.
 #[derive(Debug)]
 pub struct Polling {
-    worker: Worker,
+    worker: Worker<Mbuf>,
     inputs: Vec<Input>,
     outputs: Outputs,
     clock: Clock,
@@ -78,7 +78,7 @@ pub struct Polling {
 impl Polling {
     /// Polls nothing yet.
     #[must_use]
-    pub fn new(worker: Worker, clock: Clock, idle: Idle) -> Self {
+    pub fn new(worker: Worker<Mbuf>, clock: Clock, idle: Idle) -> Self {
         Self {
             worker,
             inputs: Vec::new(),
@@ -92,12 +92,12 @@ impl Polling {
 
     /// The datapath.
     #[must_use]
-    pub fn worker(&self) -> &Worker {
+    pub fn worker(&self) -> &Worker<Mbuf> {
         &self.worker
     }
 
     /// The datapath.
-    pub fn worker_mut(&mut self) -> &mut Worker {
+    pub fn worker_mut(&mut self) -> &mut Worker<Mbuf> {
         &mut self.worker
     }
 

@@ -12,12 +12,7 @@ use weir_tools::vocabulary;
 
 /// Where the two differ on purpose, or where Open vSwitch is wrong: the script that shows it, who does what it says,
 /// and why. Everything else is compared. The vocabulary of random scripts keeps clear of these.
-const DEVIATIONS: [(&str, Who, &str); 2] = [
-    (
-        "fragments.pkt",
-        Who::OpenVswitch,
-        "weir does not reassemble fragments yet: to its conntrack each of them is +inv.",
-    ),
+const DEVIATIONS: [(&str, Who, &str); 1] = [
     (
         "tcp-window-unscaled.pkt",
         Who::Weir,
