@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
-use weir_shard::Timeouts;
+use weir_shard::{FragmentSettings, Timeouts};
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -210,6 +210,8 @@ pub struct Conntrack {
     pub liberal_tcp: bool,
     /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
+    /// What is done with fragments, all shards together.
+    pub fragments: FragmentSettings,
 }
 
 /// Packet buffers.

@@ -5,6 +5,7 @@ mod changes;
 mod devices;
 mod engine;
 mod error;
+mod fragments;
 mod placement;
 mod pools;
 mod state;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
+use weir_shard::fragments::Family;
 
 use super::clock::Clock;
 use super::handle::{Job, next};
@@ -131,6 +132,8 @@ impl Polling {
 
     /// Receives nothing more from a port, and gives its queues up.
     pub fn remove_inputs(&mut self, port: PortId) -> Vec<RxQueue> {
+        // Fragments that came by it may be held, and with them buffers of its pool.
+        self.worker.purge_fragments(&Family::ALL);
         let all = std::mem::take(&mut self.inputs).into_iter();
         let (gone, kept): (Vec<Input>, _) = all.partition(|input| input.port == port);
         self.inputs = kept;
