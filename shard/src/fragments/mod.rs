@@ -335,6 +335,10 @@ impl<T: Copy> Fragments<T> {
             };
         }
         let Some(slot) = found else {
+            if fragment.offset == 0 && !fragment.more {
+                taken.push(token);
+                return Offer::Complete;
+            }
             if let Err(cause) = self.admit(key) {
                 return Offer::Refused(cause);
             }

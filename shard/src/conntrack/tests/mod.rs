@@ -22,7 +22,7 @@ struct Lab {
 }
 
 fn config(capacity: u32) -> ShardConfig {
-    ShardConfig { capacity, liberal_tcp: false, timeouts: Timeouts::default(), max_connections: u32::MAX }
+    ShardConfig { capacity, max_connections: u32::MAX, ..ShardConfig::default() }
 }
 
 impl Lab {
