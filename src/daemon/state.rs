@@ -261,6 +261,7 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
             max: share(conntrack.fragments.max, count, index),
             ..conntrack.fragments
         },
+        accounting: conntrack.accounting,
     }
 }
 

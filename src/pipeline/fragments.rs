@@ -26,6 +26,8 @@ use crate::flow::key::at;
 
 /// Where the datagram begins in its buffer: 0 would mean that there is none.
 const START: u16 = 1;
+/// Room behind it, so that with [`START`] the whole counts as an Ethernet frame.
+const REST: usize = 13;
 
 /// The fragments that wait, with all that is needed to bring them together.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl<F> Held<F> {
             packets: Slab::new(),
             ready: VecDeque::new(),
             taken: Vec::new(),
-            buffer: vec![0; usize::from(START) + MAX_LENGTH as usize].into(),
+            buffer: vec![0; usize::from(START) + MAX_LENGTH as usize + REST].into(),
         }
     }
 
@@ -244,7 +246,7 @@ impl<F: Frame> Worker<F> {
         let step = megaflows.flow(head.flow).and_then(|flow| flow.recipe.steps.get(head.step));
         let Some(Step::Ct(action)) = step else { return };
         let mut meta = head.meta;
-        let end = usize::from(layers.l3_end);
+        let end = usize::from(layers.l3_end) + REST;
         let Some(whole) = held.buffer.get_mut(..end) else { return };
         let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, false);
         shard.prefetch(&mut lookup);

@@ -4,7 +4,7 @@ use serde_json::json;
 use weir_shard::fragments::{DatagramView, Family, LARGEST_MAX, LEAST_MIN_SIZE};
 use weir_wire::numbers::ether_type;
 
-use super::tuples::number;
+use super::selection::number;
 use super::{Call, CommandError, Daemon, datapath};
 use crate::control::engine::{Cursor, FragmentChange, FragmentStatus};
 use crate::control::output::Output;
@@ -96,8 +96,8 @@ pub(super) fn get_status(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     if let Some(option) = options.iter().find(|option| !matches!(**option, "-m" | "--more")) {
         return Err(CommandError::Failed(format!("Unrecognized option {option}")));
     }
-    if !datapath::without_name(&rest).is_empty() {
-        return Err(invalid("datapath not found"));
+    if let Some(other) = datapath::without_name(&rest).first() {
+        return Err(datapath::not_found(other));
     }
     let status = daemon.engine.fragments()?;
     let more = !options.is_empty();
