@@ -6,6 +6,7 @@ mod devices;
 mod engine;
 mod error;
 mod events;
+mod fragments;
 mod placement;
 mod pools;
 mod state;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::ShardConfig;
+use weir_shard::{FragmentSettings, ShardConfig};
 
 use super::devices::Device;
 use super::placement::Placement;
@@ -261,6 +261,10 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
+        fragments: FragmentSettings {
+            max: share(conntrack.fragments.max, count, index),
+            ..conntrack.fragments
+        },
         accounting: conntrack.accounting,
     }
 }

@@ -9,12 +9,13 @@ use weir::config::{PortNumber, ZoneTimeouts, Zones};
 use weir::control::Host;
 use weir::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, Lcore, Learned, PoolUse, Port, PortCounters, Table,
+    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, PoolUse, Port, PortCounters, Table,
 };
 use weir::control::events::Subscription;
 use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, Rule};
 use weir::replay::VirtualSwitch;
+use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, DumpCursor};
 
 /// Slots looked at in one piece.
@@ -63,7 +64,15 @@ impl MemoryEngine {
             total,
             help,
         });
-        drops.chain(tracked).collect()
+        let fragments = Family::ALL.map(|family| (family.name(), worker.fragments().status(family).counters));
+        let fragments = fragments.iter().flat_map(|(family, counters)| {
+            counters.iter().map(move |(name, total, help)| Counter {
+                name: format!("fragment_{family}_{name}"),
+                total,
+                help: help.into(),
+            })
+        });
+        drops.chain(tracked).chain(fragments).collect()
     }
 }
 
@@ -254,6 +263,35 @@ impl Engine for MemoryEngine {
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.switch().worker().shard_mut().set_max_connections(limit);
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        let mut switch = self.switch();
+        let store = switch.worker().fragments();
+        Ok(FragmentStatus {
+            settings: *store.settings(),
+            held: store.held().into(),
+            counters: Family::ALL.map(|family| store.status(family).counters),
+        })
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let mut settings = *switch.worker().fragments().settings();
+        change.apply(&mut settings);
+        switch.worker().set_fragments(settings);
+        Ok(())
+    }
+
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        let (found, next) = self.switch().worker().fragments().page(slot, BATCH);
+        rows.extend(found);
+        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
     }
 
     fn datapath_flows(

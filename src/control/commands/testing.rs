@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use weir_shard::fragments::{DatagramKey, DatagramView};
 use weir_shard::{
     Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Traffic,
 };
@@ -28,6 +29,7 @@ pub(crate) struct State {
     pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
+    pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
     pub(crate) zones: Zones,
@@ -210,6 +212,43 @@ impl Engine for TestEngine {
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.state().limit = limit;
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        Ok(self.state().fragments)
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        change.apply(&mut self.state().fragments.settings);
+        Ok(())
+    }
+
+    /// One row a batch.
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let v4 = DatagramView {
+            key: DatagramKey {
+                src: [10, 1, 1, 1].into(),
+                dst: [10, 1, 1, 2].into(),
+                id: 3,
+                protocol: 17,
+                zone: 1,
+                recirculation: 0,
+            },
+            protocol: 17,
+            fragments: 2,
+            has_first: true,
+            has_last: true,
+            refused: false,
+        };
+        let (src, dst) = ([0xfc00u16, 0, 0, 0, 0, 0, 0, 1].into(), [0xfc00u16, 0, 0, 0, 0, 0, 0, 2].into());
+        let key = DatagramKey { src, dst, recirculation: 8, ..v4.key };
+        let v6 = DatagramView { key, fragments: 1, has_last: false, ..v4 };
+        rows.push(if from.slot == 0 { v4 } else { v6 });
+        Ok((from.slot == 0).then_some(Cursor { slot: 1, ..from }))
     }
 
     fn datapath_flows(
