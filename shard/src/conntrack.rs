@@ -21,7 +21,7 @@ use crate::table::connection::{Connection, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
-use crate::{datagram, icmp};
+use crate::{datagram, icmp, sctp};
 
 /// Expired connections that a new one may sweep away to find a place.
 const MAKE_ROOM: u32 = 8;
@@ -106,7 +106,11 @@ impl Shard {
                 return self.start(packet, tuple, hash);
             }
             Verdict::Invalid => {
-                self.counters.tcp_out_of_window += 1;
+                if tuple.protocol() == protocol::SCTP {
+                    self.counters.sctp_out_of_state += 1;
+                } else {
+                    self.counters.tcp_out_of_window += 1;
+                }
                 return self.judge_outside(packet, slot);
             }
         };
@@ -292,6 +296,7 @@ impl Shard {
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
+                protocol::SCTP => &mut self.counters.sctp_bad_start,
                 _ => &mut self.counters.icmp_bad_start,
             };
             *counter += 1;
@@ -495,6 +500,12 @@ fn judge(
                 None => (Verdict::Invalid, None),
             };
         }
+        (protocol::SCTP, _) => {
+            return match sctp::Packet::parse(packet.frame, packet.layers) {
+                Some(packet) => sctp::track(&mut connection.peers, direction, &packet),
+                None => (Verdict::Invalid, None),
+            };
+        }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
         _ => datagram::track(state, direction),
     };
@@ -516,13 +527,14 @@ fn connection_family(layers: &Layers) -> Family {
 fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeout)> {
     let (state, timeout) = match tuple.protocol() {
         protocol::TCP => return tcp::start(&Segment::parse(packet.frame, packet.layers)?),
+        protocol::SCTP => return sctp::start(&sctp::Packet::parse(packet.frame, packet.layers)?),
         _ if tuple.is_icmp() => icmp::start(tuple)?,
         _ => datagram::start(),
     };
     Some(([Peer::with_state(state), Peer::default()], timeout))
 }
 
-/// True if a connection other than TCP was seen in both directions.
+/// True if a connection other than TCP and SCTP was seen in both directions.
 pub(crate) fn is_answered(connection: &Connection) -> bool {
     let state = connection.peers[0].state;
     let is_icmp =

@@ -273,10 +273,13 @@ impl Shard {
         let cold = self.table.cold(index);
         let original = self.table.tuple(index, Direction::Original);
         let [first, second] = &connection.peers;
-        let state = if connection.protocol() == protocol::TCP {
-            ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() }
-        } else {
-            ProtocolState::Other { answered: crate::conntrack::is_answered(connection) }
+        let state = match connection.protocol() {
+            protocol::TCP => ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() },
+            protocol::SCTP => {
+                let (state, tags) = crate::sctp::shown(&connection.peers);
+                ProtocolState::Sctp { state, tags }
+            }
+            _ => ProtocolState::Other { answered: crate::conntrack::is_answered(connection) },
         };
         ConnectionView {
             original,

@@ -5,6 +5,7 @@ mod client;
 mod daemon;
 mod log;
 mod replay;
+mod show;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use client::{appctl, ofctl, vsctl};
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
+pub use show::{Show, ShowArgs, show};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;
@@ -72,6 +74,8 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
+    /// Print tables that are built in; needs no daemon.
+    Show(ShowArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }

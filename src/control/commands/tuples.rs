@@ -48,6 +48,8 @@ pub(super) struct Json {
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sctp: Option<JsonSctp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
 }
 
@@ -75,6 +77,13 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
+#[derive(Serialize)]
+struct JsonSctp {
+    state: &'static str,
+    vtag_orig: u32,
+    vtag_reply: u32,
+}
+
 impl From<&Tuple> for JsonDirection {
     fn from(tuple: &Tuple) -> Self {
         let transport = match icmp_parts(tuple) {
@@ -96,7 +105,13 @@ impl From<&ConnectionView> for Json {
                 state_orig: original.name(),
                 state_reply: reply.name(),
             }),
-            ProtocolState::Other { .. } => None,
+            ProtocolState::Sctp { .. } | ProtocolState::Other { .. } => None,
+        };
+        let sctp = match connection.state {
+            ProtocolState::Sctp { state, tags: [vtag_orig, vtag_reply] } => {
+                Some(JsonSctp { state: state.name(), vtag_orig, vtag_reply })
+            }
+            _ => None,
         };
         Self {
             protocol: connection.protocol_name(),
@@ -108,6 +123,7 @@ impl From<&ConnectionView> for Json {
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
             tcp,
+            sctp,
             helper: connection.helper.map(Helper::name),
         }
     }
