@@ -1,12 +1,12 @@
 //! The ct action: the third stage, in which a packet meets its connection, or starts one. All that ovs-actions(7)
 //! says of `ct` happens here, in the order verify, track, commit, translate.
 
-use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::choose::ChooseError;
 use weir_nat::rewrite::translate_v4;
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
-use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
+use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::CtAction;
 use crate::clock::{Deadline, Millis, Moment};
@@ -331,6 +331,10 @@ impl Shard {
             }
         };
         self.counters.created += 1;
+        if !self.occupancy.is_empty() {
+            self.occupancy.take(tuple);
+            self.occupancy.take(&reply);
+        }
         let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
         connection.peers = peers;
@@ -358,18 +362,11 @@ impl Shard {
         }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
-                let source_hash = source_of(tuple).hash(&self.address_secret);
-                let (table, moment) = (&self.table, packet.moment);
-                let mut is_free = |reply: &Tuple| {
-                    let found = table.find(reply, table.hash(reply));
-                    reply != tuple
-                        && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-                };
-                let random = &mut self.random;
-                match reply_tuple(&nat, tuple, hash, source_hash, &mut || random.next(), &mut is_free) {
+                match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
                     Err(ChooseError::Exhausted { .. }) => {
                         self.counters.nat_exhausted += 1;
+                        self.exhaustions.note(packet.action.zone, nat);
                         return Err(Outcome::Drop(DropReason::NatExhausted));
                     }
                     Err(ChooseError::FamilyMismatch) => {
@@ -540,14 +537,6 @@ pub(crate) fn is_answered(connection: &Connection) -> bool {
     let is_icmp =
         matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
     if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
-}
-
-/// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
-    match tuple {
-        Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
-        Tuple::V6(tuple) => Tuple::V6(Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
-    }
 }
 
 #[cfg(test)]

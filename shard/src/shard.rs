@@ -6,11 +6,13 @@ use thiserror::Error;
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick};
 use crate::counters::Counters;
+use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
 use crate::view::{ConnectionView, ProtocolState};
 use crate::wheel::Wheel;
+use weir_nat::Occupancy;
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -60,6 +62,10 @@ pub struct Shard {
     pub(crate) random: Random,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
+    /// What is known of crowded ranges' ports.
+    pub(crate) occupancy: Occupancy,
+    /// Ranges that ran out, for the log.
+    pub(crate) exhaustions: Exhaustions,
 }
 
 /// How far a walk over the connections has come.
@@ -115,6 +121,8 @@ impl Shard {
             counters: Counters::default(),
             random: Random(c ^ d.rotate_left(32)),
             address_secret: [c, d],
+            occupancy: Occupancy::default(),
+            exhaustions: Exhaustions::default(),
         })
     }
 
@@ -138,7 +146,7 @@ impl Shard {
             if deadline > until {
                 self.wheel.insert(self.table.links(), index, deadline);
             } else {
-                self.table.remove(index);
+                self.forget(index);
                 self.counters.expired += 1;
             }
         }
@@ -148,7 +156,23 @@ impl Shard {
     /// Takes a connection out of the wheel and the table.
     pub(crate) fn remove(&mut self, index: u32) {
         self.wheel.remove(self.table.links(), index);
+        self.forget(index);
+    }
+
+    /// Takes a connection that is not in the wheel out of the table.
+    fn forget(&mut self, index: u32) {
+        if !self.occupancy.is_empty() {
+            for direction in [Direction::Original, Direction::Reply] {
+                self.occupancy.release(&self.table.tuple(index, direction));
+            }
+        }
         self.table.remove(index);
+    }
+
+    /// Ranges of addresses and ports that ran out since this was last asked.
+    #[must_use]
+    pub fn take_exhaustions(&mut self) -> Vec<Exhaustion> {
+        self.exhaustions.take()
     }
 
     /// What happened so far.
