@@ -252,7 +252,7 @@ impl Shard {
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
     fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
-        packet.judge_invalid();
+        let _ = packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
     }
@@ -452,11 +452,18 @@ impl Packet<'_> {
         self.meta.zone = self.action.zone;
     }
 
+    /// Invalid. Of a known connection the caller translates it; any other has no translation, and is not sent
+    /// without one where the action would have translated it.
     #[cold]
     fn judge_invalid(&mut self) -> Outcome {
         let state = CtState::TRK.with(CtState::INV);
         *self.meta = CtMeta { state, zone: self.action.zone, ..CtMeta::default() };
-        UNTOUCHED
+        match self.action.nat {
+            Some(NatAction::Source(_) | NatAction::Destination(_)) if self.action.commit => {
+                Outcome::Drop(DropReason::NatInvalid)
+            }
+            _ => UNTOUCHED,
+        }
     }
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
