@@ -5,6 +5,7 @@ mod changes;
 mod devices;
 mod engine;
 mod error;
+mod exhaustion;
 mod placement;
 mod pools;
 mod state;

@@ -1,7 +1,9 @@
 //! Whole packets through a whole shard.
 
+mod invalid;
 mod packets;
 mod property;
+mod there_and_back;
 
 use weir_nat::{AddressRange, NatRange, PortSelection};
 
