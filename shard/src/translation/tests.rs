@@ -63,7 +63,7 @@ fn a_pool_of_65535_ports_is_used_to_the_last_towards_one_remote_runs_out_and_com
     let (mut cursor, mut removed) = (DumpCursor::default(), 0);
     while !cursor.is_done() {
         let filter = &mut |view: &crate::ConnectionView| view.reply.dst_port() % 4_000 == 7;
-        removed += lab.shard.flush(&mut cursor, 1000, filter);
+        removed += lab.shard.flush(lab.now, &mut cursor, 1000, filter);
     }
     assert_eq!(removed, 17);
     for number in 0..removed {
@@ -134,6 +134,6 @@ fn a_connection_that_is_not_translated_takes_a_port_too_and_gives_it_back() {
     assert_eq!(lab.open(9_999, 53), EXHAUSTED);
     let mut cursor = DumpCursor::default();
     let filter = &mut |view: &crate::ConnectionView| !view.source_nat;
-    assert_eq!(lab.shard.flush(&mut cursor, 20_000, filter), 1);
+    assert_eq!(lab.shard.flush(lab.now, &mut cursor, 20_000, filter), 1);
     assert_eq!(lab.open(9_999, 53), TRANSLATED);
 }
