@@ -31,6 +31,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+pub mod alg;
 pub mod choose;
 pub mod rewrite;
 
