@@ -10,9 +10,11 @@ use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
 
 use crate::action::CtAction;
 use crate::clock::{Deadline, Millis, Moment};
+use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
+use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
 use crate::table::Full;
@@ -116,6 +118,9 @@ impl Shard {
         };
         packet.set_state(state.with(reply));
         self.belong(packet, slot);
+        if self.table.connection(slot.index()).has(flag::ASSISTED) {
+            return self.assist(packet, slot);
+        }
         self.apply_nat(packet, slot, None)
     }
 
@@ -181,7 +186,7 @@ impl Shard {
 
     /// The slot, unless its connection has expired: then it is removed on sight.
     #[inline]
-    fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
+    pub(crate) fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
         if self.table.connection(slot.index()).deadline.is_past(moment) {
             self.expire(slot.index());
             return None;
@@ -204,8 +209,14 @@ impl Shard {
     #[inline]
     fn track(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
         let liberal = self.liberal_tcp;
-        let connection = self.table.connection_mut(slot.index());
-        let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        let Self { table, companions, .. } = self;
+        let acknowledged = if table.connection(slot.index()).has(flag::EDITED) {
+            companions.stream(table.cold(slot.index()).companion, slot.direction().opposite())
+        } else {
+            None
+        };
+        let connection = table.connection_mut(slot.index());
+        let (verdict, timeout) = judge(connection, slot.direction(), packet, acknowledged, liberal);
         let Some(timeout) = timeout else { return verdict };
         let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
         if deadline != connection.deadline {
@@ -247,7 +258,7 @@ impl Shard {
     /// A segment that does not belong to the connection which its tuple names: invalid, but never shown with a
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
-    fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
+    pub(crate) fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
         packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
@@ -269,6 +280,9 @@ impl Shard {
         packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label } else { 0 };
         packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation });
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+        if connection.has(flag::RELATED) {
+            self.show_parent(packet, slot.index());
+        }
     }
 
     fn refresh(&mut self, action: &CtAction, index: u32) {
@@ -284,6 +298,7 @@ impl Shard {
         }
         if let Some(helper) = action.helper {
             self.table.cold_mut(index).helper = helper.number();
+            self.table.connection_mut(index).flags |= flag::HELPED;
         }
     }
 
@@ -305,10 +320,12 @@ impl Shard {
             original: Some(*tuple),
             ..CtMeta::default()
         };
+        let expected = if self.expectations.is_empty() { None } else { self.expected(packet, tuple) };
         if !packet.action.commit {
             return UNTOUCHED;
         }
-        let reply = match self.choose_reply(packet, tuple, hash) {
+        let expected_nat = expected.filter(|expected| packet.wants_nat() && expected.is_translated());
+        let reply = match self.choose_reply(packet, tuple, hash, expected_nat.as_ref()) {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
         };
@@ -338,18 +355,36 @@ impl Shard {
         self.table.cold_mut(index).created = packet.moment;
         self.arm(index);
         let slot = Slot::new(index, Direction::Original);
-        self.belong(packet, slot);
+        if let Some(expected) = &expected {
+            // Mark and label are the parent's; this commit's own do not apply (as observed of Open vSwitch).
+            self.adopt(packet, index, expected, expected_nat.is_some());
+            self.show(packet, slot);
+        } else {
+            self.belong(packet, slot);
+        }
+        if self.table.connection(index).has(flag::ASSISTED) {
+            return self.assist(packet, slot);
+        }
         self.apply_nat(packet, slot, None)
     }
 
     /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
-    fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
+    fn choose_reply(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        expected: Option<&Expectation>,
+    ) -> Result<Tuple, Outcome> {
         if self.table.len() >= self.max_connections {
             let _ = self.sweep_to(packet.moment, MAKE_ROOM);
             if self.table.len() >= self.max_connections {
                 self.counters.refused_by_limit += 1;
                 return Err(packet.refused());
             }
+        }
+        if let Some(expected) = expected {
+            return self.expected_reply(packet, tuple, expected);
         }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
@@ -387,7 +422,7 @@ impl Shard {
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline]
-    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
+    pub(crate) fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
         let connection = self.table.connection(slot.index());
         if !packet.wants_nat()
             || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
@@ -399,6 +434,7 @@ impl Shard {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
+        let edited = connection.has(flag::EDITED) && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
             (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
@@ -410,6 +446,9 @@ impl Shard {
         match done {
             Ok(()) => {
                 packet.meta.state = packet.meta.state.with(bits);
+                if edited {
+                    return self.adjust(packet, slot);
+                }
                 Outcome::Continue { rewritten: true }
             }
             Err(_) => self.drop_untranslated(DropReason::Untranslatable),
@@ -424,12 +463,12 @@ impl Shard {
 }
 
 /// One call's arguments.
-struct Packet<'a> {
-    moment: Moment,
-    frame: &'a mut [u8],
-    layers: &'a Layers,
-    action: &'a CtAction,
-    meta: &'a mut CtMeta,
+pub(crate) struct Packet<'a> {
+    pub(crate) moment: Moment,
+    pub(crate) frame: &'a mut [u8],
+    pub(crate) layers: &'a Layers,
+    pub(crate) action: &'a CtAction,
+    pub(crate) meta: &'a mut CtMeta,
 }
 
 impl Packet<'_> {
@@ -485,15 +524,20 @@ fn judge(
     connection: &mut Connection,
     direction: Direction,
     packet: &Packet<'_>,
+    acknowledged: Option<&Stream>,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
     let state = &mut connection.peers[0].state;
     let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
         (protocol::TCP, _) => {
-            return match Segment::parse(packet.frame, packet.layers) {
-                Some(segment) => tcp::track(&mut connection.peers, direction, &segment, liberal),
-                None => (Verdict::Invalid, None),
+            let Some(mut segment) = Segment::parse(packet.frame, packet.layers) else {
+                return (Verdict::Invalid, None);
             };
+            if let Some(stream) = acknowledged {
+                // Each side is tracked in its own numbers, from which an edit may have taken its peer away.
+                segment.ack = stream.backward(segment.ack, Round::Down);
+            }
+            return tcp::track(&mut connection.peers, direction, &segment, liberal);
         }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
         _ => datagram::track(state, direction),

@@ -33,14 +33,18 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod assist;
 mod clock;
+mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
+mod expectations;
 mod icmp;
 pub mod lookup;
 pub mod meta;
 pub mod outcome;
+mod sequence;
 pub mod shard;
 pub mod state;
 pub mod table;
@@ -60,4 +64,4 @@ pub use shard::{DumpCursor, Shard, ShardConfig, ShardError};
 pub use state::CtState;
 pub use tcp::{TcpState, tcp_machine};
 pub use timeouts::{Timeout, Timeouts};
-pub use view::{ConnectionView, ProtocolState};
+pub use view::{ConnectionView, ExpectationView, ProtocolState};

@@ -5,12 +5,16 @@ use thiserror::Error;
 
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick};
+use crate::companions::Companions;
 use crate::counters::Counters;
+use crate::expectations::Expectations;
 use crate::table::bucket::Direction;
+use crate::table::connection::flag;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
 use crate::view::{ConnectionView, ProtocolState};
 use crate::wheel::Wheel;
+use weir_nat::alg::Edits;
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -58,6 +62,10 @@ pub struct Shard {
     pub(crate) liberal_tcp: bool,
     pub(crate) counters: Counters,
     pub(crate) random: Random,
+    pub(crate) expectations: Expectations,
+    pub(crate) companions: Companions,
+    /// Of the packet that was executed last.
+    pub(crate) edits: Edits,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
 }
@@ -115,6 +123,9 @@ impl Shard {
             counters: Counters::default(),
             random: Random(c ^ d.rotate_left(32)),
             address_secret: [c, d],
+            expectations: Expectations::new([c.rotate_left(16), d]),
+            companions: Companions::default(),
+            edits: Edits::new(),
         })
     }
 
@@ -132,13 +143,16 @@ impl Shard {
 
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
         let until = tick(moment);
+        if !self.expectations.is_empty() {
+            self.expectations.expire(moment, budget);
+        }
         for done in 0..budget {
             let Some(index) = self.wheel.pop(self.table.links(), until) else { return done };
             let deadline = self.table.connection(index).deadline.near(self.wheel.now());
             if deadline > until {
                 self.wheel.insert(self.table.links(), index, deadline);
             } else {
-                self.table.remove(index);
+                self.remove_unarmed(index);
                 self.counters.expired += 1;
             }
         }
@@ -148,6 +162,13 @@ impl Shard {
     /// Takes a connection out of the wheel and the table.
     pub(crate) fn remove(&mut self, index: u32) {
         self.wheel.remove(self.table.links(), index);
+        self.remove_unarmed(index);
+    }
+
+    fn remove_unarmed(&mut self, index: u32) {
+        if self.table.connection(index).has(flag::ASSISTED) {
+            self.forget(index);
+        }
         self.table.remove(index);
     }
 
@@ -288,8 +309,9 @@ impl Shard {
             age: moment.saturating_sub(cold.created),
             state,
             helper: Helper::from_number(cold.helper),
-            source_nat: connection.has(crate::table::connection::flag::SOURCE_NAT),
-            destination_nat: connection.has(crate::table::connection::flag::DESTINATION_NAT),
+            source_nat: connection.has(flag::SOURCE_NAT),
+            destination_nat: connection.has(flag::DESTINATION_NAT),
+            parent: self.companions.get(cold.companion).and_then(|companion| companion.parent),
         }
     }
 }

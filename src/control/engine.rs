@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
-use weir_shard::ConnectionView;
+use weir_shard::{ConnectionView, ExpectationView};
 use weir_wire::Tuple;
 
 use crate::config::{DevArgs, Name, Peer, PortNumber};
@@ -87,6 +87,16 @@ pub trait Engine: Send + Sync {
         filter: &ConnectionFilter,
         from: Cursor,
         rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError>;
+    /// Appends some hundred of the data connections that are expected, beginning at `from`; `None` when there are no
+    /// more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
     ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
     ///

@@ -29,7 +29,7 @@ pub enum DropCause {
     NatFamily,
     /// It had to be translated and its connection was refused: the limit or the table's end was reached.
     NatRefused,
-    /// Its headers cannot carry the translation.
+    /// Its headers, or the addresses in its payload, cannot carry the translation.
     Untranslatable,
     /// The connection that had translated it ended before its next ct action.
     StaleConnection,
@@ -103,7 +103,7 @@ impl DropCause {
             Self::NatExhausted => "it had to be translated and every address and port was taken",
             Self::NatFamily => "it had to be translated to an address of another family",
             Self::NatRefused => "it had to be translated and its connection was refused",
-            Self::Untranslatable => "its headers cannot carry the translation",
+            Self::Untranslatable => "its headers, or its payload, cannot carry the translation",
             Self::StaleConnection => "the connection that had translated it ended on the way",
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",

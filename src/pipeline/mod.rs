@@ -11,6 +11,7 @@ pub mod extract;
 pub mod fdb;
 pub mod frame;
 pub mod megaflow;
+pub mod payload;
 pub mod recirculation;
 pub mod rewrite;
 pub mod snapshot;

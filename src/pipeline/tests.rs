@@ -5,6 +5,7 @@ mod actions;
 mod burst;
 mod caches;
 mod counters;
+mod ftp;
 mod headers;
 mod nat;
 mod normal;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use weir_shard::{CtMeta, CtState, Lookup, Outcome, Shard, ShardConfig, ShardError};
+use weir_shard::{CtMeta, CtState, DropReason, Lookup, Outcome, Shard, ShardConfig, ShardError};
 use weir_wire::Layers;
 
 use super::cache::ExactMatch;
@@ -13,6 +13,7 @@ use super::counters::{Counters, PortCounters};
 use super::extract;
 use super::frame::{BURST, Burst, Frame, Transmit};
 use super::megaflow::{FlowCopy, Megaflows};
+use super::payload;
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
@@ -503,8 +504,15 @@ impl Worker {
                 continue;
             };
             packet.step += 1;
-            match shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta) {
-                Outcome::Continue { rewritten } => {
+            let outcome =
+                shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
+            let outcome = match outcome {
+                Outcome::Continue { rewritten } => Ok(rewritten),
+                Outcome::Edit => edit(shard, frame, &mut packet.layers),
+                Outcome::Drop(reason) => Err(reason),
+            };
+            match outcome {
+                Ok(rewritten) => {
                     if rewritten {
                         packet.changed = packet.changed.max(Changed::Network);
                     }
@@ -516,7 +524,7 @@ impl Worker {
                     }
                     resumed.push(index);
                 }
-                Outcome::Drop(reason) => {
+                Err(reason) => {
                     counters.count_drop(reason.into());
                     packet.frame = None;
                 }
@@ -589,4 +597,15 @@ impl Worker {
         }
         Pause::Done
     }
+}
+
+/// Edits the payload of a packet as the tracker has said.
+#[cold]
+fn edit<F: Frame>(shard: &mut Shard, frame: &mut F, layers: &mut Layers) -> Result<bool, DropReason> {
+    let edits = shard.take_edits();
+    if !payload::edit(frame, layers, &edits) {
+        return Err(DropReason::Untranslatable);
+    }
+    *layers = Layers::parse(frame.bytes());
+    Ok(true)
 }

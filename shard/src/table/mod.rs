@@ -322,7 +322,7 @@ impl Table {
             peers: Default::default(),
         };
         self.cold[index as usize] =
-            Cold { label: 0, created: 0, link: Link::default(), next_free: self.free, helper: 0 };
+            Cold { label: 0, created: 0, link: Link::default(), next_free: self.free, helper: 0, companion: 0 };
         self.free = index + 1;
         self.len -= 1;
     }

@@ -2,6 +2,7 @@
 //! line to its family's table and a function in the file of its subject.
 
 mod conntrack;
+mod expectations;
 mod daemon;
 mod datapath;
 mod fdb;
@@ -187,6 +188,7 @@ const APPCTL: &[CommandSpec] = &[
     command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
+    command("dpctl/dump-conntrack-exp", "[DP] [zone=N]", (0, 2), expectations::dump, "Show the data connections that helpers expect.").reading(),
     command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use weir_shard::{ConnectionView, ProtocolState, TcpState};
+use weir_shard::{ConnectionView, ProtocolState, TcpState, ExpectationView, Helper};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
@@ -22,6 +22,7 @@ pub(crate) struct State {
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<ConnectionView>,
+    pub(crate) expectations: Vec<ExpectationView>,
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
@@ -46,6 +47,21 @@ pub(crate) fn connection(host: u8) -> ConnectionView {
         helper: None,
         source_nat: true,
         destination_nat: false,
+        parent: None,
+    }
+}
+
+pub(crate) fn expectation(zone: u16) -> ExpectationView {
+    let (client, server) = ([10, 1, 1, 1].into(), [10, 1, 1, 2].into());
+    ExpectationView {
+        original: Tuple::new(server, [10, 1, 1, 240].into(), 0, 8080, 6, zone).unwrap(),
+        target: (client, 8080),
+        parent: Tuple::new(client, server, 40_000, 21, 6, zone).unwrap(),
+        zone,
+        mark: 7,
+        label: 0x55,
+        remaining: 59_999,
+        helper: Helper::Ftp,
     }
 }
 
@@ -70,6 +86,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
+        expectations: vec![expectation(1), expectation(2)],
         limit: 3_000_000,
         ..State::default()
     };
@@ -171,6 +188,18 @@ impl Engine for TestEngine {
         let batch = state.connections.iter().skip(start).take(2);
         rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
         Ok((start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from }))
+    }
+
+    /// One row a batch.
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let state = self.state();
+        let start = usize::try_from(from.slot).unwrap();
+        rows.extend(state.expectations.get(start).cloned());
+        Ok((start + 1 < state.expectations.len()).then_some(Cursor { slot: from.slot + 1, ..from }))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {

@@ -49,10 +49,13 @@ pub(super) struct Json {
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
+    /// The control connection that announced it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<JsonDirection>,
 }
 
 #[derive(Serialize)]
-struct JsonDirection {
+pub(super) struct JsonDirection {
     src: IpAddr,
     dst: IpAddr,
     #[serde(flatten)]
@@ -109,6 +112,7 @@ impl From<&ConnectionView> for Json {
             timeout: connection.remaining / 1000,
             tcp,
             helper: connection.helper.map(Helper::name),
+            parent: connection.parent.as_ref().map(JsonDirection::from),
         }
     }
 }
