@@ -98,8 +98,7 @@ impl Shard {
         match (helper, packet.layers.protocol) {
             (Some(Helper::Ftp), protocol::TCP) => self.observe_ftp(packet, slot),
             (Some(Helper::Tftp), protocol::UDP) if slot.direction() == Direction::Original => {
-                let request =
-                    packet.layers.l4_bytes(packet.frame).get(8..).is_some_and(tftp::is_request);
+                let request = packet.layers.l4_bytes(packet.frame).get(8..).is_some_and(tftp::is_request);
                 if request {
                     self.expect_tftp(packet.moment, slot.index());
                 }
@@ -252,10 +251,8 @@ impl Shard {
             let target = (original.src(), original.src_port());
             let caller = original.dst();
             // A refusal is counted; the answer is then like any packet that nobody asked for.
-            let _ = self.expect(
-                moment,
-                &Announced { tuple, target, caller, parent: index, helper: Helper::Tftp },
-            );
+            let _ = self
+                .expect(moment, &Announced { tuple, target, caller, parent: index, helper: Helper::Tftp });
         }
     }
 
@@ -310,7 +307,13 @@ impl Shard {
 
     /// Makes a connection that was just inserted the expected one.
     #[cold]
-    pub(crate) fn adopt(&mut self, packet: &Packet<'_>, index: u32, expectation: &Expectation, translated: bool) {
+    pub(crate) fn adopt(
+        &mut self,
+        packet: &Packet<'_>,
+        index: u32,
+        expectation: &Expectation,
+        translated: bool,
+    ) {
         let companion = self.companion_of(index);
         if let Some(companion) = self.companions.get_mut(companion) {
             companion.parent = packet.meta.original;
@@ -361,11 +364,15 @@ impl Shard {
                 delta.change4(old, new);
                 [header[8], header[9], header[10], header[11]] = new;
             }
-            selective_acknowledgements(options, |left, right| {
-                let (from, to) = (other.backward(left, Round::Up), other.backward(right, Round::Down));
-                // A block inside an inserted text holds no whole byte of the sender's.
-                if to.wrapping_sub(from).cast_signed() < 0 { (from, from) } else { (from, to) }
-            }, &mut delta);
+            selective_acknowledgements(
+                options,
+                |left, right| {
+                    let (from, to) = (other.backward(left, Round::Up), other.backward(right, Round::Down));
+                    // A block inside an inserted text holds no whole byte of the sender's.
+                    if to.wrapping_sub(from).cast_signed() < 0 { (from, from) } else { (from, to) }
+                },
+                &mut delta,
+            );
         }
         [header[16], header[17]] = delta.apply([header[16], header[17]]);
         if edits.is_empty() {
@@ -460,7 +467,8 @@ fn selective_acknowledgements(
             }
             _ => {}
         }
-        let Some(length) = options.get(at + 1).map(|length| usize::from(*length)).filter(|length| *length >= 2)
+        let Some(length) =
+            options.get(at + 1).map(|length| usize::from(*length)).filter(|length| *length >= 2)
         else {
             return;
         };

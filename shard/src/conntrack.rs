@@ -422,7 +422,12 @@ impl Shard {
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline]
-    pub(crate) fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
+    pub(crate) fn apply_nat(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: Slot,
+        inner_layers: Option<&Layers>,
+    ) -> Outcome {
         let connection = self.table.connection(slot.index());
         if !packet.wants_nat()
             || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)

@@ -141,8 +141,15 @@ impl Expectations {
         }
         let id = self.next;
         self.next += 1;
-        let entry =
-            Expectation { id, tuple, target, caller, parent, helper, expires: moment.saturating_add(LIFETIME) };
+        let entry = Expectation {
+            id,
+            tuple,
+            target,
+            caller,
+            parent,
+            helper,
+            expires: moment.saturating_add(LIFETIME),
+        };
         let secret = self.secret;
         self.table.insert_unique(tuple.hash(&secret), entry, |entry| entry.tuple.hash(&secret));
         self.by_age.insert(id, tuple);

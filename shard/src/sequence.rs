@@ -120,7 +120,10 @@ impl Stream {
                 break;
             }
             if is_before(seq, edit.end()) {
-                return edit.start.wrapping_add(shift).wrapping_add(edit.before(seq.wrapping_sub(edit.start)));
+                return edit
+                    .start
+                    .wrapping_add(shift)
+                    .wrapping_add(edit.before(seq.wrapping_sub(edit.start)));
             }
             shift = shift.wrapping_add(edit.growth());
         }

@@ -22,7 +22,9 @@ pub fn edit<F: Frame>(frame: &mut F, layers: &Layers, edits: &Edits) -> bool {
     }
     let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
     let mut end = usize::from(layers.l3_end);
-    let Some(offset) = frame.bytes().get(l4 + 12).map(|byte| usize::from(byte >> 4) * 4) else { return false };
+    let Some(offset) = frame.bytes().get(l4 + 12).map(|byte| usize::from(byte >> 4) * 4) else {
+        return false;
+    };
     let payload = l4 + offset;
     // What pads a short frame need not be kept.
     frame.truncate(end);
@@ -45,7 +47,8 @@ pub fn edit<F: Frame>(frame: &mut F, layers: &Layers, edits: &Edits) -> bool {
         frame.truncate(end);
     }
     let bytes = frame.bytes_mut();
-    let Some((ip, tcp)) = bytes.get_mut(l3..end).and_then(|packet| packet.split_at_mut_checked(l4 - l3)) else {
+    let Some((ip, tcp)) = bytes.get_mut(l3..end).and_then(|packet| packet.split_at_mut_checked(l4 - l3))
+    else {
         return false;
     };
     let length = if layers.is_ipv6() { end - l3 - 40 } else { end - l3 };
@@ -88,7 +91,9 @@ mod tests {
     use crate::pipeline::HeapFrame;
 
     fn edits(list: &[(u16, u16, &str)]) -> Edits {
-        list.iter().map(|&(at, remove, text)| Replacement { at, remove, text: Text::from(text).unwrap() }).collect()
+        list.iter()
+            .map(|&(at, remove, text)| Replacement { at, remove, text: Text::from(text).unwrap() })
+            .collect()
     }
 
     fn edited(packet: &PacketBuilder, list: &[(u16, u16, &str)]) -> (Vec<u8>, Vec<u8>) {
@@ -133,12 +138,17 @@ mod tests {
 
     #[test]
     fn what_has_no_room_or_is_no_whole_segment_is_refused() {
-        let full = vec![b'x'; 65_535 - 14 - 40];
+        // As long as the builder makes them: some bytes below the most that there can be.
+        let full = vec![b'x'; 65_535];
         let packet = PacketBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2).payload(&full).build();
         let mut frame = HeapFrame::new(&packet);
         let layers = Layers::parse(frame.bytes());
         assert_ne!(layers.l4, 0);
-        assert!(!edit(&mut frame, &layers, &edits(&[(1, 1, "a much longer text than that")])));
+        assert!(!edit(
+            &mut frame,
+            &layers,
+            &edits(&[(1, 1, "a much longer text than it was"), (9, 1, "and one more after it")])
+        ));
         let udp = PacketBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(1, 2).payload(b"abc").build();
         let mut frame = HeapFrame::new(&udp);
         let layers = Layers::parse(frame.bytes());

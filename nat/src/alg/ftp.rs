@@ -180,8 +180,7 @@ fn extended(line: &[u8], at: usize) -> Result<Announcement, Broken> {
     let (family, address, port, _end) = (field()?, field()?, field()?, field()?);
     let start = at + 1 + family.len() + 1;
     let range = start..start + address.len() + 1 + port.len();
-    let address: IpAddr =
-        core::str::from_utf8(address).map_err(|_| Broken)?.parse().map_err(|_| Broken)?;
+    let address: IpAddr = core::str::from_utf8(address).map_err(|_| Broken)?.parse().map_err(|_| Broken)?;
     let family_fits = match family {
         b"1" => address.is_ipv4(),
         b"2" => address.is_ipv6(),

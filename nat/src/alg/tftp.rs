@@ -11,7 +11,8 @@ const WRITE: [u8; 2] = [0, 2];
 #[must_use]
 pub fn is_request(payload: &[u8]) -> bool {
     let Some((opcode, names)) = payload.split_first_chunk::<2>() else { return false };
-    let mut ended = names.split_inclusive(|byte| *byte == 0).filter(|name| name.len() > 1 && name.ends_with(&[0]));
+    let mut ended =
+        names.split_inclusive(|byte| *byte == 0).filter(|name| name.len() > 1 && name.ends_with(&[0]));
     matches!(*opcode, READ | WRITE) && ended.next().is_some() && ended.next().is_some()
 }
 

@@ -21,7 +21,9 @@ fn edited(payload: &[u8], edits: &Edits) -> Vec<u8> {
 fn numbers_behind_an_edit_are_shifted_and_those_before_it_are_not() {
     let mut stream = Stream::default();
     assert!(stream.record(1005, 10, text("abc"), 7));
-    for (seq, seen) in [(1000, 1000), (1005, 1005), (1006, 1006), (1008, 1008), (1014, 1008), (1015, 1008), (1020, 1013)] {
+    for (seq, seen) in
+        [(1000, 1000), (1005, 1005), (1006, 1006), (1008, 1008), (1014, 1008), (1015, 1008), (1020, 1013)]
+    {
         assert_eq!(stream.forward(seq), seen, "{seq}");
     }
     for (seen, seq) in [(1000, 1000), (1005, 1005), (1007, 1007), (1008, 1015), (1013, 1020)] {
@@ -92,15 +94,17 @@ fn forgotten_edits_still_count_and_wrapping_numbers_bring_none_back() {
 /// A stream with edits at random places, and what the receiver is to get.
 fn scene() -> impl Strategy<Value = (u32, Vec<u8>, Vec<(usize, usize, String)>)> {
     let edit = (1usize..12, 1usize..20, "[a-z0-9,]{1,30}");
-    (any::<u32>(), proptest::collection::vec(edit, 0..=REMEMBERED), 0usize..30).prop_map(|(isn, edits, rest)| {
-        let (mut at, mut places) = (0, Vec::new());
-        for (gap, old, new) in edits {
-            places.push((at + gap, old, new));
-            at += gap + old;
-        }
-        let sent = (0..at + rest).map(|byte| u8::try_from(byte % 251).unwrap()).collect();
-        (isn, sent, places)
-    })
+    (any::<u32>(), proptest::collection::vec(edit, 0..=REMEMBERED), 0usize..30).prop_map(
+        |(isn, edits, rest)| {
+            let (mut at, mut places) = (0, Vec::new());
+            for (gap, old, new) in edits {
+                places.push((at + gap, old, new));
+                at += gap + old;
+            }
+            let sent = (0..at + rest).map(|byte| u8::try_from(byte % 251).unwrap()).collect();
+            (isn, sent, places)
+        },
+    )
 }
 
 proptest! {

@@ -2,9 +2,9 @@
 //! line to its family's table and a function in the file of its subject.
 
 mod conntrack;
-mod expectations;
 mod daemon;
 mod datapath;
+mod expectations;
 mod fdb;
 mod flows;
 mod ports;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use weir_shard::{ConnectionView, ProtocolState, TcpState, ExpectationView, Helper};
+use weir_shard::{ConnectionView, ExpectationView, Helper, ProtocolState, TcpState};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};

@@ -67,7 +67,13 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn packet(from: (IpAddr, u16), to: (IpAddr, u16), flags: u16, numbers: (u32, u32), payload: &str) -> PacketBuilder {
+fn packet(
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
+    flags: u16,
+    numbers: (u32, u32),
+    payload: &str,
+) -> PacketBuilder {
     PacketBuilder::new()
         .ip(from.0, to.0)
         .tcp(from.1, to.1)
@@ -79,7 +85,8 @@ fn packet(from: (IpAddr, u16), to: (IpAddr, u16), flags: u16, numbers: (u32, u32
 
 fn read(frame: &[u8]) -> Segment {
     let layers = Layers::parse(frame);
-    let tuple = Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE).expect("right checksums").lookup().to_owned();
+    let tuple =
+        Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE).expect("right checksums").lookup().to_owned();
     let tcp = Tcp::new_checked(layers.l4_bytes(frame)).unwrap();
     let bytes = layers.l4_bytes(frame);
     let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -96,10 +103,14 @@ const PUSH: u16 = flag::PSH | flag::ACK;
 
 impl Session {
     fn new(nat: Nat, v6: bool) -> Self {
-        let [inside, outside, public] =
-            if v6 { ["fd00::2", "2001:db8::2", "2001:db8::ffff:1"] } else { ["192.168.0.2", "198.51.100.2", "10.0.0.9"] };
+        let [inside, outside, public] = if v6 {
+            ["fd00::2", "2001:db8::2", "2001:db8::ffff:1"]
+        } else {
+            ["192.168.0.2", "198.51.100.2", "10.0.0.9"]
+        };
         let range = if v6 { format!("[{public}]") } else { public.to_owned() };
-        let (source, destination) = (format!(",nat(src={range})"), format!(",nat(dst={})", if v6 { "[fd00::2]" } else { inside }));
+        let (source, destination) =
+            (format!(",nat(src={range})"), format!(",nat(dst={})", if v6 { "[fd00::2]" } else { inside }));
         let flows = match nat {
             Nat::No => tables(["", ""]),
             Nat::Source => tables([&source, ""]),
@@ -112,8 +123,15 @@ impl Session {
             Nat::Destination => ((2, 1), [outside, inside, outside, public]),
         };
         let (client_port, server_port) = ports;
-        let mut session =
-            Self { bench: Bench::new(&flows), client_port, server_port, client, server, client_seen, server_seen };
+        let mut session = Self {
+            bench: Bench::new(&flows),
+            client_port,
+            server_port,
+            client,
+            server,
+            client_seen,
+            server_seen,
+        };
         session.from_client(flag::SYN, (CLIENT_ISN, 0), "");
         session.from_server(flag::SYN | flag::ACK, (SERVER_ISN, CLIENT_ISN.wrapping_add(1)), "");
         session.from_client(flag::ACK, (CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1), "");
@@ -162,7 +180,14 @@ impl Session {
     }
 
     /// A data connection from `caller` at `port` to what was announced has to reach `target`, both ways.
-    fn data(&mut self, port: PortNumber, caller: (IpAddr, u16), announced: (IpAddr, u16), target: (IpAddr, u16), seen: IpAddr) {
+    fn data(
+        &mut self,
+        port: PortNumber,
+        caller: (IpAddr, u16),
+        announced: (IpAddr, u16),
+        target: (IpAddr, u16),
+        seen: IpAddr,
+    ) {
         let (syn, related) = self.pass(port, &packet(caller, announced, flag::SYN, (9000, 0), "").build());
         assert!(related, "the first packet is related");
         assert_eq!(syn.ends, format!("{seen}:{} > {}:{}", caller.1, target.0, target.1));
@@ -170,7 +195,8 @@ impl Session {
         let (answer, related) = self.pass(3 - port, &answer);
         assert!(related);
         assert_eq!(answer.ends, format!("{}:{} > {}:{}", announced.0, announced.1, caller.0, caller.1));
-        let (data, related) = self.pass(port, &packet(caller, announced, PUSH, (9001, 101), "PORT is data here\r\n").build());
+        let (data, related) =
+            self.pass(port, &packet(caller, announced, PUSH, (9001, 101), "PORT is data here\r\n").build());
         assert!(related);
         assert_eq!(data.payload, "PORT is data here\r\n");
     }
@@ -227,13 +253,20 @@ fn passive_servers_are_reached_over_both_families_and_any_translation() {
             let mut session = Session::new(nat, v6);
             let (server, seen) = (session.server, session.server_seen);
             let reply = |address: IpAddr| {
-                if extended { "229 Extended (|||30001|)\r\n".to_owned() } else { format!("227 Passive ({})\r\n", commas(address, 30001)) }
+                if extended {
+                    "229 Extended (|||30001|)\r\n".to_owned()
+                } else {
+                    format!("227 Passive ({})\r\n", commas(address, 30001))
+                }
             };
             let (told, wanted) = (reply(server), reply(seen));
             let asked = number(CLIENT_ISN, 6);
             session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), "PASV\r\n");
             let there = session.from_server(PUSH, (SERVER_ISN + 1, asked), &told);
-            assert_eq!((there.seq, there.ack, there.payload.as_str()), (SERVER_ISN + 1, asked, wanted.as_str()));
+            assert_eq!(
+                (there.seq, there.ack, there.payload.as_str()),
+                (SERVER_ISN + 1, asked, wanted.as_str())
+            );
             let list = session.from_client(PUSH, (asked, number(SERVER_ISN, wanted.len())), "LIST\r\n");
             assert_eq!((list.seq, list.ack), (asked, number(SERVER_ISN, told.len())));
             let ready = session.from_server(PUSH, (number(SERVER_ISN, told.len()), asked + 6), "150 go\r\n");
@@ -257,7 +290,8 @@ fn selective_acknowledgements_follow_the_edits() {
     let mut options = vec![1, 5, 10];
     options.extend_from_slice(&end.to_be_bytes());
     options.extend_from_slice(&(end + 6).to_be_bytes());
-    let missing = session.server_segment(flag::ACK, (SERVER_ISN + 1, number(CLIENT_ISN, 0)), "").tcp_options(&options);
+    let missing =
+        session.server_segment(flag::ACK, (SERVER_ISN + 1, number(CLIENT_ISN, 0)), "").tcp_options(&options);
     let (seen, _) = session.pass(session.server_port, &missing.build());
     assert_eq!(seen.ack, number(CLIENT_ISN, 0), "in front of the edit");
     let own = number(CLIENT_ISN, told.len());
@@ -273,7 +307,8 @@ fn several_edits_add_up_in_both_directions() {
     let mut server = SERVER_ISN + 1;
     for round in 0..20u16 {
         let port = 5000 + round * 777;
-        let (sent, wanted) = (format!("PORT {}\r\n", commas(client, port)), format!("PORT {}\r\n", commas(seen, port)));
+        let (sent, wanted) =
+            (format!("PORT {}\r\n", commas(client, port)), format!("PORT {}\r\n", commas(seen, port)));
         let there = session.from_client(PUSH, (own, server), &sent);
         assert_eq!((there.seq, there.ack, there.payload.as_str()), (told, server, wanted.as_str()));
         own = own.wrapping_add(u32::try_from(sent.len()).unwrap());
@@ -308,7 +343,8 @@ fn broken_control_and_somebody_elses_address_are_invalid_and_announce_nothing() 
             "PORT 192,168,0,2,1,1\r\nPORT 192,168,0,2,1,1\r\nPORT 192,168,0,2,1,1\r\nPORT 192,168,0,2,1,1\r\nPORT 192,168,0,2,1,1\r\n",
         ] {
             let mut session = Session::new(nat, false);
-            let frame = session.client_segment(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), payload).build();
+            let frame =
+                session.client_segment(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), payload).build();
             let sent = session.bench.send(1, &frame);
             assert_eq!(ports(&sent), [3], "{payload:?}");
             let source = read(&sent[0].1).ends.split(':').next().unwrap().to_owned();
@@ -358,7 +394,9 @@ fn data_connections_outlive_their_parent_and_leave_nothing() {
     let (server, client, seen) = (session.server, session.client, session.client_seen);
     session.data(2, (server, 20), (seen, 8080), (client, 8080), server);
     let more = session.bench.connections();
-    assert!(more.iter().any(|line| line.contains("sport=20,dport=8080") && line.contains("mark=7,labels=0x55")));
+    assert!(
+        more.iter().any(|line| line.contains("sport=20,dport=8080") && line.contains("mark=7,labels=0x55"))
+    );
     let mut cursor = DumpCursor::default();
     let shard = session.bench.0.worker().shard_mut();
     assert_eq!(shard.flush(&mut cursor, usize::MAX, &mut |view| view.helper.is_some()), 1);
@@ -398,7 +436,10 @@ fn two_clients_behind_one_address_are_given_different_ports() {
 #[test]
 fn a_retransmission_that_is_cut_differently_gives_the_same_stream() {
     let mut session = Session::new(Nat::Source, false);
-    let (told, wanted) = (format!("PORT {}\r\n", commas(session.client, 8080)), format!("PORT {}\r\n", commas(session.client_seen, 8080)));
+    let (told, wanted) = (
+        format!("PORT {}\r\n", commas(session.client, 8080)),
+        format!("PORT {}\r\n", commas(session.client_seen, 8080)),
+    );
     let first = number(CLIENT_ISN, 0);
     session.from_client(PUSH, (first, SERVER_ISN + 1), &told);
     for cut in 1..told.len() {
@@ -406,5 +447,81 @@ fn a_retransmission_that_is_cut_differently_gives_the_same_stream() {
         let tail = session.from_client(PUSH, (number(CLIENT_ISN, cut), SERVER_ISN + 1), &told[cut..]);
         assert_eq!(head.payload.clone() + &tail.payload, wanted, "{cut}");
         assert_eq!(tail.seq, first.wrapping_add(u32::try_from(head.payload.len()).unwrap()), "{cut}");
+    }
+}
+
+#[test]
+fn an_announcement_seen_in_one_ct_is_edited_in_the_one_that_translates() {
+    let mut session = Session::new(Nat::Source, false);
+    // Looked at first, translated afterwards, in one zone.
+    session.bench.change(
+        Command::Add,
+        "table=0,ip,ct_state=-trk,actions=ct(table=9)\ntable=9,ip,actions=ct(nat,table=1)\n",
+    );
+    let told = format!("PORT {}\r\n", commas(session.client, 8080));
+    let wanted = format!("PORT {}\r\n", commas(session.client_seen, 8080));
+    let there = session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    assert_eq!((there.seq, there.payload.as_str()), (number(CLIENT_ISN, 0), wanted.as_str()));
+    let list = session.from_client(PUSH, (number(CLIENT_ISN, told.len()), SERVER_ISN + 1), "LIST\r\n");
+    assert_eq!(list.seq, number(CLIENT_ISN, wanted.len()));
+}
+
+#[test]
+fn a_data_connection_that_is_translated_by_nobody_is_related_all_the_same() {
+    let flows = tables(["", ""]).replace("actions=ct(commit,nat),4", "actions=ct(commit),4");
+    let mut session = Session::new(Nat::No, false);
+    session.bench.change(Command::Add, &flows);
+    let told = format!("PORT {}\r\n", commas(session.client, 8080));
+    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    let (server, client) = (session.server, session.client);
+    session.data(2, (server, 20), (client, 8080), (client, 8080), server);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// A client's commands, sent once as clients send them, then again in any pieces and any order, some lost; with
+    /// acknowledgements of whatever had arrived. All of it fits the one stream that the server is to see.
+    #[test]
+    fn a_control_connection_arrives_as_the_edited_stream_whatever_is_lost(
+        lines in proptest::collection::vec((0u8..3, 1u16..), 1..4),
+        pieces in proptest::collection::vec((0usize..200, 1usize..80), 1..40),
+    ) {
+        let mut session = Session::new(Nat::Source, false);
+        let (client, seen) = (session.client, session.client_seen);
+        let line = |kind: u8, address: IpAddr, port: u16| match kind {
+            0 => "NOOP\r\n".to_owned(),
+            1 => format!("PORT {}\r\n", commas(address, port)),
+            _ => format!("EPRT |1|{address}|{port}|\r\n"),
+        };
+        let (mut sent, mut wanted) = (String::new(), String::new());
+        // As clients send it, line by line.
+        for &(kind, port) in &lines {
+            let numbers = (number(CLIENT_ISN, sent.len()), SERVER_ISN + 1);
+            let there = session.from_client(PUSH, numbers, &line(kind, client, port));
+            proptest::prop_assert_eq!(there.seq, number(CLIENT_ISN, wanted.len()));
+            proptest::prop_assert_eq!(&there.payload, &line(kind, seen, port));
+            sent += &line(kind, client, port);
+            wanted += &line(kind, seen, port);
+        }
+        for (start, length) in pieces {
+            let start = start % sent.len();
+            let piece = &sent[start..(start + length).min(sent.len())];
+            let there = session.from_client(PUSH, (number(CLIENT_ISN, start), SERVER_ISN + 1), piece);
+            let at = usize::try_from(there.seq.wrapping_sub(number(CLIENT_ISN, 0))).unwrap();
+            proptest::prop_assert_eq!(&wanted[at..at + there.payload.len()], &there.payload);
+            if start + piece.len() == sent.len() {
+                proptest::prop_assert_eq!(at + there.payload.len(), wanted.len());
+            }
+            // The server acknowledges what it has, and the client understands.
+            let acked = number(CLIENT_ISN, at + there.payload.len());
+            let back = session.from_server(flag::ACK, (SERVER_ISN + 1, acked), "");
+            let own = usize::try_from(back.ack.wrapping_sub(number(CLIENT_ISN, 0))).unwrap();
+            proptest::prop_assert!(own <= sent.len());
+            if own == sent.len() {
+                proptest::prop_assert_eq!(at + there.payload.len(), wanted.len());
+            }
+        }
+        session.bench.balance();
     }
 }

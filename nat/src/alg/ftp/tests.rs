@@ -22,7 +22,10 @@ fn port_is_read_in_any_case_and_with_any_number_of_spaces() {
     for text in ["PORT 192,168,0,2,31,144\r\n", "port  192,168,0,2,31,144\n"] {
         assert_eq!(read(text, Side::Client), one("192,168,0,2,31,144", "192.168.0.2", 8080));
     }
-    assert_eq!(read("PORT 192,168,0,2,031,144\r\n", Side::Client), one("192,168,0,2,031,144", "192.168.0.2", 8080));
+    assert_eq!(
+        read("PORT 192,168,0,2,031,144\r\n", Side::Client),
+        one("192,168,0,2,031,144", "192.168.0.2", 8080)
+    );
 }
 
 #[test]
@@ -77,7 +80,9 @@ fn passive_replies_are_found_however_servers_wrap_them() {
     for text in ["227 foo\r\n", "227 (198,51,100,2,117)\r\n", "227 (198,51,100,2,117,490)\r\n", "227 \r\n"] {
         assert_eq!(read(text, Side::Server), [Err(Broken)], "{text:?}");
     }
-    for text in ["227-foo\r\n", "2270 (198,51,100,2,117,49)\r\n", "227 (198,51,100,2,117,49)", "PORT 1,2,3,4,5,6\r\n"] {
+    for text in
+        ["227-foo\r\n", "2270 (198,51,100,2,117,49)\r\n", "227 (198,51,100,2,117,49)", "PORT 1,2,3,4,5,6\r\n"]
+    {
         assert_eq!(read(text, Side::Server), [], "{text:?}");
     }
 }
@@ -127,7 +132,10 @@ fn extended_passive_replies_name_a_port_alone() {
 fn every_whole_line_of_a_segment_is_read() {
     let text = "NOOP\r\nPORT 1,2,3,4,5,6\r\nLIST\r\nEPRT |1|1.2.3.4|7|\r\nPORT 1,2,3,4";
     let found: Vec<_> = announcements(text.as_bytes(), Side::Client).map(Result::unwrap).collect();
-    assert_eq!(found.iter().map(|it| &text[it.range.clone()]).collect::<Vec<_>>(), ["1,2,3,4,5,6", "1.2.3.4|7"]);
+    assert_eq!(
+        found.iter().map(|it| &text[it.range.clone()]).collect::<Vec<_>>(),
+        ["1,2,3,4,5,6", "1.2.3.4|7"]
+    );
 }
 
 #[test]
