@@ -204,7 +204,7 @@ impl Shard {
             if text.as_bytes() == old {
                 return Ok(());
             }
-            return if self.record(slot, at, length, text, port) {
+            return if self.record_edit(slot, at, length, text, port) {
                 Ok(())
             } else {
                 // In the middle of what was edited before: no sender cuts its stream like that.
@@ -214,7 +214,7 @@ impl Shard {
         Err(no_port(self))
     }
 
-    fn record(&mut self, slot: Slot, at: u32, old: u16, text: weir_nat::alg::Text, port: u16) -> bool {
+    fn record_edit(&mut self, slot: Slot, at: u32, old: u16, text: weir_nat::alg::Text, port: u16) -> bool {
         let companion = self.companion_of(slot.index());
         let recorded = self
             .companions

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use weir_shard::ExpectationView;
 
-use super::tuples::{JsonDirection, number};
+use super::selection::number;
+use super::tuples::JsonDirection;
 use super::{Call, CommandError, Daemon, datapath};
 use crate::control::engine::Cursor;
 use crate::control::output::Output;
