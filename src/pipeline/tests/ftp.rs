@@ -380,7 +380,8 @@ fn expectations_show_their_parent_and_end_with_their_time_or_with_it() {
     let mut session = Session::new(Nat::Source, false);
     session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let mut cursor = DumpCursor::default();
-    let removed = session.bench.0.worker().shard_mut().flush(&mut cursor, usize::MAX, &mut |_| true);
+    let now = session.bench.0.now();
+    let removed = session.bench.0.worker().shard_mut().flush(now, &mut cursor, usize::MAX, &mut |_| true);
     assert_eq!(removed, 1);
     let shard = session.bench.0.worker().shard();
     assert_eq!((shard.len(), shard.expectations(), shard.companions()), (0, 0, 0));
@@ -398,8 +399,9 @@ fn data_connections_outlive_their_parent_and_leave_nothing() {
         more.iter().any(|line| line.contains("sport=20,dport=8080") && line.contains("mark=7,labels=0x55"))
     );
     let mut cursor = DumpCursor::default();
+    let now = session.bench.0.now();
     let shard = session.bench.0.worker().shard_mut();
-    assert_eq!(shard.flush(&mut cursor, usize::MAX, &mut |view| view.helper.is_some()), 1);
+    assert_eq!(shard.flush(now, &mut cursor, usize::MAX, &mut |view| view.helper.is_some()), 1);
     let frame = packet((server, 20), (seen, 8080), PUSH, (9020, 101), "more").build();
     let (data, related) = session.pass(2, &frame);
     assert!(related && data.ends.ends_with("192.168.0.2:8080"), "{data:?}");
