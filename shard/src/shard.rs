@@ -8,6 +8,7 @@ use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::counters::Counters;
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
+use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
@@ -29,6 +30,9 @@ pub struct ShardConfig {
     pub max_connections: u32,
     /// Packets, bytes and the time of the last packet are kept for each connection.
     pub accounting: bool,
+    /// What is done with fragments, by whoever holds their packets beside the shard
+    /// ([`Fragments`](crate::Fragments)).
+    pub fragments: FragmentSettings,
 }
 
 impl Default for ShardConfig {
@@ -41,6 +45,7 @@ impl Default for ShardConfig {
             timeouts: Timeouts::default(),
             max_connections: connections,
             accounting: true,
+            fragments: FragmentSettings::default(),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::ShardConfig;
+use weir_shard::{FragmentSettings, ShardConfig};
 
 use super::devices::Device;
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile};
 use crate::control::engine::NewPort;
@@ -32,6 +33,7 @@ pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) pools: Pools,
     pub(super) eal: Eal,
+    pub(super) settings: Settings,
     placement: Placement,
     profile: Profile,
     /// An lcore did not take the last snapshot.
@@ -75,12 +77,14 @@ impl State {
             clock,
             pools,
             eal,
+            settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
             placement,
             profile,
             behind: false,
             warned: false,
             exhaustion: Report::default(),
         };
+        state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows)?;
         Ok(state)
     }
@@ -276,6 +280,10 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
+        fragments: FragmentSettings {
+            max: share(conntrack.fragments.max, count, index),
+            ..conntrack.fragments
+        },
         accounting: conntrack.accounting,
     }
 }

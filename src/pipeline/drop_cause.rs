@@ -41,11 +41,15 @@ pub enum DropCause {
     NoBuffers,
     /// A VLAN tag that had to be added or removed did not fit.
     VlanRoom,
+    /// A fragment whose datagram was not complete in time.
+    FragmentExpired,
+    /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
+    FragmentPurged,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -64,6 +68,8 @@ impl DropCause {
         Self::UnknownPort,
         Self::NoBuffers,
         Self::VlanRoom,
+        Self::FragmentExpired,
+        Self::FragmentPurged,
     ];
 
     /// The counter's name.
@@ -88,6 +94,8 @@ impl DropCause {
             Self::UnknownPort => "unknown_port",
             Self::NoBuffers => "no_buffers",
             Self::VlanRoom => "vlan_room",
+            Self::FragmentExpired => "fragment_expired",
+            Self::FragmentPurged => "fragment_purged",
         }
     }
 
@@ -115,6 +123,10 @@ impl DropCause {
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",
             Self::VlanRoom => "a VLAN tag did not fit",
+            Self::FragmentExpired => "the rest of a fragment's datagram did not come in time",
+            Self::FragmentPurged => {
+                "a fragment was held when reassembly was turned off, or ports or bridges changed"
+            }
         }
     }
 
