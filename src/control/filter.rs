@@ -179,11 +179,11 @@ impl Translation {
     }
 }
 
-/// Names of the states of connections that are neither TCP's nor SCTP's.
+/// Names of the states of connections whose protocol has no machine.
 const ANSWERED: &str = "ANSWERED";
 const UNANSWERED: &str = "UNANSWERED";
 
-/// The state of a connection in one word: TCP's and SCTP's as dumps show it, and of others whether both sides were seen.
+/// The state of a connection in one word: TCP's and SCTP's as dumps show it, of others whether both sides were seen.
 #[must_use]
 pub fn state_name(connection: &ConnectionView) -> &'static str {
     match connection.state {
