@@ -312,7 +312,7 @@ impl<T: Copy> Fragments<T> {
         if !self.settings.enabled[family] {
             return Offer::Refused(Cause::Disabled);
         }
-        if fragment.length == 0 || fragment.more && fragment.length % 8 != 0 {
+        if fragment.length == 0 || fragment.more && !fragment.length.is_multiple_of(8) {
             return Offer::Refused(Cause::Malformed);
         }
         if fragment.more && u32::from(fragment.packet_len) < self.settings.min_size[family] {

@@ -375,7 +375,7 @@ struct Naive {
 
 impl Naive {
     fn offer(&mut self, fragment: &Fragment, token: u32) -> (Offer, Vec<u32>) {
-        if fragment.length == 0 || fragment.more && fragment.length % 8 != 0 {
+        if fragment.length == 0 || fragment.more && !fragment.length.is_multiple_of(8) {
             return (Offer::Refused(Cause::Malformed), Vec::new());
         }
         if self.broken {
