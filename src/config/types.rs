@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
 use weir_shard::{FragmentSettings, Timeouts};
 
+use super::Zones;
+
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -212,6 +214,8 @@ pub struct Conntrack {
     pub accounting: bool,
     /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
+    /// What is different in some zones.
+    pub zones: Zones,
     /// What is done with fragments, all shards together.
     pub fragments: FragmentSettings,
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, FragmentCounters, FragmentSettings};
 
+use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
 use crate::pipeline::{FlowCopy, PortId};
@@ -32,7 +33,7 @@ pub enum EngineError {
 
 /// The running datapath, as the control side sees it. Every method may be called from several threads at
 /// once; changes are applied one after another, each whole or not at all.
-pub trait Engine: Send + Sync {
+pub trait Engine: Tracking + Send + Sync {
     /// Bridges with their ports, ordered by name and number.
     ///
     /// # Errors

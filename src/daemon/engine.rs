@@ -205,14 +205,7 @@ impl Engine for Datapath {
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
-        let shards = self.state().ask(|polling| {
-            let shard = polling.worker().shard();
-            (u64::from(shard.len()), shard.max_connections())
-        })?;
-        Ok(ConnectionTotals {
-            total: shards.iter().map(|(total, _)| total).sum(),
-            limit: shards.iter().map(|(_, limit)| limit).sum(),
-        })
+        Ok(self.totals()?)
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {

@@ -10,6 +10,7 @@ mod headers;
 mod nat;
 mod normal;
 mod recirculation;
+mod zones;
 
 use weir_shard::{ConnectionView, DumpCursor, ShardConfig};
 use weir_wire::build::PacketBuilder;

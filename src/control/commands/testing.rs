@@ -1,14 +1,19 @@
 //! An engine in memory, and a host that only notes what it was asked, for tests of the commands.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use weir_shard::fragments::{DatagramKey, DatagramView};
-use weir_shard::{Carried, ConnectionView, ProtocolState, TcpState, Traffic};
+use weir_shard::{
+    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Traffic,
+};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
-use crate::config::{Name, Peer, PortNumber};
+use crate::config::{Name, Peer, PortNumber, ZoneTimeouts, Zones};
 use crate::control::engine::*;
+use crate::control::events::{EventQueue, Subscription, TimedEvent};
+use crate::control::tracking::*;
 use crate::flow::key::{Key, at};
 use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
 use crate::pipeline::FlowCopy;
@@ -27,6 +32,10 @@ pub(crate) struct State {
     pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
+    pub(crate) zones: Zones,
+    pub(crate) liberal: bool,
+    pub(crate) interval: u32,
+    pub(crate) listeners: Vec<Arc<EventQueue>>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -78,6 +87,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
+        interval: DEFAULT_SWEEP_INTERVAL,
         ..State::default()
     };
     Arc::new(TestEngine(Mutex::new(state)))
@@ -304,6 +314,65 @@ impl Engine for TestEngine {
         };
         let own = PoolUse { name: "xdp-1".into(), port: Some(name("p1")), node: None, ..pool.clone() };
         vec![pool, own]
+    }
+}
+
+impl Tracking for TestEngine {
+    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
+        let state = self.state();
+        let of_zone =
+            |zone| state.connections.iter().filter(|connection| connection.zone == zone).count() as u64;
+        Ok(Limits::new(&state.zones, zones, of_zone))
+    }
+
+    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
+        change.record(&mut self.state().zones);
+        Ok(())
+    }
+
+    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
+        self.state().zones.timeouts.clone()
+    }
+
+    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
+        record(&mut self.state().zones.timeouts, zones);
+        Ok(())
+    }
+
+    fn checks_sequence(&self) -> bool {
+        !self.state().liberal
+    }
+
+    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
+        self.state().liberal = !check;
+        Ok(())
+    }
+
+    fn sweep_interval(&self) -> u32 {
+        self.state().interval
+    }
+
+    fn set_sweep_interval(&self, milliseconds: u32) {
+        self.state().interval = milliseconds;
+    }
+
+    /// Each connection is told of at once, and then no more.
+    fn subscribe(&self, filter: EventFilter) -> Result<Subscription, EngineError> {
+        let queue = Arc::new(EventQueue::new(filter, 100));
+        let kinds = [
+            EventKind::New,
+            EventKind::Update(Changes::STATE.with(Changes::MARK)),
+            EventKind::Destroy(EndCause::Timeout),
+        ];
+        let connections = self.state().connections.clone();
+        let events = connections.into_iter().zip(kinds).map(|(connection, kind)| {
+            let event = Event { at: 0, kind, connection };
+            Arc::new(TimedEvent { event, time: 1_700_000_000_123 })
+        });
+        queue.push(&events.collect::<Vec<_>>(), 4);
+        queue.end();
+        self.state().listeners.push(Arc::clone(&queue));
+        Ok(Subscription::new(queue))
     }
 }
 
