@@ -212,7 +212,7 @@ fn destinations_are_translated_too_behind_vlan_tags_and_options() {
     let mut bench = Bench::new(flows);
     let builder = PacketBuilder::new().vlan(0x2007).ipv4(A, X).udp(4000, 53);
     let whole = builder.payload(&payload(3000)).build();
-    let mut parts = cut(&whole, 5, &[1480, 2000 - 2000 % 8]);
+    let mut parts = cut(&whole, 5, &[1480, 2000]);
     // The last fragment alone has options (no-operations), as if a router had left them out of the copy.
     let last = parts.last_mut().unwrap();
     let l3 = usize::from(Layers::parse(last).l3);
@@ -225,8 +225,7 @@ fn destinations_are_translated_too_behind_vlan_tags_and_options() {
     let mut middle = parts.remove(1);
     // The middle one is too small: it is made the least size that is asked for.
     assert!(middle.len() < 1200);
-    let mut settings = FragmentSettings::default();
-    settings.min_size = [400, 400];
+    let settings = FragmentSettings { min_size: [400, 400], ..FragmentSettings::default() };
     bench.0.worker().set_fragments(settings);
     parts.insert(0, std::mem::take(&mut middle));
     let sent = bench.pass(1, &parts);
