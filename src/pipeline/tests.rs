@@ -5,6 +5,7 @@ mod actions;
 mod burst;
 mod caches;
 mod counters;
+mod groups;
 mod headers;
 mod nat;
 mod normal;

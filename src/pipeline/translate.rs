@@ -2,6 +2,7 @@
 //! every bit that was looked at is noted, so that the result serves all packets that agree in those bits.
 //! Runs on the lcore that had the miss, over an immutable snapshot; writes nothing but the learning table.
 
+mod group;
 mod headers;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use weir_shard::CtAction;
 use weir_wire::numbers::ether_type;
 
 use super::fdb::Station;
+use super::inject::Injection;
 use super::megaflow::{Learned, Recipe};
 use super::recirculation::{Context, Contexts};
 use super::step::Step;
@@ -69,30 +71,38 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         flow.words[at::REG0 / 8..at::REG0 / 8 + 8].copy_from_slice(&context.registers);
     }
     let stack = context.map_or_else(Vec::new, |context| context.stack.into());
-    let mut translator = Translator {
-        bridge,
-        bridge_index,
-        contexts,
-        now,
-        base: flow,
-        flow,
-        written: Key::ZERO,
-        seen,
-        steps: Vec::new(),
-        rules: Vec::new(),
-        learned: Vec::new(),
-        held,
-        stack,
-        table: 0,
-        depth: 0,
-        nesting: 0,
-        resubmits: 0,
-        cause: None,
-        failed: None,
-    };
+    let mut translator = Translator::new(bridge, bridge_index, contexts, now, flow);
+    (translator.seen, translator.held, translator.stack) = (seen, held, stack);
     if let Some(rule) = translator.search(table) {
         translator.enter(table, &rule);
     }
+    translator.finish()
+}
+
+/// Translates `actions` for one packet that the control side sends, with this datapath key: nothing was looked up for
+/// it, and its recipe is for it alone.
+pub fn translate_actions(
+    snapshot: &Snapshot,
+    contexts: &mut Contexts,
+    key: &Key,
+    now: u64,
+    injection: &Injection,
+) -> Recipe {
+    let named = |bridge: &Option<Arc<BridgeView>>| {
+        bridge.as_ref().is_some_and(|bridge| bridge.name == injection.bridge)
+    };
+    let index = snapshot.bridges.iter().position(named);
+    let Some((index, bridge)) = index.and_then(|index| Some((index, snapshot.bridge(index)?))) else {
+        return Recipe::dropping(Key::ZERO, Vec::new(), DropCause::UnknownPort);
+    };
+    let mut flow = *key;
+    flow.write(at::IN_PORT, 4, u128::from(injection.in_port));
+    let given = injection.fields.key;
+    for word in DATAPATH_WORDS..WORDS {
+        flow.words[word] = given.words[word];
+    }
+    let mut translator = Translator::new(bridge, index, contexts, now, flow);
+    translator.list(&injection.actions);
     translator.finish()
 }
 
@@ -130,6 +140,8 @@ struct Translator<'a> {
     flow: Key,
     /// Bits of `flow` that were written since `base` was brought up to it.
     written: Mask,
+    /// Bits of `flow` that were written at all.
+    changed: Mask,
     seen: Mask,
     steps: Vec<Step>,
     rules: Vec<Arc<RuleStats>>,
@@ -145,6 +157,39 @@ struct Translator<'a> {
     cause: Option<DropCause>,
     /// Translation broke off: the packet is dropped whatever came before.
     failed: Option<DropCause>,
+}
+
+impl<'a> Translator<'a> {
+    fn new(
+        bridge: &'a Arc<BridgeView>,
+        bridge_index: usize,
+        contexts: &'a mut Contexts,
+        now: u64,
+        flow: Key,
+    ) -> Self {
+        Self {
+            bridge,
+            bridge_index,
+            contexts,
+            now,
+            base: flow,
+            flow,
+            written: Key::ZERO,
+            changed: Key::ZERO,
+            seen: Key::ZERO,
+            steps: Vec::new(),
+            rules: Vec::new(),
+            learned: Vec::new(),
+            held: Vec::new(),
+            stack: Vec::new(),
+            table: 0,
+            depth: 0,
+            nesting: 0,
+            resubmits: 0,
+            cause: None,
+            failed: None,
+        }
+    }
 }
 
 impl Translator<'_> {
@@ -259,6 +304,7 @@ impl Translator<'_> {
                     Then::Next | Then::EndList => Then::EndList,
                 };
             }
+            Action::Group(id) => return self.group(*id),
             Action::Ct(spec) => return self.ct(spec),
             Action::CtClear => {
                 self.steps.push(Step::ClearCt);

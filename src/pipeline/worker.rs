@@ -12,11 +12,13 @@ use super::cache::ExactMatch;
 use super::counters::{Counters, PortCounters};
 use super::extract;
 use super::frame::{BURST, Burst, Frame, Transmit};
+use super::group;
+use super::inject::Injection;
 use super::megaflow::{FlowCopy, Megaflows};
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
-use super::translate::translate;
+use super::translate::{translate, translate_actions};
 use super::{DropCause, PortId, Snapshot};
 use crate::flow::key::{Key, at};
 
@@ -25,7 +27,7 @@ const MAX_RECIRCULATIONS: u8 = 32;
 /// Copies of copies that may be under way at once, and recirculated copies that a burst may come to in all:
 /// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
-const MAX_COPIES: u32 = 2048;
+pub(super) const MAX_COPIES: u32 = 2048;
 /// Connections that packets of one batch may be about to open.
 const MAX_OPENING: usize = 2 * BURST;
 /// Connections and megaflows that one housekeeping looks at, at the most.
@@ -57,18 +59,18 @@ pub struct Worker {
     /// By [`PortId`], one for every port that some snapshot had so far.
     ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
-    copies_left: u32,
+    pub(super) copies_left: u32,
 }
 
 /// A packet on its way.
-struct Packet<F> {
+pub(super) struct Packet<F> {
     /// Gone once it is sent.
     frame: Option<F>,
     layers: Layers,
-    key: Key,
+    pub(super) key: Key,
     meta: CtMeta,
     /// Index of its megaflow and the step to do next.
-    flow: u32,
+    pub(super) flow: u32,
     step: usize,
     changed: Changed,
     /// How often it was recirculated.
@@ -86,8 +88,36 @@ enum Changed {
     Everything,
 }
 
-type Batch<F> = ArrayVec<Packet<F>, BURST>;
-type Indices = ArrayVec<usize, BURST>;
+impl<F: Frame> Packet<F> {
+    /// A packet that has just come in, its key still empty.
+    #[inline]
+    pub(super) fn new(frame: F) -> Self {
+        let layers = Layers::parse(frame.bytes());
+        Self {
+            frame: Some(frame),
+            layers,
+            key: Key::ZERO,
+            meta: CtMeta::default(),
+            flow: 0,
+            step: 0,
+            changed: Changed::No,
+            recirculated: 0,
+        }
+    }
+
+    /// Fills the key, but for the port.
+    #[inline]
+    pub(super) fn extract(&mut self, with_hash: bool) {
+        let Some(frame) = &self.frame else { return };
+        extract::headers(frame.bytes(), &self.layers, &mut self.key);
+        if with_hash {
+            group::stamp(&mut self.key);
+        }
+    }
+}
+
+pub(super) type Batch<F> = ArrayVec<Packet<F>, BURST>;
+pub(super) type Indices = ArrayVec<usize, BURST>;
 
 /// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
 /// open, or to reopen, a connection; those behind it that belong to the same one wait at their ct until it is
@@ -256,33 +286,34 @@ impl Worker {
         let mut bytes = 0;
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let layers = Layers::parse(frame.bytes());
-            batch.push(Packet {
-                frame: Some(frame),
-                layers,
-                key: Key::ZERO,
-                meta: CtMeta::default(),
-                flow: 0,
-                step: 0,
-                changed: Changed::No,
-                recirculated: 0,
-            });
+            batch.push(Packet::new(frame));
         }
         // In place: a key is long to move.
+        let with_hash = self.snapshot.wants_hash;
         for packet in &mut batch {
-            let Some(frame) = &packet.frame else { continue };
-            extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+            packet.extract(with_hash);
             packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
-        self.counters.received += packets;
+        self.count_received(packets);
         if let Some(counters) = self.ports.get_mut(port as usize) {
             counters.received += packets;
             counters.received_bytes += bytes;
         }
         self.copies_left = MAX_COPIES;
         self.run(now, &mut batch, out, 0);
+        self.tidy();
+    }
+
+    #[inline]
+    pub(super) fn count_received(&mut self, packets: u64) {
+        self.counters.received += packets;
+    }
+
+    /// Frees what no packet names any more, now that no burst is under way.
+    #[inline]
+    pub(super) fn tidy(&mut self) {
         if self.megaflows.has_retired() {
             self.reclaim();
         }
@@ -290,10 +321,22 @@ impl Worker {
 
     /// Works through a batch, wave after wave, until every packet is sent or dropped.
     fn run<F: Frame, T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T, nesting: usize) {
-        let mut wave: Indices = (0..batch.len()).collect();
+        let wave: Indices = (0..batch.len()).collect();
+        self.classify(now, batch, &wave);
+        self.waves(now, batch, wave, out, nesting);
+    }
+
+    /// As [`Worker::run`], with the first wave classified already.
+    pub(super) fn waves<F: Frame, T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        batch: &mut Batch<F>,
+        mut wave: Indices,
+        out: &mut T,
+        nesting: usize,
+    ) {
         let mut order = Order::default();
         while !wave.is_empty() {
-            self.classify(now, batch, &wave);
             let mut next = Indices::new();
             let mut pending = core::mem::take(&mut wave);
             loop {
@@ -306,6 +349,7 @@ impl Worker {
                 pending = core::mem::take(&mut order.waiting);
             }
             wave = next;
+            self.classify(now, batch, &wave);
         }
     }
 
@@ -331,6 +375,13 @@ impl Worker {
             let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
             self.megaflows.count(flow, length, flags, now);
         }
+    }
+
+    /// Counts a packet that was given its flow for the flow's rules.
+    pub(super) fn count<F: Frame>(&mut self, packet: &Packet<F>, now: u64) {
+        let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
+        let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
+        self.megaflows.count(packet.flow, length, flags, now);
     }
 
     /// The packet's megaflow by way of the caches, or else of the tables.
@@ -364,6 +415,15 @@ impl Worker {
             self.counters.uncached += 1;
             self.megaflows.retire(flow);
         }
+        flow
+    }
+
+    /// A flow for one packet that brings its actions along. It is gone after the burst and no other packet finds it.
+    #[cold]
+    pub(super) fn install(&mut self, now: u64, key: &Key, injection: &Injection) -> u32 {
+        let recipe = translate_actions(&self.snapshot, &mut self.contexts, key, now, injection);
+        let flow = self.megaflows.insert(key, recipe, self.snapshot.generation, now);
+        self.megaflows.retire(flow);
         flow
     }
 
@@ -433,6 +493,9 @@ impl Worker {
         let word = &mut packet.key.words[at::RECIRC_ID / 8];
         *word = *word & !0xffff_ffff | u64::from(id);
         extract::connection(&packet.meta, self.snapshot.wants_original_tuple, &mut packet.key);
+        if self.snapshot.wants_hash {
+            group::stamp(&mut packet.key);
+        }
         true
     }
 

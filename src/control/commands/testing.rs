@@ -9,7 +9,7 @@ use super::{Daemon, Host};
 use crate::config::{Name, Peer, PortNumber};
 use crate::control::engine::*;
 use crate::flow::key::{Key, at};
-use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
+use crate::flow::{Applied, Command, FlowMod, FlowTables, GroupCommand, GroupMod, NoNames, PacketOut, Rule};
 use crate::pipeline::FlowCopy;
 use crate::pipeline::step::Step;
 
@@ -25,6 +25,7 @@ pub(crate) struct State {
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
+    pub(crate) sent: Vec<PacketOut>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -65,6 +66,9 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     let mut tables = FlowTables::new(100);
     let text = "table=1,priority=10,ip,ct_state=-trk,idle_timeout=60,action=ct(nat,table=2)";
     tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
+    let group =
+        GroupMod::parse("group_id=7,type=select,bucket=1", GroupCommand::Add, &NoNames).unwrap().change;
+    tables.apply_groups(&[group], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
     let state = State {
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
@@ -139,6 +143,25 @@ impl Engine for TestEngine {
     fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
         self.known(bridge)?;
         Ok(self.state().tables.as_ref().unwrap().dump(filter))
+    }
+
+    fn change_groups(&self, bridge: &str, changes: Vec<GroupMod>) -> Result<(), EngineError> {
+        self.known(bridge)?;
+        self.state().tables.as_mut().unwrap().apply_groups(&changes, 1_000)?;
+        Ok(())
+    }
+
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupRow>, EngineError> {
+        self.known(bridge)?;
+        Ok(GroupRow::all(self.state().tables.as_ref().unwrap()))
+    }
+
+    fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError> {
+        self.known(bridge)?;
+        let mut state = self.state();
+        check_groups(&packets, state.tables.as_ref().unwrap())?;
+        state.sent.push(packets);
+        Ok(())
     }
 
     fn now_ms(&self) -> u64 {

@@ -20,6 +20,10 @@ fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End)
             request.json = true;
             false
         }
+        "--may-create" => {
+            request.options.may_create = true;
+            false
+        }
         "--strict" => {
             request.options.strict = true;
             false
@@ -52,7 +56,15 @@ fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End)
 }
 
 fn call(line: &str) -> (String, End) {
-    call_on(&daemon().0, line, &[("f", "table=0,actions=drop\n"), ("-", "actions=normal\n")])
+    call_on(
+        &daemon().0,
+        line,
+        &[
+            ("f", "table=0,actions=drop\n"),
+            ("-", "actions=normal\n"),
+            ("g", "group_id=2,type=all,bucket=1\n"),
+        ],
+    )
 }
 
 fn output(line: &str) -> String {
@@ -92,6 +104,17 @@ const LINES: &[&str] = &[
     "appctl dpctl/ct-set-maxconns 20000",
     "appctl dpctl/ct-stats-show -m zone=1",
     "appctl dpctl/dump-conntrack -m -s zone=1",
+    "ofctl add-group br0 group_id=1,type=all,bucket=1",
+    "ofctl add-groups br0 g",
+    "ofctl mod-group br0 group_id=7,type=select,bucket=2",
+    "ofctl del-groups br0",
+    "ofctl insert-buckets br0 group_id=7,command_bucket_id=last,bucket=2",
+    "ofctl remove-buckets br0 group_id=7,command_bucket_id=first",
+    "ofctl dump-groups br0 7",
+    "ofctl dump-group-stats br0",
+    "ofctl dump-group-features br0",
+    "ofctl packet-out br0 1 output:2 ffffffffffff0000000000010800",
+    "ofctl compose-packet tcp,tp_dst=80 /4",
     "appctl dpctl/dump-flows -m",
     "appctl dpctl/flush-conntrack zone=1 mark=1/0x1 labels=0x1 ct_nw_proto=6 ct_tp_src=80",
     "appctl dpctl/show -s",
@@ -459,5 +482,109 @@ fn commands_work_over_a_real_socket() {
         assert_eq!(client.call(&request, &mut out).unwrap(), End::default());
         assert_eq!(output.lines().count(), lines);
         assert!(chunks > 5, "{chunks}");
+    }
+}
+
+#[test]
+fn groups_print_as_ovs_ofctl_prints_them() {
+    let (daemon, engine, _) = daemon();
+    let run =
+        |line: &str| call_on(&daemon, line, &[("-", "group_id=5,type=all,bucket=1\ndelete group_id=5\n")]);
+    let fine = |line: &str| {
+        let (output, end) = run(line);
+        assert_eq!(end, End::default(), "{line}");
+        output
+    };
+    fine("ofctl add-group br0 group_id=3,type=select,bucket=weight:5,watch_port:p2,output:p1,bucket=drop");
+    assert_eq!(
+        fine("ofctl dump-groups br0"),
+        "NXST_GROUP_DESC reply (xid=0x2):\n group_id=3,type=select,bucket=bucket_id:0,weight:5,watch_port:2,\
+         actions=output:1,bucket=bucket_id:1,actions=drop\n group_id=7,type=select,bucket=bucket_id:0,actions=output:1\n"
+    );
+    assert!(fine("ofctl --names dump-groups br0 3").contains("watch_port:p2,actions=output:p1,"));
+    assert_eq!(fine("ofctl dump-groups br0 99"), "NXST_GROUP_DESC reply (xid=0x2):\n");
+    fine("ofctl add-flow br0 actions=group:3");
+    assert_eq!(
+        fine("ofctl dump-group-stats br0 group_id=3"),
+        "NXST_GROUP reply (xid=0x6):\n group_id=3,duration=1.000s,ref_count=1,packet_count=0,byte_count=0,\
+         bucket0:packet_count=0,byte_count=0,bucket1:packet_count=0,byte_count=0\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&fine("ofctl dump-groups br0 3 --json")).unwrap();
+    assert_eq!((&json[0]["buckets"][0]["weight"], &json[0]["type"]), (&5.into(), &"select".into()));
+    let refused = |line: &str, message: &str| {
+        let before = fine("ofctl dump-groups br0");
+        let (_, end) = run(line);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{line}: {end:?}");
+        assert_eq!(fine("ofctl dump-groups br0"), before);
+    };
+    refused("ofctl add-group br0 group_id=3,type=all,bucket=1", "OFPGMFC_GROUP_EXISTS");
+    refused("ofctl mod-group br0 group_id=4,type=all,bucket=1", "OFPGMFC_UNKNOWN_GROUP");
+    refused("ofctl add-group br0 group_id=4,type=all,bucket=group:4", "OFPGMFC_LOOP");
+    refused(
+        "ofctl add-group br0 group_id=4,typo=all",
+        "group:1:12: unknown word 'typo' in a group; did you mean 'type'?",
+    );
+    refused("ofctl add-flow br0 actions=group:9", "OFPBAC_BAD_OUT_GROUP");
+    refused("ofctl dump-groups br0 x", "x is not a valid group ID");
+    refused("ofctl add-group br9 group_id=4,type=all", "br9 is not a bridge");
+    fine("ofctl --may-create mod-group br0 group_id=4,type=all,bucket=1");
+    fine("ofctl add-group br0 -");
+    let (_, end) = run("ofctl add-group br0 group_id=6,type=all,bucket=output:1,output:2");
+    assert!(end.exit == 0 && end.stderr.contains("only the last of this kind counts"), "{end:?}");
+    fine("ofctl del-groups br0 group_id=3");
+    assert_eq!(engine.state().tables.as_ref().unwrap().len(), 1, "its flow went along");
+}
+
+#[test]
+fn packets_are_sent_in_both_forms() {
+    let (daemon, engine, _) = daemon();
+    let run = |args: &[&str]| {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let request = Request { command: "ofctl packet-out".into(), args, ..Request::default() };
+        daemon.handle(request, &mut |text| panic!("silence, not {text}"))
+    };
+    let hex = "ffffffffffff0000000000010800";
+    assert_eq!(run(&["br0", &format!("in_port=p1, packet={hex}, actions=output:p2")]), End::default());
+    assert_eq!(run(&["br0", "none", "resubmit(,1)", hex, hex]), End::default());
+    let sent: Vec<_> =
+        engine.state().sent.iter().map(|out| (out.in_port, out.packets.len(), out.actions.len())).collect();
+    assert_eq!(sent, [(1, 1, 1), (0xffff, 2, 1)]);
+    for (args, message) in [
+        (&["br0", "none", "resubmit(,1)"][..], "give \"in_port=PORT,packet=HEX,actions=...\""),
+        (&["br0", "none", "resubmit(,1)", hex, "zz"], "packet:1:1: expected a packet in hexadecimal digits"),
+        (&["br0", "eth9", "2", hex], "in_port:1:1: unknown port 'eth9'"),
+        (&["br0", "1", "otput:2", hex], "actions:1:1: unknown action 'otput'"),
+        (&["br0", "in_port=1,actions=2"], "packet-out:1:20: expected packet=HEX"),
+        (&["br0", "1", "group:3", hex], "there is no group 3 (OFPBAC_BAD_OUT_GROUP)"),
+        (&["br9", "1", "2", hex], "br9 is not a bridge"),
+    ] {
+        let end = run(args);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{args:?}: {end:?}");
+    }
+    assert_eq!(engine.state().sent.len(), 2);
+}
+
+#[test]
+fn a_packet_is_composed_without_a_daemon() {
+    let bare = output("ofctl compose-packet --bare udp,nw_src=1.1.1.1,nw_dst=2.2.2.2,tp_src=1,tp_dst=2 abcd");
+    assert!(bare.starts_with("000000000000000000000000080045") && bare.contains("00010002000a"), "{bare}");
+    assert_eq!(bare.trim_end().len(), 2 * (14 + 20 + 8 + 2));
+    assert_ne!(
+        bare,
+        output(
+            "ofctl compose-packet --bare --bad-csum udp,nw_src=1.1.1.1,nw_dst=2.2.2.2,tp_src=1,tp_dst=2 abcd"
+        )
+    );
+    let dump = output("ofctl compose-packet dl_type=0x1234 /3");
+    assert_eq!(dump, "00000000  00 00 00 00 00 00 00 00-00 00 00 00 12 34 00 01\n00000010  02\n");
+    let json: serde_json::Value = serde_json::from_str(&output("ofctl compose-packet arp --json")).unwrap();
+    assert_eq!(json["length"], 42);
+    for (line, message) in [
+        ("ofctl compose-packet tpc", "flow:1:1: unknown field 'tpc'"),
+        ("ofctl compose-packet tcp xyz", "payload:1:1: the payload needs pairs of hexadecimal digits"),
+        ("ofctl compose-packet --wrong tcp", "unrecognized option '--wrong'"),
+    ] {
+        let (_, end) = call(line);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{end:?}");
     }
 }

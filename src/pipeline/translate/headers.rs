@@ -50,6 +50,7 @@ impl Translator<'_> {
         }
         field.write(&mut self.flow, value, mask);
         field.write(&mut self.written, u128::MAX, mask);
+        field.write(&mut self.changed, u128::MAX, mask);
     }
 
     /// Whether the packet has what a field needs; what that depends on is marked as seen. Ethertype and
@@ -113,6 +114,7 @@ impl Translator<'_> {
         }
         self.flow.write(at::NW_TTL, 1, ttl - 1);
         self.written.write(at::NW_TTL, 1, u128::MAX);
+        self.changed.write(at::NW_TTL, 1, u128::MAX);
         Then::Next
     }
 
@@ -181,7 +183,7 @@ fn tags(key: &Key) -> ArrayVec<(u16, u16), 2> {
 }
 
 /// The fields that live in the packet's headers, VLAN tags aside.
-const HEADERS: Mask = headers();
+pub(super) const HEADERS: Mask = headers();
 
 const fn headers() -> Mask {
     let mut mask = Key::ZERO;
