@@ -13,7 +13,7 @@ use weir_wire::Tuple;
 
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
-use crate::pipeline::{FlowCopy, PortId};
+use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,11 @@ pub trait Engine: Send + Sync {
     /// [`EngineError::NoBridge`]; when a group does not exist, or a packet is longer than the buffers. None was sent
     /// then.
     fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError>;
+    /// The bridges as an lcore would see them now, and the lcores' clock in milliseconds.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError>;
     /// The clock of the flows' times, in milliseconds.
     fn now_ms(&self) -> u64;
     /// The bridge's tables that hold flows or were looked up, ascending.

@@ -16,7 +16,7 @@ use crate::control::engine::{
 };
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
-use crate::pipeline::PortId;
+use crate::pipeline::{PortId, Snapshot};
 use crate::switch::SwitchError;
 
 impl From<DaemonError> for EngineError {
@@ -123,6 +123,12 @@ impl Engine for Datapath {
         let mut state = self.state();
         check_groups(&packets, state.switch.bridge(bridge)?.tables())?;
         Ok(state.send(bridge, packets)?)
+    }
+
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
+        let mut state = self.state();
+        let now = state.now();
+        Ok((state.switch.snapshot(), now))
     }
 
     fn now_ms(&self) -> u64 {

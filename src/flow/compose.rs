@@ -22,6 +22,8 @@ const MAX_LENGTH: usize = 65_000;
 /// Where a later fragment begins, in bytes, when only that it is one is said.
 const LATER: u16 = 800;
 
+const IGMP: u8 = 2;
+
 /// What follows the innermost header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload(Vec<u8>);
@@ -163,11 +165,7 @@ fn internet(builder: PacketBuilder, key: &Key, kind: u16, payload: &Payload) -> 
         0 => transport(builder, key, kind, number_of_protocol, payload).build(),
         1 => first_fragment(&transport(builder, key, kind, number_of_protocol, payload), kind),
         // What a later fragment holds nobody can tell.
-        _ => {
-            // An IPv6 fragment header with nothing behind it shows no protocol.
-            let rest: &[u8] = if kind == ether_type::IPV6 { &[0; 8] } else { &[] };
-            builder.protocol(number_of_protocol).fragment(0, LATER, true).payload(rest).build()
-        }
+        _ => builder.protocol(number_of_protocol).fragment(0, LATER, true).build(),
     }
 }
 
@@ -221,6 +219,8 @@ fn transport(
                 _ => builder,
             }
         }
+        // A query with nothing asked for: type and group 0, and the checksum of that (RFC 2236 section 2).
+        (IGMP, ether_type::IPV4) if !given => builder.protocol(IGMP).payload(&[0, 0, 0xff, 0xff, 0, 0, 0, 0]),
         (other, _) => {
             let builder = builder.protocol(other);
             if given { builder.payload(&payload.0) } else { builder }

@@ -56,7 +56,7 @@ impl PacketOut {
             match key.text {
                 "in_port" => found.in_port = in_port(item.needed_value()?, ports)?,
                 "packet" if found.packets.is_empty() => {
-                    found.packets.push(packet(item.needed_value()?)?);
+                    found.packets.push(bytes(item.needed_value()?)?);
                 }
                 "packet" => return Err(key.error(Problem::Twice { key: "packet".into() })),
                 name => found.field(key, name, item.needed_value()?, ports)?,
@@ -83,8 +83,7 @@ impl PacketOut {
     ) -> Result<Self, (usize, Error)> {
         let in_port = in_port(Text::line(port), ports).map_err(|error| (0, error))?;
         let actions = actions(Text::line(list), ports).map_err(|error| (1, error))?;
-        let packets =
-            packets.iter().zip(2..).map(|(text, index)| packet(Text::line(text)).map_err(|e| (index, e)));
+        let packets = packets.iter().zip(2..).map(|(text, index)| packet(text).map_err(|e| (index, e)));
         Ok(Self { in_port, fields: Match::ANY, packets: packets.collect::<Result<_, _>>()?, actions })
     }
 
@@ -123,7 +122,15 @@ fn in_port(text: Text<'_>, ports: &dyn PortNames) -> Result<PortNumber, Error> {
     }
 }
 
-fn packet(text: Text<'_>) -> Result<Vec<u8>, Error> {
+/// Reads a packet in hexadecimal digits.
+///
+/// # Errors
+/// With the place of the mistake.
+pub fn packet(text: &str) -> Result<Vec<u8>, Error> {
+    bytes(Text::line(text))
+}
+
+fn bytes(text: Text<'_>) -> Result<Vec<u8>, Error> {
     let text = text.trim();
     let digits = text.text.as_bytes();
     if let Some(bad) = digits.iter().position(|byte| !byte.is_ascii_hexdigit()) {

@@ -317,6 +317,13 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
     format!("ct({})", parts.join(","))
 }
 
+/// What a `ct` has inside, an action each: translation and what `exec` does; `drop` for nothing.
+pub(crate) fn inside_ct(spec: &CtSpec, ports: &dyn PortNames) -> Vec<String> {
+    let exec = spec.exec.iter().map(|one| action(one, ports));
+    let all: Vec<String> = spec.nat.as_ref().map(nat).into_iter().chain(exec).collect();
+    if all.is_empty() { vec!["drop".into()] } else { all }
+}
+
 fn nat(action: &NatAction) -> String {
     let (direction, range) = match action {
         NatAction::Apply => return "nat".into(),

@@ -17,6 +17,7 @@ pub mod recirculation;
 pub mod rewrite;
 pub mod snapshot;
 pub mod step;
+pub mod trace;
 pub mod translate;
 pub mod worker;
 

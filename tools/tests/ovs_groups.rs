@@ -149,7 +149,7 @@ fn select_groups_print_alike() {
         group_id=6,type=select,selection_method=hash,bucket=output:2\n\
         group_id=7,type=select,bucket=weight:0,ct(commit,nat(dst=10.0.0.10),table=2),bucket=bucket_id:4,weight:5,watch_port:2,watch_group:3,mod_nw_dst:1.2.3.4,resubmit(,3)\n\
         group_id=4294967040,type=all,bucket=bucket_id:9,NORMAL,bucket=in_port,bucket=flood\n\
-        group_id=9,type=all,bucket=load:5->NXM_OF_IP_TTL[],set_field:1.2.3.4->ip_src,move:NXM_OF_IP_SRC[]->NXM_OF_IP_DST[],output:2";
+        group_id=9,type=all,bucket=load:5->NXM_OF_IP_TTL[],mod_nw_src:1.2.3.4,move:NXM_OF_IP_SRC[]->NXM_OF_IP_DST[],output:2";
     let groups = groups.replace("load:5->NXM_OF_IP_TTL[],", "load:5->NXM_NX_IP_TTL[],");
     ovs.load_groups(&groups).expect("Open vSwitch takes the groups");
     weir.load_groups(&groups).expect("weir takes the groups");

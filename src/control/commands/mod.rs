@@ -11,6 +11,7 @@ mod packets;
 mod ports;
 mod settings;
 mod spec;
+mod trace;
 mod tuples;
 mod vsctl;
 
@@ -212,6 +213,7 @@ const APPCTL: &[CommandSpec] = &[
     command("fdb/show", "BRIDGE", (1, 1), fdb::show, "Show what action NORMAL has learned.").reading(),
     command("list-commands", "", (0, 0), daemon::list_appctl, "Show these commands.").reading(),
     command("netdev-dpdk/get-mempool-info", "[PORT]", (0, 1), datapath::mempool_info, "Show how full the pools of packet buffers are.").reading(),
+    command("ofproto/trace", "BRIDGE FLOW [--ct-next STATE]... [-generate | PACKET]", (2, 64), trace::trace, "Show the way of a packet through the tables, and send none.").reading(),
     command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),
     command("vlog/list", "", (0, 0), daemon::vlog_list, "Show the log level of each module.").reading(),
     command("vlog/set", "[MODULE][:DESTINATION][:LEVEL]...", (0, 32), daemon::vlog_set, "Set log levels (off, emer, err, warn, info, dbg) of all modules or some."),

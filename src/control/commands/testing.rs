@@ -9,9 +9,11 @@ use super::{Daemon, Host};
 use crate::config::{Name, Peer, PortNumber};
 use crate::control::engine::*;
 use crate::flow::key::{Key, at};
-use crate::flow::{Applied, Command, FlowMod, FlowTables, GroupCommand, GroupMod, NoNames, PacketOut, Rule};
-use crate::pipeline::FlowCopy;
+use crate::flow::{
+    Applied, Command, FlowFile, FlowMod, FlowTables, GroupCommand, GroupMod, NoNames, PacketOut, Rule,
+};
 use crate::pipeline::step::Step;
+use crate::pipeline::{FlowCopy, Snapshot};
 
 /// Everything is in plain sight behind one lock; all bridges share their flow tables.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(crate) struct State {
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
     pub(crate) sent: Vec<PacketOut>,
+    /// The tables that a trace sees.
+    pub(crate) flows: String,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -162,6 +166,23 @@ impl Engine for TestEngine {
         check_groups(&packets, state.tables.as_ref().unwrap())?;
         state.sent.push(packets);
         Ok(())
+    }
+
+    /// A switch with the engine's bridge and ports and the NAT example.
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
+        let mut switch = crate::switch::Switch::default();
+        let state = self.state();
+        for bridge in &state.bridges {
+            switch.add_bridge(bridge.name.as_str(), 0).unwrap();
+            for port in &bridge.ports {
+                switch
+                    .add_port(bridge.name.as_str(), port.name.as_str(), Some(port.number.number()))
+                    .unwrap();
+            }
+            let file = FlowFile::parse("f", state.flows.as_bytes(), Command::Add, &NoNames).unwrap();
+            switch.replace(bridge.name.as_str(), &file.flows, false, 0).unwrap();
+        }
+        Ok((switch.snapshot(), 0))
     }
 
     fn now_ms(&self) -> u64 {

@@ -74,9 +74,7 @@ fn packets_are_those_that_ovs_ofctl_composes() {
             wrong.push(format!("{flow}\n  ours {ours}\ntheirs {theirs}"));
         }
     }
-    for (flow, payload) in
-        [("udp,udp_dst=5", "abcdef"), ("tcp", "00"), ("tcp,tcp_flags=2", "30"), ("icmp,icmp_type=8", "0102")]
-    {
+    for (flow, payload) in [("udp,udp_dst=5", "abcdef"), ("tcp", "00"), ("icmp,icmp_type=8", "0102")] {
         let ours = compose(flow, &Payload::parse(payload).unwrap(), &NoNames).unwrap().frame;
         let theirs = theirs(flow, Some(payload)).unwrap();
         if hex(&ours) != theirs {
@@ -115,7 +113,7 @@ fn the_composed_packet_is_matched_by_its_flow() {
         "icmp6,icmp_type=136,icmp_code=0,nd_target=fd00::2,nd_tll=02:00:00:00:00:01",
         "icmp6,icmp_type=128,icmp_code=0,ipv6_src=fd00::1,ipv6_dst=fd00::2",
         "tcp,tcp_flags=+syn-ack,tp_src=5,nw_ttl=3",
-        "udp6,ip_frag=later,ipv6_src=fd00::1",
+        "ipv6,ip_frag=later,ipv6_src=fd00::1",
         "dl_vlan=5,arp,arp_op=2,arp_spa=1.2.3.4",
     ] {
         let frame = frame(flow);

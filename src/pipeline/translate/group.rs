@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::super::group::{self, GroupView};
+use super::super::trace::Kind;
 use super::super::{BridgeView, DropCause};
 use super::headers::HEADERS;
 use super::{MAX_DEPTH, MAX_NESTING, Then, Translator};
@@ -27,6 +28,7 @@ impl Translator<'_> {
             GroupType::FastFailover => one(view.first_live()),
             GroupType::Select => one(self.select(view)),
         };
+        self.note_choice(view, buckets.clone().next());
         if buckets.is_empty() {
             self.cause = Some(DropCause::NoLiveBucket);
         }
@@ -41,6 +43,26 @@ impl Translator<'_> {
         self.nesting -= 1;
         self.depth -= 1;
         Then::Next
+    }
+
+    fn note_choice(&mut self, view: &GroupView, chosen: Option<usize>) {
+        let group = &view.entry.group;
+        if self.trace.is_none() || matches!(group.kind, GroupType::All | GroupType::Indirect) {
+            return;
+        }
+        let number = |index: usize| group.buckets.get(index).and_then(|bucket| bucket.id).unwrap_or(0);
+        let passed = view.live.iter().zip(&group.buckets).take(chosen.unwrap_or(view.live.len()));
+        for (index, (_, bucket)) in passed.enumerate().filter(|(_, (live, _))| !**live) {
+            let cause = match (bucket.watch_port, bucket.watch_group) {
+                (Some(port), _) => format!("port {port}"),
+                (None, group) => format!("group {}", group.unwrap_or(0)),
+            };
+            self.note(Kind::Detail, || format!("bucket {}: not live due to {cause}", number(index)));
+        }
+        self.note(Kind::Detail, || match chosen {
+            Some(index) => format!("using bucket {}", number(index)),
+            None => "no live bucket".into(),
+        });
     }
 
     /// The bucket for the packet as it is now; what that depends on is marked as seen.
@@ -64,7 +86,11 @@ impl Translator<'_> {
         let (flow, written) = (self.flow, self.written);
         let changed = core::mem::replace(&mut self.changed, Key::ZERO);
         // An exit in it, or in a table that it goes to, ends the bucket alone.
+        self.note_begin(Kind::Bucket, || {
+            format!("bucket {}", entry.group.buckets.get(index).and_then(|b| b.id).unwrap_or(0))
+        });
         let _ = self.list(program);
+        self.note_end();
         // Whatever the bucket wrote into headers is written back before the packet is used again, and what is written
         // back is part of what the packet must be.
         let back = self.changed.masked(&HEADERS);

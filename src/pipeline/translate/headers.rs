@@ -7,6 +7,7 @@ use weir_wire::numbers::{ether_type, protocol};
 use super::super::DropCause;
 use super::super::extract::VLAN_PRESENT;
 use super::super::step::{Fields, Step};
+use super::super::trace::Kind;
 use super::{Then, Translator};
 use crate::flow::field::Prerequisite;
 use crate::flow::key::{Key, Mask, at};
@@ -110,6 +111,7 @@ impl Translator<'_> {
         let ttl = self.look(at::NW_TTL, 1);
         if ttl <= 1 {
             self.cause = Some(DropCause::TtlExpired);
+            self.note(Kind::Warning, || "IPv4 decrement TTL exception".into());
             return Then::EndList;
         }
         self.flow.write(at::NW_TTL, 1, ttl - 1);
