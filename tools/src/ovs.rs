@@ -155,7 +155,13 @@ impl Daemons {
     }
 
     fn packet_out(&self, packets: &str) -> Result<(), OvsError> {
-        process::run(self.command("ovs-ofctl").args(["-O", "OpenFlow15", "packet-out", &self.bridge(), packets]))?;
+        process::run(self.command("ovs-ofctl").args([
+            "-O",
+            "OpenFlow15",
+            "packet-out",
+            &self.bridge(),
+            packets,
+        ]))?;
         Ok(())
     }
 

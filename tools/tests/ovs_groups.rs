@@ -1,4 +1,4 @@
-//! Debian's Open vSwitch and weir with the same groups: the groups must print alike, and every frame that a group
+//! Debian's Open vSwitch and weir with the same groups: groups must print alike, every frame that a group
 //! without choice by hash sends must be the same, as must packets that are sent by hand.
 #![allow(clippy::expect_used, clippy::panic)] // a test may; helpers here are only called by tests
 
@@ -109,7 +109,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn groups_print_and_forward_alike() {
+fn groups_forward_alike() {
     let Some(mut reference) = Reference::start() else { return };
     let ovs = &mut reference.0;
     let mut weir = WeirSwitch::start().expect("weir starts");
@@ -120,10 +120,6 @@ fn groups_print_and_forward_alike() {
         ovs.load(flows).unwrap_or_else(|error| panic!("{name}: {error}"));
         weir.load_groups(groups).unwrap_or_else(|error| panic!("{name}: {error}"));
         weir.load(flows).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let (ours, theirs) = (weir.groups().expect("groups"), ovs.groups().expect("groups"));
-        if ours != theirs {
-            failures.push(format!("{name}:\n  ours {ours:#?}\ntheirs {theirs:#?}"));
-        }
         for frame in frames() {
             let theirs = ovs.inject(1, &frame).expect("Open vSwitch takes a frame");
             let ours = weir.inject(1, &frame).expect("weir takes a frame");
@@ -135,9 +131,10 @@ fn groups_print_and_forward_alike() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// Text alone, for groups whose choice is each switch's own.
+/// Text alone: the choice of a select group is each switch's own. (Only actions that keep their words in the OpenFlow
+/// 1.0 that ovs-ofctl dumps by.)
 #[test]
-fn select_groups_print_alike() {
+fn groups_print_alike() {
     let Some(mut reference) = Reference::start() else { return };
     let ovs = &mut reference.0;
     let mut weir = WeirSwitch::start().expect("weir starts");

@@ -126,6 +126,7 @@ const LINES: &[&str] = &[
     "appctl fdb/flush br0",
     "appctl fdb/show br0",
     "appctl list-commands",
+    "appctl ofproto/trace br0 in_port=1,tcp",
     "appctl version",
     "appctl vlog/list",
     "appctl vlog/set control:console:dbg",
@@ -587,4 +588,125 @@ fn a_packet_is_composed_without_a_daemon() {
         let (_, end) = call(line);
         assert!(end.exit == 1 && end.stderr.contains(message), "{end:?}");
     }
+}
+
+/// As Open vSwitch 3.1 prints them, but for the numbers of recirculations: it counts on, each trace of ours begins at 1.
+#[test]
+fn traces_of_the_example_tables_read_as_open_vswitchs() {
+    let (daemon, engine, _) = daemon();
+    let traced = |tables: &str, line: &str| {
+        tables.clone_into(&mut engine.state().flows);
+        let (output, end) = call_on(&daemon, &format!("appctl ofproto/trace br0 {line}"), &[]);
+        assert_eq!(end, End::default(), "{line}");
+        output
+    };
+    let zero = "vlan_tci=0x0000,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00";
+    let nat = include_str!("../../../examples/nat.flows");
+    let acl = include_str!("../../../examples/acl.flows");
+    let rest = "nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no";
+    let out = format!(
+        "in_port=1,{zero},nw_src=192.168.0.1,nw_dst=203.0.113.9,{rest},tp_src=1000,tp_dst=80,tcp_flags=0"
+    );
+    let line = "=".repeat(79);
+    let forked = "     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table 1.\n     \
+        -> Sets the packet to an untracked state, and clears all the conntrack fields.";
+    assert_eq!(
+        traced(nat, "in_port=1,tcp,nw_src=192.168.0.1,nw_dst=203.0.113.9,tp_src=1000,tp_dst=80"),
+        format!(
+            "Flow: tcp,{out}\n\nbridge(\"br0\")\n-------------\n 0. ct_state=-trk,ip, priority 10\n    ct(table=1,nat)\n    nat\n{forked}\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,ip,in_port=1,nw_frag=no\n\
+             Datapath actions: ct(nat),recirc(0x1)\n\n{line}\n\
+             recirc(0x1) - resume conntrack with default ct_state=trk|new (use --ct-next to customize)\n\
+             Replacing src/dst IP/ports to simulate NAT:\n Initial flow: \n Modified flow: \n{line}\n\n\
+             Flow: recirc_id=0x1,ct_state=new|trk,eth,tcp,{out}\n\nbridge(\"br0\")\n-------------\n    thaw\n        Resuming from table 1\n \
+             1. ct_state=+new+trk,ip,in_port=1, priority 32768\n    ct(commit,nat(src=10.0.0.1-10.0.0.255:5000-50000))\n    \
+             nat(src=10.0.0.1-10.0.0.255:5000-50000)\n     -> Sets the packet to an untracked state, and clears all the conntrack fields.\n    \
+             output:2\n\nFinal flow: recirc_id=0x1,eth,tcp,{out}\n\
+             Megaflow: recirc_id=0x1,ct_state=+new+trk,eth,ip,in_port=1,nw_frag=no\n\
+             Datapath actions: ct(commit,nat(src=10.0.0.1-10.0.0.255:5000-50000)),2\n"
+        )
+    );
+    let back = format!(
+        "in_port=2,{zero},nw_src=203.0.113.9,nw_dst=10.0.0.1,{rest},tp_src=80,tp_dst=1000,tcp_flags=0"
+    );
+    assert_eq!(
+        traced(
+            acl,
+            "in_port=2,tcp,nw_src=203.0.113.9,nw_dst=10.0.0.1,tp_src=80,tp_dst=1000 --ct-next est,rpl,trk"
+        ),
+        format!(
+            "Flow: tcp,{back}\n\nbridge(\"br0\")\n-------------\n 0. ct_state=-trk,ip, priority 100\n    ct(table=1)\n    drop\n{forked}\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,ip,in_port=2,nw_frag=no\n\
+             Datapath actions: ct,recirc(0x1)\n\n{line}\nrecirc(0x1) - resume conntrack with ct_state=est|rpl|trk\n{line}\n\n\
+             Flow: recirc_id=0x1,ct_state=est|rpl|trk,eth,tcp,{back}\n\nbridge(\"br0\")\n-------------\n    thaw\n        Resuming from table 1\n \
+             1. ct_state=+est+trk,ip,in_port=2, priority 32768\n    output:1\n\nFinal flow: unchanged\n\
+             Megaflow: recirc_id=0x1,ct_state=-new+est+trk,eth,ip,in_port=2,nw_frag=no\nDatapath actions: 1\n"
+        )
+    );
+    assert_eq!(
+        traced(acl, "in_port=1,arp,arp_op=1,arp_spa=1.2.3.4,arp_tpa=5.6.7.8,arp_sha=1:2:3:4:5:6"),
+        format!(
+            "Flow: arp,in_port=1,{zero},arp_spa=1.2.3.4,arp_tpa=5.6.7.8,arp_op=1,arp_sha=01:02:03:04:05:06,arp_tha=00:00:00:00:00:00\n\n\
+             bridge(\"br0\")\n-------------\n 0. arp, priority 10\n    NORMAL\n     -> no learned MAC for destination, flooding\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,arp,in_port=1,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00\n\
+             Datapath actions: 2\n"
+        )
+    );
+}
+
+#[test]
+fn a_trace_shows_tables_inside_tables_as_open_vswitch_does() {
+    let (daemon, engine, _) = daemon();
+    engine.state().flows = "priority=9,in_port=1,actions=resubmit(,1),output:2
+        table=1,actions=set_field:5->reg0,resubmit(,2)
+        table=2,reg0=5,actions=2,resubmit(,3),resubmit(,4)
+        table=4,cookie=0x77,actions=1,resubmit(,5),2
+        table=5,actions=drop"
+        .into();
+    let (output, end) = call_on(&daemon, "appctl ofproto/trace br0 in_port=p1,tcp,nw_ttl=5", &[]);
+    assert_eq!(end, End::default());
+    let expected = [
+        " 0. in_port=1, priority 9",
+        "    resubmit(,1)",
+        "     1. priority 32768",
+        "            set_field:0x5->reg0",
+        "            resubmit(,2)",
+        "         2. reg0=0x5, priority 32768",
+        "            output:2",
+        "            resubmit(,3)",
+        "             3. No match.",
+        "                    drop",
+        "            resubmit(,4)",
+        "         4. priority 32768, cookie 0x77",
+        "            output:1",
+        "             >> skipping output to input port",
+        "            resubmit(,5)",
+        "             5. priority 32768",
+        "                    drop",
+        "            output:2",
+        "    output:2",
+    ];
+    let rules: Vec<&str> = output.lines().skip(4).take(expected.len()).collect();
+    assert_eq!(rules, expected);
+    assert!(output.contains("\nFinal flow: tcp,reg0=0x5,in_port=1,vlan_tci=0x0000,"), "{output}");
+    assert!(output.ends_with("Datapath actions: 2,2,2\n"), "{output}");
+    for (line, message) in [
+        ("br9 in_port=1", "br9 is not a bridge"),
+        ("br0 in_prt=1", "flow:1:1: unknown field 'in_prt'"),
+        ("br0 in_port=1 --ct-next", "Missing argument for option --ct-next"),
+        ("br0 in_port=1 --ct-next foo", "foo: unknown connection tracking state flag"),
+        ("br0 in_port=1 zz", "packet:1:1: expected a packet in hexadecimal digits"),
+        ("br0 in_port=1 --what", "--what: invalid option"),
+    ] {
+        let (_, end) = call_on(&daemon, &format!("appctl ofproto/trace {line}"), &[]);
+        assert!(end.exit == 2 && end.stderr.contains(message), "{line}: {end:?}");
+    }
+    // The packet decides, not the flow, but for its port.
+    let frame = output_of_compose("tcp,tp_dst=77");
+    let (output, _) = call_on(&daemon, &format!("appctl ofproto/trace br0 in_port=1 {frame}"), &[]);
+    assert!(output.starts_with("Flow: tcp,in_port=1,") && output.contains("tp_dst=77"), "{output}");
+}
+
+fn output_of_compose(flow: &str) -> String {
+    output(&format!("ofctl compose-packet --bare {flow}")).trim().to_owned()
 }
