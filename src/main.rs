@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use weir::cli::{self, Command, ConfigCommand};
 use weir::config;
+use weir::control::Family;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -17,6 +18,9 @@ fn main() -> ExitCode {
         Command::Ofctl(args) => cli::ofctl(args),
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
+        Command::Show(args) => cli::show(&args),
+        Command::Ct(args) => cli::ct(args),
+        Command::Zone(args) => cli::native(Family::Zone, args),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 print!("{}", config::EXAMPLE);

@@ -1,15 +1,16 @@
 //! The ct action: the third stage, in which a packet meets its connection, or starts one. All that ovs-actions(7)
 //! says of `ct` happens here, in the order verify, track, commit, translate.
 
-use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::choose::ChooseError;
 use weir_nat::rewrite::translate_v4;
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
-use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
+use weir_wire::{Invalid, Layers, Tuple};
 
-use crate::action::CtAction;
-use crate::clock::{Deadline, Millis, Moment};
+use crate::action::{CtAction, Helper};
+use crate::clock::{Deadline, Millis, Moment, tick};
+use crate::events::{Changes, EndCause, EventKind};
 use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
@@ -21,10 +22,11 @@ use crate::table::connection::{Connection, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
-use crate::{datagram, icmp};
+use crate::{datagram, icmp, sctp};
 
-/// Expired connections that a new one may sweep away to find a place.
-const MAKE_ROOM: u32 = 8;
+/// Connections that are looked at for each new one: two leave for one that comes, so that those that have expired
+/// never pile up faster than the sweep between bursts takes them.
+const TOLL: u32 = 2;
 
 const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
 
@@ -48,7 +50,8 @@ impl Shard {
             // ct_state begins anew in another zone.
             *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
         }
-        let mut packet = Packet { moment, frame, layers, action, meta };
+        let again = meta.state.has(CtState::TRK);
+        let mut packet = Packet { moment, frame, layers, action, meta, again };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
     }
 
@@ -89,24 +92,28 @@ impl Shard {
             return self.start(packet, tuple, hash);
         };
         if packet.replaces(slot.direction()) {
-            self.replace(slot.index());
+            self.end(slot.index(), EndCause::Force);
             return self.start(packet, tuple, hash);
         }
         let state = match self.track(packet, slot) {
             Verdict::Established => {
-                self.counters.established += 1;
+                self.counters.established += u64::from(!packet.again);
                 CtState::EST
             }
             Verdict::New => {
-                self.counters.new += 1;
+                self.counters.new += u64::from(!packet.again);
                 CtState::NEW
             }
             Verdict::Restart => {
-                self.replace(slot.index());
+                self.end(slot.index(), EndCause::Reopened);
                 return self.start(packet, tuple, hash);
             }
             Verdict::Invalid => {
-                self.counters.tcp_out_of_window += 1;
+                if tuple.protocol() == protocol::SCTP {
+                    self.counters.sctp_out_of_state += 1;
+                } else {
+                    self.counters.tcp_out_of_window += 1;
+                }
                 return self.judge_outside(packet, slot);
             }
         };
@@ -142,7 +149,7 @@ impl Shard {
             return self.drop_untranslated(DropReason::Stale);
         }
         if is_current {
-            self.replace(slot.index());
+            self.end(slot.index(), EndCause::Force);
         }
         self.execute_again(packet)
     }
@@ -183,31 +190,48 @@ impl Shard {
     #[inline]
     fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
         if self.table.connection(slot.index()).deadline.is_past(moment) {
-            self.expire(slot.index());
+            self.end(slot.index(), EndCause::Timeout);
             return None;
         }
         Some(slot)
     }
 
-    #[cold]
-    fn expire(&mut self, index: u32) {
-        self.remove(index);
-        self.counters.expired += 1;
-    }
-
-    fn replace(&mut self, index: u32) {
-        self.remove(index);
-        self.counters.replaced += 1;
-    }
-
     /// Shows the packet to its connection's tracker and moves the deadline.
     #[inline]
     fn track(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
+        let before = self.events.listening().then(|| self.states(slot));
+        let verdict = self.track_unwatched(packet, slot);
+        if let Some(before) = before {
+            self.tell_state(slot, before);
+        }
+        verdict
+    }
+
+    #[cold]
+    fn states(&self, slot: Slot) -> [u8; 2] {
+        self.table.connection(slot.index()).peers.map(|peer| peer.state)
+    }
+
+    /// Tells whoever listens if a packet has changed its connection's state.
+    #[cold]
+    fn tell_state(&mut self, slot: Slot, before: [u8; 2]) {
+        if self.states(slot) != before {
+            self.record(slot.index(), EventKind::Update(Changes::STATE));
+        }
+    }
+
+    #[inline]
+    fn track_unwatched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
         let liberal = self.liberal_tcp;
         let connection = self.table.connection_mut(slot.index());
         let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        if matches!(verdict, Verdict::Established | Verdict::New) {
+            self.table.count(slot, packet.frame.len(), tick(packet.moment));
+        }
         let Some(timeout) = timeout else { return verdict };
-        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        let deadline =
+            Deadline::after(packet.moment, self.zones.timeouts(packet.action.zone).milliseconds(timeout));
+        let connection = self.table.connection_mut(slot.index());
         if deadline != connection.deadline {
             let sooner = deadline.is_before(connection.deadline);
             connection.deadline = deadline;
@@ -222,9 +246,10 @@ impl Shard {
     /// Puts a connection where the wheel finds it at its deadline.
     #[cold]
     fn arm(&mut self, index: u32) {
-        let tick = self.table.connection(index).deadline.near(crate::clock::tick(self.clock.moment()));
-        self.wheel.remove(self.table.links(), index);
-        self.wheel.insert(self.table.links(), index, tick);
+        let now = tick(self.clock.moment());
+        let connection = self.table.connection(index);
+        let (zone, deadline) = (connection.zone(), connection.deadline.near(now));
+        self.zones.arm(self.table.links(), zone, index, deadline, now);
     }
 
     /// A segment whose flags make it invalid before any window is looked at.
@@ -248,7 +273,7 @@ impl Shard {
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
     fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
-        packet.judge_invalid();
+        let _ = packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
     }
@@ -257,7 +282,10 @@ impl Shard {
     #[inline]
     fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         if packet.action.commit {
-            self.refresh(packet.action, slot.index());
+            let changes = self.refresh(packet.action, slot.index());
+            if self.events.listening() && changes != Changes::NONE {
+                self.record(slot.index(), EventKind::Update(changes));
+            }
         }
         self.show(packet, slot);
     }
@@ -271,20 +299,28 @@ impl Shard {
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
     }
 
-    fn refresh(&mut self, action: &CtAction, index: u32) {
+    /// Takes mark, label and helper of a commit over; says which of them are different now.
+    fn refresh(&mut self, action: &CtAction, index: u32) -> Changes {
+        let mut changes = Changes::NONE;
         if let Some((value, mask)) = action.mark {
             let mark = &mut self.table.connection_mut(index).mark;
-            *mark = *mark & !mask | value & mask;
+            let new = *mark & !mask | value & mask;
+            changes = changes.with(Changes::MARK.when(new != *mark));
+            *mark = new;
         }
         if let Some((value, mask)) = action.label {
             let label = &mut self.table.cold_mut(index).label;
-            *label = *label & !mask | value & mask;
-            let is_set = *label != 0;
-            self.table.connection_mut(index).set(flag::LABEL, is_set);
+            let new = *label & !mask | value & mask;
+            changes = changes.with(Changes::LABEL.when(new != *label));
+            *label = new;
+            self.table.connection_mut(index).set(flag::LABEL, new != 0);
         }
-        if let Some(helper) = action.helper {
-            self.table.cold_mut(index).helper = helper.number();
+        if let Some(number) = action.helper.map(Helper::number) {
+            let helper = &mut self.table.cold_mut(index).helper;
+            changes = changes.with(Changes::HELPER.when(number != *helper));
+            *helper = number;
         }
+        changes
     }
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
@@ -292,12 +328,14 @@ impl Shard {
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
+                protocol::SCTP => &mut self.counters.sctp_bad_start,
                 _ => &mut self.counters.icmp_bad_start,
             };
-            *counter += 1;
+            *counter += u64::from(!packet.again);
             return packet.judge_invalid();
         };
-        self.counters.new += 1;
+        // A packet that an earlier ct action of this zone has found new is counted there.
+        self.counters.new += u64::from(!packet.again);
         packet.set_state(CtState::NEW);
         *packet.meta = CtMeta {
             state: CtState::TRK.with(CtState::NEW),
@@ -315,7 +353,7 @@ impl Shard {
         let index = match self.table.insert(tuple, hash, &reply) {
             Ok(index) => index,
             Err(Full) => {
-                let _ = self.sweep_to(packet.moment, MAKE_ROOM);
+                let _ = self.make_room(packet.moment, None, |shard| shard.table.has_free_slot());
                 match self.table.insert(tuple, hash, &reply) {
                     Ok(index) => index,
                     Err(Full) => {
@@ -326,7 +364,13 @@ impl Shard {
             }
         };
         self.counters.created += 1;
-        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        if !self.occupancy.is_empty() {
+            self.occupancy.take(tuple);
+            self.occupancy.take(&reply);
+        }
+        self.zones.enter(packet.action.zone);
+        let timeouts = self.zones.timeouts(packet.action.zone);
+        let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
         connection.peers = peers;
         connection.deadline = deadline;
@@ -338,33 +382,47 @@ impl Shard {
         self.table.cold_mut(index).created = packet.moment;
         self.arm(index);
         let slot = Slot::new(index, Direction::Original);
-        self.belong(packet, slot);
-        self.apply_nat(packet, slot, None)
+        self.table.count(slot, packet.frame.len(), tick(packet.moment));
+        let _ = self.refresh(packet.action, index);
+        if self.events.listening() {
+            self.record(index, EventKind::New);
+        }
+        self.show(packet, slot);
+        let outcome = self.apply_nat(packet, slot, None);
+        self.sweep_to(packet.moment, TOLL);
+        outcome
+    }
+
+    /// Whether there may be one more connection in the packet's zone, and in all; or what becomes of the packet.
+    /// The answer is the one that it would be if every connection left at the moment it expires.
+    #[inline]
+    fn admit(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        let zone = packet.action.zone;
+        if let Some(limit) = self.zones.limit(zone) {
+            let has_room = |shard: &Self| shard.zones.connections(zone) < limit;
+            if !has_room(self) && (limit == 0 || !self.make_room(packet.moment, Some(zone), has_room)) {
+                self.counters.refused_by_zone_limit += 1;
+                return Err(packet.refused());
+            }
+        }
+        let has_room = |shard: &Self| shard.table.len() < shard.max_connections;
+        if !has_room(self) && !self.make_room(packet.moment, None, has_room) {
+            self.counters.refused_by_limit += 1;
+            return Err(packet.refused());
+        }
+        Ok(())
     }
 
     /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
     fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
-        if self.table.len() >= self.max_connections {
-            let _ = self.sweep_to(packet.moment, MAKE_ROOM);
-            if self.table.len() >= self.max_connections {
-                self.counters.refused_by_limit += 1;
-                return Err(packet.refused());
-            }
-        }
+        self.admit(packet)?;
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
-                let source_hash = source_of(tuple).hash(&self.address_secret);
-                let (table, moment) = (&self.table, packet.moment);
-                let mut is_free = |reply: &Tuple| {
-                    let found = table.find(reply, table.hash(reply));
-                    reply != tuple
-                        && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-                };
-                let random = &mut self.random;
-                match reply_tuple(&nat, tuple, hash, source_hash, &mut || random.next(), &mut is_free) {
+                match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
                     Err(ChooseError::Exhausted { .. }) => {
                         self.counters.nat_exhausted += 1;
+                        self.exhaustions.note(packet.action.zone, nat);
                         return Err(Outcome::Drop(DropReason::NatExhausted));
                     }
                     Err(ChooseError::FamilyMismatch) => {
@@ -430,6 +488,8 @@ struct Packet<'a> {
     layers: &'a Layers,
     action: &'a CtAction,
     meta: &'a mut CtMeta,
+    /// An earlier ct action of this zone has seen it, and counted it.
+    again: bool,
 }
 
 impl Packet<'_> {
@@ -450,11 +510,18 @@ impl Packet<'_> {
         self.meta.zone = self.action.zone;
     }
 
+    /// Invalid. Of a known connection the caller translates it; any other has no translation, and is not sent
+    /// without one where the action would have translated it.
     #[cold]
     fn judge_invalid(&mut self) -> Outcome {
         let state = CtState::TRK.with(CtState::INV);
         *self.meta = CtMeta { state, zone: self.action.zone, ..CtMeta::default() };
-        UNTOUCHED
+        match self.action.nat {
+            Some(NatAction::Source(_) | NatAction::Destination(_)) if self.action.commit => {
+                Outcome::Drop(DropReason::NatInvalid)
+            }
+            _ => UNTOUCHED,
+        }
     }
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
@@ -495,6 +562,12 @@ fn judge(
                 None => (Verdict::Invalid, None),
             };
         }
+        (protocol::SCTP, _) => {
+            return match sctp::Packet::parse(packet.frame, packet.layers) {
+                Some(packet) => sctp::track(&mut connection.peers, direction, &packet),
+                None => (Verdict::Invalid, None),
+            };
+        }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
         _ => datagram::track(state, direction),
     };
@@ -516,26 +589,19 @@ fn connection_family(layers: &Layers) -> Family {
 fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeout)> {
     let (state, timeout) = match tuple.protocol() {
         protocol::TCP => return tcp::start(&Segment::parse(packet.frame, packet.layers)?),
+        protocol::SCTP => return sctp::start(&sctp::Packet::parse(packet.frame, packet.layers)?),
         _ if tuple.is_icmp() => icmp::start(tuple)?,
         _ => datagram::start(),
     };
     Some(([Peer::with_state(state), Peer::default()], timeout))
 }
 
-/// True if a connection other than TCP was seen in both directions.
+/// True if a connection other than TCP and SCTP was seen in both directions.
 pub(crate) fn is_answered(connection: &Connection) -> bool {
     let state = connection.peers[0].state;
     let is_icmp =
         matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
     if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
-}
-
-/// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
-    match tuple {
-        Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
-        Tuple::V6(tuple) => Tuple::V6(Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
-    }
 }
 
 #[cfg(test)]

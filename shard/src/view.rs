@@ -6,6 +6,7 @@ use weir_wire::Tuple;
 use weir_wire::numbers::protocol;
 
 use crate::action::Helper;
+use crate::sctp::SctpState;
 use crate::tcp::TcpState;
 
 /// What a connection's tracker knows, as far as it is shown.
@@ -18,11 +19,38 @@ pub enum ProtocolState {
         /// Who was called.
         reply: TcpState,
     },
+    /// SCTP.
+    Sctp {
+        /// How far the association is.
+        state: SctpState,
+        /// Verification tags of packets in the original and in the reply direction; 0 is not known yet.
+        tags: [u32; 2],
+    },
     /// Any other protocol.
     Other {
         /// Both sides were seen.
         answered: bool,
     },
+}
+
+/// What went in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames, as flows count them: from the Ethernet header on, without FCS.
+    pub bytes: u64,
+}
+
+/// What a connection has carried. Packets that the tracker called invalid and ICMP errors about it do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From who started it.
+    pub original: Carried,
+    /// Back.
+    pub reply: Carried,
+    /// Milliseconds since the last packet, to a tick (16 ms).
+    pub idle: u64,
 }
 
 /// One connection.
@@ -50,6 +78,8 @@ pub struct ConnectionView {
     pub source_nat: bool,
     /// The destination of the original direction is translated.
     pub destination_nat: bool,
+    /// What it has carried, where that is counted.
+    pub traffic: Option<Traffic>,
 }
 
 impl ConnectionView {
@@ -109,12 +139,17 @@ impl fmt::Display for Line<'_> {
         if view.label != 0 {
             write!(f, ",labels={:#x}", view.label)?;
         }
-        if let ProtocolState::Tcp { original, reply } = view.state {
-            if self.states {
+        match view.state {
+            ProtocolState::Tcp { original, reply } if self.states => {
                 write!(f, ",protoinfo=(state_orig={},state_reply={})", original.name(), reply.name())?;
-            } else {
+            }
+            ProtocolState::Tcp { original, reply } => {
                 write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
             }
+            ProtocolState::Sctp { state, tags: [original, reply] } => {
+                write!(f, ",protoinfo=(state={state},vtag_orig={original},vtag_reply={reply})")?;
+            }
+            ProtocolState::Other { .. } => {}
         }
         match view.helper {
             Some(helper) => write!(f, ",helper={}", helper.name()),
@@ -142,6 +177,7 @@ mod tests {
             helper: None,
             source_nat: false,
             destination_nat: false,
+            traffic: None,
         }
     }
 

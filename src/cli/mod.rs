@@ -2,19 +2,23 @@
 //! commands. Help texts here are the manual.
 
 mod client;
+mod ct;
 mod daemon;
 mod log;
 mod replay;
+mod show;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use client::{appctl, ofctl, vsctl};
+pub use client::{appctl, native, ofctl, vsctl};
+pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
+pub use show::{Show, ShowArgs, show};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;
@@ -72,6 +76,21 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
+    /// Print tables that are built in; needs no daemon.
+    Show(ShowArgs),
+    /// List, filter, count, watch and remove connections.
+    ///
+    /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
+    /// read: it neither holds up packets nor takes memory, however many connections there are.
+    #[command(after_help = Family::Ct.help())]
+    Ct(NativeArgs),
+    /// Show and set what is particular to some connection tracking zones.
+    ///
+    /// A zone's connection limit is set by `weir appctl dpctl/ct-set-limits zone=N,limit=L`. Example:
+    ///
+    ///   weir zone set-timeout 5 udp_first=30 udp_multiple=120
+    #[command(after_help = Family::Zone.help(), verbatim_doc_comment)]
+    Zone(NativeArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }
@@ -243,6 +262,20 @@ pub struct VsctlArgs {
     pub words: Vec<String>,
 }
 
+/// weir's own families of commands.
+#[derive(Debug, Args)]
+pub struct NativeArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub target: Target,
+    /// Give up after SECS seconds without an answer.
+    #[arg(short = 'T', long, value_name = "SECS")]
+    pub timeout: Option<u32>,
+    /// The command and its arguments.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 /// `weir config`
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -265,8 +298,7 @@ pub enum ConfigCommand {
 /// The exit status.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let control = [Family::Ofctl, Family::Appctl, Family::Vsctl];
-    let family = control.into_iter().find(|family| args.get(1).is_some_and(|word| word == family.name()));
+    let family = Family::ALL.into_iter().find(|family| args.get(1).is_some_and(|word| word == family.name()));
     Cli::try_parse_from(protect_separators(args, family)).map_err(|error| {
         let _ = error.print();
         match error.exit_code() {

@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
-use weir_shard::Timeouts;
+use weir_shard::{FragmentSettings, Timeouts};
+
+use super::Zones;
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -208,8 +210,14 @@ pub struct Conntrack {
     pub max_connections: u32,
     /// Accept TCP segments outside their window.
     pub liberal_tcp: bool,
+    /// Keep packets, bytes and the time of the last packet for each connection.
+    pub accounting: bool,
     /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
+    /// What is different in some zones.
+    pub zones: Zones,
+    /// What is done with fragments, all shards together.
+    pub fragments: FragmentSettings,
 }
 
 /// Packet buffers.

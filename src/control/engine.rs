@@ -4,16 +4,18 @@
 //! Reads that can be long (connections, datapath flows) go in batches with a [`Cursor`], so that an
 //! implementation never holds an epoch guard or a lock while a slow client takes its output.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
-use weir_shard::ConnectionView;
-use weir_wire::Tuple;
+use weir_shard::fragments::{DatagramView, Family};
+use weir_shard::{ConnectionView, FragmentCounters, FragmentSettings};
 
+use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
 use crate::pipeline::{FlowCopy, PortId, Snapshot};
+
+pub use super::filter::{ConnectionFilter, TupleFilter};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +36,7 @@ pub enum EngineError {
 
 /// The running datapath, as the control side sees it. Every method may be called from several threads at
 /// once; changes are applied one after another, each whole or not at all.
-pub trait Engine: Send + Sync {
+pub trait Engine: Tracking + Send + Sync {
     /// Bridges with their ports, ordered by name and number.
     ///
     /// # Errors
@@ -111,6 +113,19 @@ pub trait Engine: Send + Sync {
         filter: &ConnectionFilter,
         from: Cursor,
         rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        self.connection_page(filter, from, usize::MAX, rows)
+    }
+    /// The same, but no more than `most` of them: where it goes on is right behind the last one that it gave.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn connection_page(
+        &self,
+        filter: &ConnectionFilter,
+        from: Cursor,
+        most: usize,
+        rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
     ///
@@ -127,6 +142,26 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When there is no room for so many.
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
+
+    /// What is done with fragments, and what was.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn fragments(&self) -> Result<FragmentStatus, EngineError>;
+    /// Changes what is done with fragments.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError>;
+    /// Appends some hundred of the datagrams that are not complete, beginning at `from`; `None` when there are no more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError>;
 
     /// Appends some hundred megaflows, beginning at `from`; `None` when there are no more.
     ///
@@ -325,74 +360,6 @@ pub struct Learned {
     pub age: u32,
 }
 
-/// Which connections are meant; all parts must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionFilter {
-    /// The zone.
-    pub zone: Option<u16>,
-    /// Value and mask.
-    pub mark: Option<(u32, u32)>,
-    /// Value and mask.
-    pub labels: Option<(u128, u128)>,
-    /// The original direction.
-    pub original: TupleFilter,
-    /// The reply direction.
-    pub reply: TupleFilter,
-}
-
-/// One direction of the connections that are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct TupleFilter {
-    pub src: Option<IpAddr>,
-    pub dst: Option<IpAddr>,
-    pub protocol: Option<u8>,
-    pub tp_src: Option<u16>,
-    pub tp_dst: Option<u16>,
-    pub icmp_id: Option<u16>,
-    pub icmp_type: Option<u8>,
-    pub icmp_code: Option<u8>,
-}
-
-impl TupleFilter {
-    /// Whether a direction is meant.
-    #[must_use]
-    pub fn admits(&self, tuple: &Tuple) -> bool {
-        fn holds<T: PartialEq>(wanted: Option<T>, found: Option<T>) -> bool {
-            wanted.is_none() || wanted == found
-        }
-        let ports = tuple.has_ports().then(|| (tuple.src_port(), tuple.dst_port()));
-        let icmp = icmp_parts(tuple);
-        holds(self.src, Some(tuple.src()))
-            && holds(self.dst, Some(tuple.dst()))
-            && holds(self.protocol, Some(tuple.protocol()))
-            && holds(self.tp_src, ports.map(|p| p.0))
-            && holds(self.tp_dst, ports.map(|p| p.1))
-            && holds(self.icmp_id, icmp.map(|i| i.0))
-            && holds(self.icmp_type, icmp.map(|i| i.1))
-            && holds(self.icmp_code, icmp.map(|i| i.2))
-    }
-}
-
-impl ConnectionFilter {
-    /// Whether a connection is meant.
-    #[must_use]
-    pub fn admits(&self, connection: &ConnectionView) -> bool {
-        self.zone.is_none_or(|zone| zone == connection.zone)
-            && self.mark.is_none_or(|(value, mask)| (connection.mark ^ value) & mask == 0)
-            && self.labels.is_none_or(|(value, mask)| (connection.label ^ value) & mask == 0)
-            && self.original.admits(&connection.original)
-            && self.reply.admits(&connection.reply)
-    }
-}
-
-/// Identifier, type and code of an ICMP direction (the tuple keeps type and code in its destination port).
-#[must_use]
-pub fn icmp_parts(tuple: &Tuple) -> Option<(u16, u8, u8)> {
-    let [kind, code] = tuple.dst_port().to_be_bytes();
-    tuple.is_icmp().then_some((tuple.src_port(), kind, code))
-}
-
 /// How many connections there are, and may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConnectionTotals {
@@ -400,6 +367,39 @@ pub struct ConnectionTotals {
     pub total: u64,
     /// At most.
     pub limit: u32,
+}
+
+/// Fragments, all lcores together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentStatus {
+    /// What is done with them.
+    pub settings: FragmentSettings,
+    /// How many are held now.
+    pub held: u64,
+    /// By [`Family`].
+    pub counters: [FragmentCounters; 2],
+}
+
+/// A change of what is done with fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentChange {
+    /// Put a family's fragments together, or no longer.
+    Enabled(Family, bool),
+    /// The least length of a family's fragments other than the last, in bytes of IP packet.
+    MinSize(Family, u32),
+    /// How many are held at the most, all lcores together.
+    Max(u32),
+}
+
+impl FragmentChange {
+    /// Makes it.
+    pub fn apply(self, settings: &mut FragmentSettings) {
+        match self {
+            Self::Enabled(family, enabled) => settings.enabled[family as usize] = enabled,
+            Self::MinSize(family, size) => settings.min_size[family as usize] = size,
+            Self::Max(max) => settings.max = max,
+        }
+    }
 }
 
 /// A megaflow of one lcore.

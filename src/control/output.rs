@@ -77,7 +77,16 @@ impl<'a> Output<'a> {
     /// # Errors
     /// [`Disconnected`].
     pub fn end_array(&mut self) -> Result<(), Disconnected> {
-        let end = if self.elements == 0 { "[]\n" } else { "]\n" };
+        self.close_array()?;
+        self.text("\n")
+    }
+
+    /// The same without the newline, for an array inside something.
+    ///
+    /// # Errors
+    /// [`Disconnected`].
+    pub fn close_array(&mut self) -> Result<(), Disconnected> {
+        let end = if self.elements == 0 { "[]" } else { "]" };
         self.elements = 0;
         self.text(end)
     }
@@ -93,6 +102,15 @@ impl<'a> Output<'a> {
     #[must_use]
     pub fn warnings(&self) -> &str {
         &self.warnings
+    }
+
+    /// Hands on what is gathered, and finds out whether the reader is still there even if that is nothing. For
+    /// commands that wait for something to happen.
+    ///
+    /// # Errors
+    /// [`Disconnected`].
+    pub fn stay_in_touch(&mut self) -> Result<(), Disconnected> {
+        if self.chunk.is_empty() { Ok((self.sink)("")?) } else { self.flush() }
     }
 
     /// Hands on what is gathered.

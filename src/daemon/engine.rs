@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use weir_shard::fragments::DatagramView;
 use weir_shard::{ConnectionView, DumpCursor};
 
 use super::devices::Device;
@@ -11,8 +12,8 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, GroupRow, Lcore, Learned, Link, PoolUse, Port, PortCounters, Queue, Table,
-    check_groups,
+    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Link, PoolUse, Port,
+    PortCounters, Queue, Table, check_groups,
 };
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
@@ -185,10 +186,11 @@ impl Engine for Datapath {
         Ok(())
     }
 
-    fn connections(
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
@@ -197,12 +199,7 @@ impl Engine for Datapath {
         let (found, cursor) = lcore.call(move |polling| {
             let now = polling.now();
             let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-            let mut rows = Vec::new();
-            polling.worker().shard().dump(now, &mut cursor, BATCH, &mut |connection| {
-                if filter.admits(connection) {
-                    rows.push(connection.clone());
-                }
-            });
+            let rows = filter.page(polling.worker().shard(), now, &mut cursor, BATCH, most);
             (rows, cursor)
         })?;
         rows.extend(found);
@@ -224,9 +221,10 @@ impl Engine for Datapath {
                 let Some(lcore) = state.lcores.get(shard) else { break };
                 let (some, next) = lcore.call(move |polling| {
                     let mut cursor = at;
+                    let now = polling.now();
                     let shard = polling.worker_mut().shard_mut();
                     let removed =
-                        shard.flush(&mut cursor, BATCH, &mut |connection| filter.admits(connection));
+                        shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection));
                     (removed, cursor)
                 })?;
                 removed += u64::from(some);
@@ -237,14 +235,7 @@ impl Engine for Datapath {
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
-        let shards = self.state().ask(|polling| {
-            let shard = polling.worker().shard();
-            (u64::from(shard.len()), shard.max_connections())
-        })?;
-        Ok(ConnectionTotals {
-            total: shards.iter().map(|(total, _)| total).sum(),
-            limit: shards.iter().map(|(_, limit)| limit).sum(),
-        })
+        Ok(self.totals()?)
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
@@ -261,6 +252,22 @@ impl Engine for Datapath {
             lcore.call(move |polling| polling.worker_mut().shard_mut().set_max_connections(share))?;
         }
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        Ok(self.state().fragments()?)
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        Ok(self.state().set_fragments(change)?)
+    }
+
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        self.state().fragmented_datagrams(from, rows)
     }
 
     fn datapath_flows(
@@ -356,7 +363,9 @@ impl Engine for Datapath {
             total,
             help,
         });
-        Ok(drops.chain([gone]).chain(tracked).collect())
+        let status = self.state().fragments()?;
+        let fragments = super::fragments::counters(&status);
+        Ok(drops.chain([gone]).chain(tracked).chain(fragments).collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {
@@ -408,7 +417,7 @@ impl crate::switch::Bridge {
     }
 }
 
-fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
+pub(super) fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
 }

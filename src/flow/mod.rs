@@ -38,5 +38,6 @@ pub use matching::Match;
 pub use nearest::nearest;
 pub use packet_out::PacketOut;
 pub use port::{NoNames, PortNames, PortNumber};
+pub use print::nat_text;
 pub use rule::{Expiry, Rule, RuleStats};
 pub use table::{Applied, ApplyError, ApplyProblem, FlowTables};

@@ -309,7 +309,7 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
         Zone::Immediate(zone) => parts.push(format!("zone={zone}")),
         Zone::Field(src) => parts.push(format!("zone={}", subfield(src))),
     }
-    parts.extend(spec.nat.as_ref().map(nat));
+    parts.extend(spec.nat.as_ref().map(nat_text));
     if !spec.exec.is_empty() {
         parts.push(format!("exec({})", actions(&spec.exec, ports)));
     }
@@ -320,11 +320,13 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
 /// What a `ct` has inside, an action each: translation and what `exec` does; `drop` for nothing.
 pub(crate) fn inside_ct(spec: &CtSpec, ports: &dyn PortNames) -> Vec<String> {
     let exec = spec.exec.iter().map(|one| action(one, ports));
-    let all: Vec<String> = spec.nat.as_ref().map(nat).into_iter().chain(exec).collect();
+    let all: Vec<String> = spec.nat.as_ref().map(nat_text).into_iter().chain(exec).collect();
     if all.is_empty() { vec!["drop".into()] } else { all }
 }
 
-fn nat(action: &NatAction) -> String {
+/// A `nat(...)` as flows write it.
+#[must_use]
+pub fn nat_text(action: &NatAction) -> String {
     let (direction, range) = match action {
         NatAction::Apply => return "nat".into(),
         NatAction::Source(range) => ("src", range),

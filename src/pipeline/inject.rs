@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::worker::{Batch, MAX_COPIES, Packet};
+use super::worker::{Batch, MAX_COPIES, Packet, Start};
 use super::{Frame, PortId, Transmit, Worker};
 use crate::flow::key::at;
 use crate::flow::port::PortNumber;
@@ -25,15 +25,9 @@ pub struct Injection {
 /// Where a packet came in that came in by no port.
 const NOWHERE: PortId = PortId::MAX;
 
-impl Worker {
+impl<F: Frame> Worker<F> {
     /// Takes one packet through the pipeline; to be called between bursts. `now` is [`Worker::process`]'s.
-    pub fn inject<F: Frame, T: Transmit<F>>(
-        &mut self,
-        now: u64,
-        injection: &Injection,
-        frame: F,
-        out: &mut T,
-    ) {
+    pub fn inject<T: Transmit<F>>(&mut self, now: u64, injection: &Injection, frame: F, out: &mut T) {
         let snapshot = Arc::clone(self.snapshot());
         let bridge = snapshot.bridges.iter().flatten().find(|bridge| bridge.name == injection.bridge);
         let port = bridge.and_then(|bridge| bridge.port(injection.in_port)).unwrap_or(NOWHERE);
@@ -46,8 +40,10 @@ impl Worker {
         self.copies_left = MAX_COPIES;
         let mut batch = Batch::new();
         batch.push(packet);
-        let wave = (0..batch.len()).collect();
-        self.waves(now, &mut batch, wave, out, 0);
+        self.run(now, &mut batch, out, 0, Start::Resume);
+        if self.has_ready_fragments() {
+            self.run_ready(now, out);
+        }
         self.tidy();
     }
 }

@@ -5,11 +5,13 @@ mod actions;
 mod burst;
 mod caches;
 mod counters;
+mod fragments;
 mod groups;
 mod headers;
 mod nat;
 mod normal;
 mod recirculation;
+mod zones;
 
 use weir_shard::{ConnectionView, DumpCursor, ShardConfig};
 use weir_wire::build::PacketBuilder;
@@ -94,7 +96,7 @@ impl Bench {
         let counters = *self.0.worker().counters();
         assert_eq!(
             counters.received + counters.copies,
-            counters.sent + counters.dropped_in_all(),
+            counters.sent + counters.dropped_in_all() + self.0.worker().held_fragments(),
             "{counters:?}"
         );
     }

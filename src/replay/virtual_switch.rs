@@ -6,6 +6,7 @@ use std::sync::Arc;
 use weir_shard::{ShardConfig, ShardError};
 
 use crate::control::engine::{EngineError, check_groups};
+use crate::flow::Applied;
 use crate::flow::flow::FlowMod;
 use crate::flow::port::PortNumber;
 use crate::flow::rule::Rule;
@@ -159,11 +160,11 @@ impl VirtualSwitch {
     ///
     /// # Errors
     /// When a change is refused.
-    pub fn apply(&mut self, changes: &[FlowMod]) -> Result<(), SwitchError> {
+    pub fn apply(&mut self, changes: &[FlowMod]) -> Result<Applied, SwitchError> {
         self.flush();
-        self.switch.apply(BRIDGE, changes, self.now)?;
+        let applied = self.switch.apply(BRIDGE, changes, self.now)?;
         self.publish();
-        Ok(())
+        Ok(applied)
     }
 
     /// Sends packets with their actions, now.
