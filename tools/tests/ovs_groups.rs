@@ -83,7 +83,9 @@ fn frames() -> Vec<Vec<u8>> {
     let end = |address: &str, port| Endpoint { address: address.parse().expect("an address"), port };
     let mut frames = Vec::new();
     for (src, dst) in [("192.0.2.1", "192.0.2.2"), ("fd00::1", "fd00::2")] {
-        for body in [Body::Udp, Body::Tcp { flags: 2, seq: 1, ack: 0, window: 100, scale: None, options: Vec::new() }] {
+        for body in
+            [Body::Udp, Body::Tcp { flags: 2, seq: 1, ack: 0, window: 100, scale: None, options: Vec::new() }]
+        {
             let mut packet = Packet::new(end(src, 4000), end(dst, 53), body);
             packet.payload = 21;
             frames.push(packet.frame(A, B));
