@@ -97,8 +97,15 @@ impl fmt::Display for Line<'_> {
         let view = self.view;
         f.write_str(&view.protocol_name())?;
         write!(f, ",orig=({}),reply=({})", view.original, view.reply)?;
+        // Identity and status are the kernel tracker's; a userspace datapath shows 0 for both.
+        if self.states {
+            f.write_str(",id=0")?;
+        }
         if view.zone != 0 {
             write!(f, ",zone={}", view.zone)?;
+        }
+        if self.states {
+            f.write_str(",status=0")?;
         }
         if self.timeout {
             write!(f, ",timeout={}", view.remaining / 1000)?;

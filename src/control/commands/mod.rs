@@ -7,6 +7,7 @@ mod daemon;
 mod datapath;
 mod fdb;
 mod flows;
+mod megaflows;
 mod ports;
 mod selection;
 mod settings;
@@ -182,28 +183,43 @@ const OFCTL: &[CommandSpec] = &[
 
 #[rustfmt::skip]
 const APPCTL: &[CommandSpec] = &[
+    command("coverage/read-counter", "COUNTER", (1, 1), daemon::coverage_read, "Show one event counter.").reading(),
     command("coverage/show", "", (0, 0), daemon::coverage_show, "Show every event counter that is not zero.").reading(),
+    command("dpctl/ct-bkts", "[DP] [gt=N]", (0, 2), conntrack::buckets, "Show how many entries each bucket of the connection index holds, of eight; a connection has two. With gt=N only buckets with more.").reading(),
+    command("dpctl/ct-disable-tcp-seq-chk", "[DP]", (0, 1), conntrack::disable_tcp_checks, "Let TCP segments outside their window pass as valid."),
+    command("dpctl/ct-enable-tcp-seq-chk", "[DP]", (0, 1), conntrack::enable_tcp_checks, "Make TCP segments outside their window invalid, the default."),
     command("dpctl/ct-get-maxconns", "[DP]", (0, 1), conntrack::get_maxconns, "Show how many connections are admitted.").reading(),
     command("dpctl/ct-get-nconns", "[DP]", (0, 1), conntrack::get_nconns, "Show how many connections there are.").reading(),
+    command("dpctl/ct-get-tcp-seq-chk", "[DP]", (0, 1), conntrack::tcp_checks, "Show whether TCP segments outside their window are invalid.").reading(),
     command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
-    command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
+    command("dpctl/dump-dps", "", (0, 0), datapath::dump_dps, "Show the datapath's name.").reading(),
+    command("dpctl/dump-flows", "[-m] [--names | --no-names] [DP] [filter=FLOW] [type=TYPE] [pmd=CPU]", (0, 6), megaflows::dump_flows, "Show the megaflows of every lcore, or of one; those that FLOW may match (-m: every field, and the flow's identity; --names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
+    command("dpctl/get-flow", "[DP] ufid:UFID", (1, 2), megaflows::get_flow, "Show the megaflow with this identity.").reading(),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
-    command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
+    command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [-secs N] [DP]", (0, 5), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
     command("dpif-netdev/pmd-stats-clear", "[DP]", (0, 1), datapath::stats_clear, "Set the lcores' counters to zero."),
     command("dpif-netdev/pmd-stats-show", "[-pmd CPU] [DP]", (0, 3), datapath::stats_show, "Show what each lcore did, and cycles a packet.").reading(),
+    command("dpif/dump-dps", "", (0, 0), datapath::bridge_dps, "Show each bridge's datapath.").reading(),
+    command("dpif/dump-flows", "[-m] [--names | --no-names] BRIDGE", (1, 4), megaflows::dump_bridge, "Show the megaflows of a bridge's packets.").reading(),
     command("dpif/show", "", (0, 0), datapath::dpif_show, "Show the bridges and their ports.").reading(),
     command("exit", "[--cleanup]", (0, 1), daemon::exit, "End the daemon; connections are forgotten."),
     command("fdb/flush", "[BRIDGE]", (0, 1), fdb::flush, "Forget what action NORMAL has learned."),
     command("fdb/show", "BRIDGE", (1, 1), fdb::show, "Show what action NORMAL has learned.").reading(),
+    command("fdb/stats-clear", "[BRIDGE]", (0, 1), fdb::stats_clear, "Start the statistics of what action NORMAL learns anew."),
+    command("fdb/stats-show", "BRIDGE", (1, 1), fdb::stats_show, "Show how many stations action NORMAL has learned, forgotten and seen move.").reading(),
     command("list-commands", "", (0, 0), daemon::list_appctl, "Show these commands.").reading(),
     command("netdev-dpdk/get-mempool-info", "[PORT]", (0, 1), datapath::mempool_info, "Show how full the pools of packet buffers are.").reading(),
+    command("revalidator/purge", "", (0, 0), megaflows::purge, "Forget all megaflows; packets are translated anew."),
+    command("revalidator/wait", "", (0, 0), megaflows::wait, "Forget the megaflows that are out of date, and return when none is left."),
     command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),
     command("vlog/list", "", (0, 0), daemon::vlog_list, "Show the log level of each module.").reading(),
     command("vlog/set", "[MODULE][:DESTINATION][:LEVEL]...", (0, 32), daemon::vlog_set, "Set log levels (off, emer, err, warn, info, dbg) of all modules or some."),
 ];
 
+#[cfg(test)]
+mod appctl_tests;
 #[cfg(test)]
 mod tests;

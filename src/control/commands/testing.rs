@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
+    pub(crate) liberal: bool,
+    pub(crate) purged: bool,
     pub(crate) peers: Vec<Peer>,
 }
 
@@ -67,7 +69,11 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
     let state = State {
-        bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
+        bridges: vec![Bridge {
+            name: name("br0"),
+            fail_mode: None,
+            ports: vec![port("p1", 1), port("p2", 2)],
+        }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
@@ -96,7 +102,13 @@ impl Engine for TestEngine {
         let mut state = self.state();
         for change in changes {
             match change {
-                Change::AddBridge(name) => state.bridges.push(Bridge { name, ports: Vec::new() }),
+                Change::AddBridge(name) => {
+                    state.bridges.push(Bridge { name, fail_mode: None, ports: Vec::new() });
+                }
+                Change::SetFailMode(name, mode) => {
+                    let bridge = state.bridges.iter_mut().find(|bridge| bridge.name == name);
+                    bridge.unwrap().fail_mode = mode;
+                }
                 Change::RemoveBridge(name) => state.bridges.retain(|bridge| bridge.name != name),
                 Change::RemovePort(name) => {
                     state.bridges.iter_mut().for_each(|bridge| bridge.ports.retain(|port| port.name != name));
@@ -155,6 +167,15 @@ impl Engine for TestEngine {
         Ok(vec![Learned { port: 1, vlan: 0, mac: [0x66, 0xb9, 0x24, 0x96, 0x45, 0xa8], age: 0 }])
     }
 
+    fn learning(&self, bridge: &str) -> Result<Learning, EngineError> {
+        self.known(bridge)?;
+        Ok(Learning { current: 1, maximum: 8192, learned: 3, expired: 2, moved: 1, refused: 0 })
+    }
+
+    fn clear_learning(&self, bridge: Option<&str>) -> Result<(), EngineError> {
+        bridge.map_or(Ok(()), |bridge| self.known(bridge))
+    }
+
     fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError> {
         bridge.map_or(Ok(()), |bridge| self.known(bridge))
     }
@@ -194,6 +215,30 @@ impl Engine for TestEngine {
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.state().limit = limit;
+        Ok(())
+    }
+
+    fn checks_tcp_sequences(&self) -> Result<bool, EngineError> {
+        Ok(!self.state().liberal)
+    }
+
+    fn check_tcp_sequences(&self, check: bool) -> Result<(), EngineError> {
+        self.state().liberal = !check;
+        Ok(())
+    }
+
+    fn index_buckets(&self) -> Result<u64, EngineError> {
+        Ok(20)
+    }
+
+    /// Bucket `n` of 20 holds `n % 9` entries; ten at a time.
+    fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
+        entries.extend((from.slot..from.slot + 10).map(|bucket| u8::try_from(bucket % 9).unwrap()));
+        Ok((from.slot == 0).then_some(Cursor { slot: 10, ..from }))
+    }
+
+    fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
+        self.state().purged |= purge;
         Ok(())
     }
 
