@@ -61,7 +61,7 @@ pub use meta::{ConnectionRef, CtMeta};
 pub use outcome::{DropReason, Outcome};
 pub use shard::{DumpCursor, Shard, ShardConfig, ShardError};
 pub use state::CtState;
-pub use tcp::{TcpState, tcp_machine};
+pub use tcp::{TcpState, WindowScale, tcp_machine};
 pub use timeouts::{Timeout, Timeouts};
 pub use view::{Carried, ConnectionView, ProtocolState, Traffic};
 pub use zones::TooManyPolicies;

@@ -406,6 +406,7 @@ impl Shard {
             helper: Helper::from_number(cold.helper),
             source_nat: connection.has(crate::table::connection::flag::SOURCE_NAT),
             destination_nat: connection.has(crate::table::connection::flag::DESTINATION_NAT),
+            scales: [first.window_scale(), second.window_scale()],
             traffic: self.traffic(index, moment),
         }
     }

@@ -26,7 +26,8 @@ fn statistics_of_connections_have_open_vswitchs_layout() {
 fn a_connection_in_full_has_the_kernels_fields_and_both_states() {
     let text = output("appctl dpctl/dump-conntrack -m -s");
     let wanted = "sport=80,dport=40000),id=0,zone=1,status=0,timeout=86399,mark=1,labels=0x1,\
-                  protoinfo=(state_orig=ESTABLISHED,state_reply=ESTABLISHED";
+                  protoinfo=(state_orig=ESTABLISHED,state_reply=ESTABLISHED,wscale_orig=7,wscale_reply=7,\
+                  flags_orig=WINDOW_SCALE,flags_reply=WINDOW_SCALE)";
     assert!(text.lines().all(|line| line.contains(wanted)), "{text}");
 }
 

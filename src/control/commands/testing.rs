@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use weir_shard::{Carried, ConnectionView, ProtocolState, TcpState, Traffic};
+use weir_shard::{Carried, ConnectionView, ProtocolState, TcpState, Traffic, WindowScale};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
@@ -48,6 +48,7 @@ pub(crate) fn connection(host: u8) -> ConnectionView {
         helper: None,
         source_nat: true,
         destination_nat: false,
+        scales: [WindowScale::Offered(7); 2],
         traffic: Some(Traffic {
             original: Carried { packets: 12, bytes: 1_404 },
             reply: Carried { packets: 9, bytes: 12_870 },

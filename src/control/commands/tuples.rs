@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use weir_shard::{ConnectionView, Helper, ProtocolState};
+use weir_shard::{Carried, ConnectionView, Helper, ProtocolState};
 use weir_wire::Tuple;
 
-use crate::control::filter::icmp_parts;
+use super::datapath::ratio;
+use crate::control::filter::{icmp_parts, state_name};
 use crate::control::output::{Disconnected, Output};
 
 /// What a dump shows beside the tuples.
@@ -43,6 +44,13 @@ pub(super) struct Json {
     labels: String,
     /// Seconds until it ends without a packet.
     timeout: u64,
+    /// Seconds since it was committed.
+    age: f64,
+    /// Seconds since its last packet, where that is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<f64>,
+    /// As `weir ct list` shows it.
+    state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +63,21 @@ struct JsonDirection {
     dst: IpAddr,
     #[serde(flatten)]
     transport: Transport,
+    /// What went this way, where that is counted.
+    #[serde(flatten)]
+    carried: Option<JsonCarried>,
+}
+
+#[derive(Serialize)]
+struct JsonCarried {
+    packets: u64,
+    bytes: u64,
+}
+
+impl From<Carried> for JsonCarried {
+    fn from(Carried { packets, bytes }: Carried) -> Self {
+        Self { packets, bytes }
+    }
 }
 
 /// What identifies a direction beside its addresses.
@@ -73,8 +96,8 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
-impl From<&Tuple> for JsonDirection {
-    fn from(tuple: &Tuple) -> Self {
+impl JsonDirection {
+    fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
         let transport = match icmp_parts(tuple) {
             Some((id, kind, code)) => Transport::Icmp { id, r#type: kind, code },
             None if tuple.has_ports() => {
@@ -82,7 +105,7 @@ impl From<&Tuple> for JsonDirection {
             }
             None => Transport::None {},
         };
-        Self { src: tuple.src(), dst: tuple.dst(), transport }
+        Self { src: tuple.src(), dst: tuple.dst(), transport, carried: carried.map(JsonCarried::from) }
     }
 }
 
@@ -99,12 +122,18 @@ impl From<&ConnectionView> for Json {
         Self {
             protocol: connection.protocol_name(),
             protocol_number: connection.original.protocol(),
-            orig: JsonDirection::from(&connection.original),
-            reply: JsonDirection::from(&connection.reply),
+            orig: JsonDirection::new(
+                &connection.original,
+                connection.traffic.map(|traffic| traffic.original),
+            ),
+            reply: JsonDirection::new(&connection.reply, connection.traffic.map(|traffic| traffic.reply)),
             zone: connection.zone,
             mark: connection.mark,
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
+            age: ratio(connection.age, 1000),
+            idle: connection.traffic.map(|traffic| ratio(traffic.idle, 1000)),
+            state: state_name(connection),
             tcp,
             helper: connection.helper.map(Helper::name),
         }
