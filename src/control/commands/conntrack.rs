@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use weir_shard::ProtocolState;
+use weir_shard::{ProtocolState, TcpState};
 
 use super::selection::{number, selection};
 use super::tuples::{Detail, Json, line};
@@ -111,7 +111,9 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         out.line(format_args!("  {}: {count}", protocol.to_uppercase()))?;
         if protocol == "tcp" && !stats.tcp_states.is_empty() {
             out.line("    Conn per TCP states:")?;
-            for (state, count) in &stats.tcp_states {
+            // In the order of a connection's life.
+            let life = TcpState::ALL.into_iter().map(TcpState::summary);
+            for (state, count) in life.filter_map(|state| stats.tcp_states.remove_entry(state)) {
                 out.line(format_args!("\t  [{state}]={count}"))?;
             }
         }
@@ -148,42 +150,13 @@ pub(super) fn set_maxconns(
     let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
     let limit = match datapath::without_name(&args) {
         [limit] => number(limit),
-        _ => None,
+        [other, ..] => return Err(datapath::not_found(other)),
+        [] => None,
     };
     let limit = limit
         .ok_or_else(|| CommandError::Failed("maxconns missing or malformed (Invalid argument)".into()))?;
     daemon.engine.set_connection_limit(limit)?;
     Ok(out.line("setting maxconns successful")?)
-}
-
-pub(super) fn tcp_checks(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    no_more(call)?;
-    let enabled = daemon.engine.checks_tcp_sequences()?;
-    if call.json {
-        return Ok(out.json(&serde_json::json!({ "enabled": enabled }))?);
-    }
-    let word = if enabled { "enabled" } else { "disabled" };
-    Ok(out.line(format_args!("TCP sequence checking: {word}"))?)
-}
-
-pub(super) fn enable_tcp_checks(
-    call: &Call<'_>,
-    daemon: &Daemon,
-    out: &mut Output<'_>,
-) -> Result<(), CommandError> {
-    no_more(call)?;
-    daemon.engine.check_tcp_sequences(true)?;
-    Ok(out.line("enabling TCP sequence checking successful")?)
-}
-
-pub(super) fn disable_tcp_checks(
-    call: &Call<'_>,
-    daemon: &Daemon,
-    out: &mut Output<'_>,
-) -> Result<(), CommandError> {
-    no_more(call)?;
-    daemon.engine.check_tcp_sequences(false)?;
-    Ok(out.line("disabling TCP sequence checking successful")?)
 }
 
 /// Buckets in a row of `ct-bkts`.

@@ -1,12 +1,12 @@
 //! Connections as text and as JSON.
 
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use weir_shard::{Carried, ConnectionView, Helper, ProtocolState};
 use weir_wire::Tuple;
 
-use super::datapath::ratio;
 use crate::control::filter::{icmp_parts, state_name};
 use crate::control::output::{Disconnected, Output};
 
@@ -44,17 +44,22 @@ pub(super) struct Json {
     labels: String,
     /// Seconds until it ends without a packet.
     timeout: u64,
-    /// Seconds since it was committed.
-    age: f64,
-    /// Seconds since its last packet, where that is counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idle: Option<f64>,
     /// As `weir ct list` shows it.
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
+    /// Milliseconds since it was committed.
+    age: u64,
+    /// When that was, in milliseconds since 1970.
+    start: u64,
+    /// Milliseconds since its last packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<u64>,
+    /// When that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -63,7 +68,7 @@ struct JsonDirection {
     dst: IpAddr,
     #[serde(flatten)]
     transport: Transport,
-    /// What went this way, where that is counted.
+    /// Packets and bytes that it has carried.
     #[serde(flatten)]
     carried: Option<JsonCarried>,
 }
@@ -72,12 +77,6 @@ struct JsonDirection {
 struct JsonCarried {
     packets: u64,
     bytes: u64,
-}
-
-impl From<Carried> for JsonCarried {
-    fn from(Carried { packets, bytes }: Carried) -> Self {
-        Self { packets, bytes }
-    }
 }
 
 /// What identifies a direction beside its addresses.
@@ -105,12 +104,22 @@ impl JsonDirection {
             }
             None => Transport::None {},
         };
-        Self { src: tuple.src(), dst: tuple.dst(), transport, carried: carried.map(JsonCarried::from) }
+        let carried = carried.map(|Carried { packets, bytes }| JsonCarried { packets, bytes });
+        Self { src: tuple.src(), dst: tuple.dst(), transport, carried }
     }
 }
 
 impl From<&ConnectionView> for Json {
     fn from(connection: &ConnectionView) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(connection, u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Json {
+    /// A connection as it was seen `now` milliseconds after 1970.
+    pub(super) fn at(connection: &ConnectionView, now: u64) -> Self {
+        let traffic = connection.traffic;
         let tcp = match connection.state {
             ProtocolState::Tcp { original, reply } => Some(JsonTcp {
                 state: original.max(reply).summary(),
@@ -122,20 +131,19 @@ impl From<&ConnectionView> for Json {
         Self {
             protocol: connection.protocol_name(),
             protocol_number: connection.original.protocol(),
-            orig: JsonDirection::new(
-                &connection.original,
-                connection.traffic.map(|traffic| traffic.original),
-            ),
-            reply: JsonDirection::new(&connection.reply, connection.traffic.map(|traffic| traffic.reply)),
+            orig: JsonDirection::new(&connection.original, traffic.map(|traffic| traffic.original)),
+            reply: JsonDirection::new(&connection.reply, traffic.map(|traffic| traffic.reply)),
             zone: connection.zone,
             mark: connection.mark,
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
-            age: ratio(connection.age, 1000),
-            idle: connection.traffic.map(|traffic| ratio(traffic.idle, 1000)),
             state: state_name(connection),
             tcp,
             helper: connection.helper.map(Helper::name),
+            age: connection.age,
+            start: now.saturating_sub(connection.age),
+            idle: traffic.map(|traffic| traffic.idle),
+            last_seen: traffic.map(|traffic| now.saturating_sub(traffic.idle)),
         }
     }
 }
