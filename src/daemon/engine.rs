@@ -269,7 +269,9 @@ impl Engine for Datapath {
     }
 
     fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
-        for index in 0..self.state().lcores.len() {
+        // A lock taken in the head of the loop would be held through all of it.
+        let count = self.state().lcores.len();
+        for index in 0..count {
             let mut slot = Some(0);
             while let Some(at) = slot {
                 // Locked anew for each batch, as a flush is.

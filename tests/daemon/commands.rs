@@ -187,7 +187,7 @@ fn connections_are_listed_filtered_watched_and_flushed_natively() {
     assert!(daemon.ok("ct watch list --count 1 --limit 3").contains("3 rows, 3 packets"));
     for (line, part) in [
         ("ct flush", "requires at least 1 arguments"),
-        ("ct list sorce=1", "did you mean"),
+        ("ct list dprt=1", "did you mean dport=?"),
         ("ct watch --every never", "not a number"),
         ("ct lst", "unknown command 'lst'"),
     ] {
