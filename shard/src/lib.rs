@@ -72,7 +72,7 @@ pub use outcome::{DropReason, Outcome};
 pub use sctp::{SctpState, sctp_machine};
 pub use shard::{DumpCursor, Shard, ShardConfig, ShardError};
 pub use state::CtState;
-pub use tcp::{TcpState, tcp_machine};
+pub use tcp::{TcpState, WindowScale, tcp_machine};
 pub use timeouts::{Timeout, Timeouts};
 pub use view::{Carried, ConnectionView, ExpectationView, ProtocolState, Traffic};
 pub use zones::TooManyPolicies;

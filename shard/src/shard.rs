@@ -273,6 +273,19 @@ impl Shard {
         self.table.capacity()
     }
 
+    /// Buckets of the index that finds connections by their tuples.
+    #[must_use]
+    pub fn index_buckets(&self) -> usize {
+        self.table.buckets()
+    }
+
+    /// Appends how many entries each of `count` buckets from `from` on holds, of at most eight; a connection has an
+    /// entry for each of its directions.
+    pub fn index_occupancy(&self, from: usize, count: usize, entries: &mut Vec<u8>) {
+        let end = from.saturating_add(count).min(self.table.buckets());
+        entries.extend((from..end).map(|index| self.table.occupancy(index)));
+    }
+
     /// Connections that are admitted.
     #[must_use]
     pub const fn max_connections(&self) -> u32 {
@@ -437,6 +450,7 @@ impl Shard {
             helper: Helper::from_number(cold.helper),
             source_nat: connection.has(flag::SOURCE_NAT),
             destination_nat: connection.has(flag::DESTINATION_NAT),
+            scales: [first.window_scale(), second.window_scale()],
             traffic: self.traffic(index, moment),
             parent: self.companions.get(cold.companion).and_then(|companion| companion.parent),
         }

@@ -158,7 +158,30 @@ pub(crate) struct Peer {
     pub(crate) state: u8,
 }
 
+/// What is known of a TCP peer's window scale (RFC 7323 section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowScale {
+    /// It offered none.
+    #[default]
+    None,
+    /// Windows are shifted by this many bits.
+    Offered(u8),
+    /// The stream was picked up midway.
+    Unknown,
+}
+
 impl Peer {
+    /// Its window scale.
+    pub(crate) const fn window_scale(&self) -> WindowScale {
+        if self.scale & SCALE_UNKNOWN != 0 {
+            WindowScale::Unknown
+        } else if self.scale & SCALE_OFFERED != 0 {
+            WindowScale::Offered(self.scale & SCALE_MASK)
+        } else {
+            WindowScale::None
+        }
+    }
+
     /// The state of a tracker other than TCP's.
     pub(crate) const fn with_state(state: u8) -> Self {
         Self { low: 0, high: 0, window: 0, scale: 0, state }

@@ -8,7 +8,7 @@ use weir_wire::numbers::protocol;
 
 use crate::action::Helper;
 use crate::sctp::SctpState;
-use crate::tcp::TcpState;
+use crate::tcp::{TcpState, WindowScale};
 
 /// What a connection's tracker knows, as far as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct ConnectionView {
     pub source_nat: bool,
     /// The destination of the original direction is translated.
     pub destination_nat: bool,
+    /// TCP's window scales, of the original direction's sender and of its peer.
+    pub scales: [WindowScale; 2],
     /// What it has carried, where that is counted.
     pub traffic: Option<Traffic>,
     /// The original tuple of the control connection that announced it.
@@ -181,8 +183,15 @@ impl fmt::Display for Line<'_> {
         let view = self.view;
         f.write_str(&view.protocol_name())?;
         write!(f, ",orig=({}),reply=({})", view.original, view.reply)?;
+        // Identity and status are the kernel tracker's; a userspace datapath shows 0 for both.
+        if self.states {
+            f.write_str(",id=0")?;
+        }
         if view.zone != 0 {
             write!(f, ",zone={}", view.zone)?;
+        }
+        if self.states {
+            f.write_str(",status=0")?;
         }
         if self.timeout {
             write!(f, ",timeout={}", view.remaining / 1000)?;
@@ -195,7 +204,12 @@ impl fmt::Display for Line<'_> {
         }
         match view.state {
             ProtocolState::Tcp { original, reply } if self.states => {
-                write!(f, ",protoinfo=(state_orig={},state_reply={})", original.name(), reply.name())?;
+                write!(f, ",protoinfo=(state_orig={},state_reply={}", original.name(), reply.name())?;
+                let [first, second] = view.scales;
+                if shift(first) != 0 || shift(second) != 0 {
+                    write!(f, ",wscale_orig={},wscale_reply={}", shift(first), shift(second))?;
+                }
+                write!(f, ",flags_orig={},flags_reply={})", flags(first), flags(second))?;
             }
             ProtocolState::Tcp { original, reply } => {
                 write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
@@ -212,6 +226,23 @@ impl fmt::Display for Line<'_> {
             Some(parent) if self.states => write!(f, ",parent=({parent})"),
             _ => Ok(()),
         }
+    }
+}
+
+/// The scale as it is shown: 0 where none is known.
+const fn shift(scale: WindowScale) -> u8 {
+    match scale {
+        WindowScale::Offered(shift) => shift,
+        WindowScale::None | WindowScale::Unknown => 0,
+    }
+}
+
+/// Open vSwitch's flags of a peer: a peer picked up midway is held to no window scale.
+const fn flags(scale: WindowScale) -> &'static str {
+    match scale {
+        WindowScale::None => "0",
+        WindowScale::Offered(_) => "WINDOW_SCALE",
+        WindowScale::Unknown => "BE_LIBERAL",
     }
 }
 
@@ -234,6 +265,7 @@ mod tests {
             helper: None,
             source_nat: false,
             destination_nat: false,
+            scales: [WindowScale::None; 2],
             parent: None,
             traffic: None,
         }
@@ -263,5 +295,16 @@ mod tests {
              reply=(src=10.1.1.2,dst=10.1.1.1,sport=80,dport=40000),\
              zone=5,timeout=29,mark=7,labels=0xabc,protoinfo=(state=TIME_WAIT),helper=ftp"
         );
+        let full = |scales| ConnectionView { scales, ..tcp.clone() }.with_states(false).to_string();
+        let known = full([WindowScale::Offered(7), WindowScale::None]);
+        assert!(known.contains("dport=40000),id=0,zone=5,status=0,mark=7,"), "{known}");
+        assert!(
+            known.contains(
+                "CLOSING,wscale_orig=7,wscale_reply=0,flags_orig=WINDOW_SCALE,flags_reply=0),helper"
+            ),
+            "{known}"
+        );
+        let unknown = full([WindowScale::Unknown, WindowScale::Offered(0)]);
+        assert!(unknown.contains("CLOSING,flags_orig=BE_LIBERAL,flags_reply=WINDOW_SCALE)"), "{unknown}");
     }
 }

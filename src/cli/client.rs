@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use super::colour;
 use super::{AppctlArgs, NativeArgs, OfctlArgs, VsctlArgs};
 use crate::control::commands::{Action, Call, CommandError, FileArgument, RunLocal, vsctl_syntax_error};
 use crate::control::output::Output;
@@ -57,7 +58,11 @@ pub fn ofctl(args: OfctlArgs) -> u8 {
     };
     match spec.action {
         Action::Local(run) => run_here(&request, run),
-        _ => call(Family::Ofctl, &args.target.socket, args.timeout, &request),
+        _ => {
+            let flows = name == "dump-flows" && !request.json && args.color.applies();
+            let paint = if flows { Some(colour::flows as Paint) } else { None };
+            call_painted(Family::Ofctl, &args.target.socket, args.timeout, &request, paint)
+        }
     }
 }
 
@@ -165,9 +170,25 @@ fn read_file(path: &str) -> Result<String, String> {
 }
 
 pub(super) fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) -> u8 {
+    call_painted(family, socket, timeout, request, None)
+}
+
+/// What is done to output, whole lines at a time, before it is printed.
+type Paint = fn(&str) -> String;
+
+fn call_painted(
+    family: Family,
+    socket: &Path,
+    timeout: Option<u32>,
+    request: &Request,
+    paint: Option<Paint>,
+) -> u8 {
     let timeout = timeout.filter(|&seconds| seconds != 0).map(|seconds| Duration::from_secs(seconds.into()));
     let mut stdout = io::stdout().lock();
-    let mut print = |text: &str| stdout.write_all(text.as_bytes());
+    let mut print = |text: &str| match paint {
+        Some(paint) => stdout.write_all(paint(text).as_bytes()),
+        None => stdout.write_all(text.as_bytes()),
+    };
     let end = Client::connect(socket, timeout).and_then(|mut client| client.call(request, &mut print));
     let flushed = stdout.flush();
     match (end, flushed) {

@@ -2,6 +2,7 @@
 //! commands. Help texts here are the manual.
 
 mod client;
+mod colour;
 mod ct;
 mod daemon;
 mod log;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use client::{appctl, native, ofctl, vsctl};
+pub use colour::Colour;
 pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
@@ -194,15 +196,15 @@ pub struct OfctlArgs {
     /// Accepted when every version in the list exists; the output is the same for all.
     #[arg(short = 'O', long = "protocols", value_name = "VERSIONS", action = clap::ArgAction::Append)]
     pub protocols: Vec<OpenFlowVersions>,
-    /// Accepted: flow format.
-    #[arg(short = 'F', long = "flow-format", value_name = "FORMAT")]
-    pub flow_format: Option<String>,
-    /// Accepted: more detail.
+    /// Accepted when every format in the list exists; flows always show in full, as in NXM+table_id.
+    #[arg(short = 'F', long = "flow-format", value_name = "FORMATS")]
+    pub flow_format: Option<FlowFormats>,
+    /// Accepted: there are no OpenFlow messages to show more of.
     #[arg(short, long)]
     pub more: bool,
-    /// Accepted: output is never coloured.
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true)]
-    pub color: Option<String>,
+    /// Colour flows: always, auto (on a terminal) or never; without WHEN always.
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never", default_missing_value = "always")]
+    pub color: Colour,
     /// Give up after SECS seconds without an answer.
     #[arg(short, long, value_name = "SECS")]
     pub timeout: Option<u32>,
@@ -225,6 +227,40 @@ impl std::str::FromStr for OpenFlowVersions {
                 "openflow10" | "openflow11" | "openflow12" | "openflow13" | "openflow14" | "openflow15"
             ) {
                 return Err(format!("Unknown OpenFlow version: \"{version}\""));
+            }
+        }
+        Ok(Self)
+    }
+}
+
+/// A list of flow formats, checked and otherwise ignored.
+#[derive(Clone, Debug)]
+pub struct FlowFormats;
+
+impl std::str::FromStr for FlowFormats {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        for format in text.split(',') {
+            let lower = format.trim().to_ascii_lowercase();
+            let base = lower.strip_suffix("+table_id").or_else(|| lower.strip_suffix("-table_id"));
+            let known = match base {
+                Some(base) => matches!(base, "openflow10" | "nxm"),
+                None => matches!(
+                    lower.as_str(),
+                    "any"
+                        | "openflow10"
+                        | "nxm"
+                        | "oxm"
+                        | "oxm-openflow11"
+                        | "oxm-openflow12"
+                        | "oxm-openflow13"
+                        | "oxm-openflow14"
+                        | "oxm-openflow15"
+                ),
+            };
+            if !known {
+                return Err(format!("{format}: unknown flow protocol"));
             }
         }
         Ok(Self)

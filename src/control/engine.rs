@@ -15,6 +15,8 @@ use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
 use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
+pub use crate::switch::FailMode;
+
 pub use super::filter::{ConnectionFilter, TupleFilter};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
@@ -98,6 +100,16 @@ pub trait Engine: Tracking + Send + Sync {
     /// # Errors
     /// [`EngineError::NoBridge`].
     fn learned(&self, bridge: &str) -> Result<Vec<Learned>, EngineError>;
+    /// What a bridge's learning table has seen.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn learning(&self, bridge: &str) -> Result<Learning, EngineError>;
+    /// Starts the learning tables' statistics anew, of one bridge or of all.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn clear_learning(&self, bridge: Option<&str>) -> Result<(), EngineError>;
     /// Forgets what was learned, on one bridge or on all.
     ///
     /// # Errors
@@ -153,6 +165,23 @@ pub trait Engine: Tracking + Send + Sync {
     /// When there is no room for so many.
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
 
+    /// Buckets of the index over connections, all lcores together.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn index_buckets(&self) -> Result<u64, EngineError>;
+    /// Appends the number of entries in each of some hundred buckets, beginning at `from`; a connection has an
+    /// entry for each direction. `None` when there are no more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError>;
+
+    /// Forgets the megaflows that are out of date, or all with `purge`, and returns when that is done.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn revalidate(&self, purge: bool) -> Result<(), EngineError>;
     /// What is done with fragments, and what was.
     ///
     /// # Errors
@@ -257,6 +286,8 @@ pub struct Cursor {
 pub struct Bridge {
     /// Its name.
     pub name: Name,
+    /// What it does without a controller, if something was said.
+    pub fail_mode: Option<FailMode>,
     /// Its ports by number.
     pub ports: Vec<Port>,
 }
@@ -325,6 +356,8 @@ pub enum Change {
     AddPort(NewPort),
     /// A port goes.
     RemovePort(Name),
+    /// What a bridge does without a controller; a change between secure and not forgets its flows.
+    SetFailMode(Name, Option<FailMode>),
 }
 
 /// A port to add.
@@ -368,6 +401,23 @@ pub struct Learned {
     pub mac: [u8; 6],
     /// Seconds since it was seen.
     pub age: u32,
+}
+
+/// What a bridge's learning table has seen since its statistics were cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Learning {
+    /// Stations that it knows.
+    pub current: u64,
+    /// Stations that it has room for.
+    pub maximum: u64,
+    /// Stations that became known.
+    pub learned: u64,
+    /// Stations that were silent for too long.
+    pub expired: u64,
+    /// Stations that were seen at another port than before.
+    pub moved: u64,
+    /// Frames whose sender was not learned for want of room.
+    pub refused: u64,
 }
 
 /// How many connections there are, and may be.
@@ -441,6 +491,8 @@ pub struct DatapathTotals {
 pub struct Lcore {
     /// Its CPU.
     pub cpu: u16,
+    /// The NUMA node of its CPU.
+    pub node: u32,
     /// Packets received.
     pub packets: u64,
     /// Times packets went through the datapath again.

@@ -8,7 +8,7 @@ use super::state::State;
 use crate::config::{Name, PortNumber};
 use crate::control::engine::{Change, NewPort};
 use crate::pipeline::PortId;
-use crate::switch::{Bridge, SwitchError};
+use crate::switch::{Bridge, FormerMode, SwitchError};
 
 /// What takes one change back.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ enum Undo {
     RemoveBridge(Name),
     RestoreBridge(Box<Bridge>),
     RemovePort(Name),
+    FailMode(Name, Box<FormerMode>),
     /// The device still runs; nothing polls it.
     Reconnect(Box<Device>, NewPort),
     /// Its device was needed by a later change.
@@ -61,6 +62,11 @@ impl State {
                 self.add_port(&spec)?;
                 undo.push(Undo::RemovePort(spec.name));
             }
+            Change::SetFailMode(name, mode) => {
+                let now = self.now();
+                let former = self.switch.set_fail_mode(name.as_str(), mode, now)?;
+                undo.push(Undo::FailMode(name, Box::new(former)));
+            }
             Change::RemovePort(name) => undo.push(self.park(&name)?),
         }
         Ok(())
@@ -70,6 +76,7 @@ impl State {
         match step {
             Undo::RemoveBridge(name) => drop(self.switch.delete_bridge(name.as_str())?),
             Undo::RestoreBridge(bridge) => self.switch.restore_bridge(*bridge)?,
+            Undo::FailMode(name, former) => self.switch.restore_fail_mode(name.as_str(), *former)?,
             Undo::RemovePort(name) => drop(self.park(&name)?),
             Undo::Reconnect(device, spec) => {
                 let id = self.switch_port(&spec)?;

@@ -12,12 +12,12 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Link, PoolUse, Port,
-    PortCounters, Queue, Table, check_groups,
+    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link, PoolUse,
+    Port, PortCounters, Queue, Table, check_groups,
 };
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
-use crate::pipeline::{PortId, Snapshot};
+use crate::pipeline::{PortId, Snapshot, fdb};
 use crate::switch::SwitchError;
 
 impl From<DaemonError> for EngineError {
@@ -54,7 +54,7 @@ impl Engine for Datapath {
         let mut bridges: Vec<Bridge> = Vec::new();
         for bridge in state.switch.bridges() {
             if let Ok(name) = bridge.name().parse() {
-                bridges.push(Bridge { name, ports: Vec::new() });
+                bridges.push(Bridge { name, fail_mode: bridge.fail_mode(), ports: Vec::new() });
             }
         }
         for (index, (&id, device)) in state.devices.iter().enumerate() {
@@ -170,6 +170,28 @@ impl Engine for Datapath {
         Ok(rows)
     }
 
+    fn learning(&self, bridge: &str) -> Result<Learning, EngineError> {
+        let state = self.state();
+        let seen = state.switch.bridge(bridge)?.fdb().statistics();
+        Ok(Learning {
+            current: seen.current as u64,
+            maximum: fdb::CAPACITY as u64,
+            learned: seen.learned,
+            expired: seen.expired,
+            moved: seen.moved,
+            refused: seen.refused,
+        })
+    }
+
+    fn clear_learning(&self, bridge: Option<&str>) -> Result<(), EngineError> {
+        let state = self.state();
+        match bridge {
+            Some(name) => state.switch.bridge(name)?.fdb().clear_statistics(),
+            None => state.switch.bridges().for_each(|bridge| bridge.fdb().clear_statistics()),
+        }
+        Ok(())
+    }
+
     fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError> {
         let state = self.state();
         let now = state.now();
@@ -274,6 +296,43 @@ impl Engine for Datapath {
         Ok(())
     }
 
+    fn index_buckets(&self) -> Result<u64, EngineError> {
+        let lcores = self.state().ask(|polling| polling.worker().shard().index_buckets() as u64)?;
+        Ok(lcores.iter().sum())
+    }
+
+    fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
+        let state = self.state();
+        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
+        let at = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        let (found, all) = lcore.call(move |polling| {
+            let (shard, mut found) = (polling.worker().shard(), Vec::new());
+            shard.index_occupancy(at, BATCH, &mut found);
+            (found, shard.index_buckets())
+        })?;
+        let next = at.saturating_add(found.len());
+        entries.extend(found);
+        if next >= all {
+            return Ok(next_shard(from, state.lcores.len()));
+        }
+        Ok(Some(Cursor { slot: next as u64, ..from }))
+    }
+
+    fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
+        // A lock taken in the head of the loop would be held through all of it.
+        let count = self.state().lcores.len();
+        for index in 0..count {
+            let mut slot = Some(0);
+            while let Some(at) = slot {
+                // Locked anew for each batch, as a flush is.
+                let state = self.state();
+                let Some(lcore) = state.lcores.get(index) else { break };
+                slot = lcore.call(move |polling| polling.worker_mut().revalidate(at, BATCH, purge))?;
+            }
+        }
+        Ok(())
+    }
+
     fn fragments(&self) -> Result<FragmentStatus, EngineError> {
         Ok(self.state().fragments()?)
     }
@@ -333,6 +392,7 @@ impl Engine for Datapath {
             let name = |id| names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
             lcores.push(Lcore {
                 cpu: u16::try_from(lcore.cpu()).unwrap_or(u16::MAX),
+                node: state.placement().node_of(lcore.cpu()),
                 packets: counters.received,
                 recirculations: counters.recirculations,
                 emc_hits: counters.exact_hits,

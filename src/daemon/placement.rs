@@ -40,6 +40,12 @@ impl Placement {
         Ok(placement)
     }
 
+    /// The NUMA node of an lcore's CPU.
+    pub(super) fn node_of(&self, cpu: usize) -> u32 {
+        let own = |lcore: &&Lcore| usize::try_from(lcore.cpu) == Ok(cpu);
+        self.lcores.iter().find(own).map_or(0, |lcore| lcore.node)
+    }
+
     fn preflight(&self, config: &Config) -> Result<(), DaemonError> {
         let ports = config.bridges.iter().flat_map(|bridge| &bridge.ports);
         let wanted = Wanted {

@@ -31,7 +31,45 @@ pub fn number(port: PortId) -> String {
 /// One line for one flow; `now` in milliseconds.
 #[must_use]
 pub fn line(flow: &FlowCopy, now: u64, ports: Ports<'_>) -> String {
-    let mut text = matched(&flow.key, &flow.mask, ports);
+    matched(&flow.key, &flow.mask, ports) + &statistics(flow, now) + &does(flow, ports)
+}
+
+/// The line of `dpctl/dump-flows -m`: with the flow's identity, and every field of its packets, those that it does
+/// not look at with a mask of 0.
+#[must_use]
+pub fn full_line(flow: &FlowCopy, now: u64, ports: Ports<'_>) -> String {
+    let full = full_match(&flow.key, &flow.mask, ports);
+    format!("ufid:{}, {full}{}, dp:ovs{}", ufid(flow), statistics(flow, now), does(flow, ports))
+}
+
+/// The line of `dpif/dump-flows -m`, which is punctuated differently.
+#[must_use]
+pub fn full_bridge_line(flow: &FlowCopy, now: u64, ports: Ports<'_>) -> String {
+    let full = full_match(&flow.key, &flow.mask, ports);
+    format!("ufid:{} {full}{}{}", ufid(flow), statistics(flow, now), does(flow, ports))
+}
+
+/// A flow's identity: a hash of what it matches, in the form of a UUID. Equal flows of different lcores share it.
+#[must_use]
+pub fn ufid(flow: &FlowCopy) -> String {
+    use core::hash::Hasher as _;
+    let half = |first: u64| {
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write_u64(first);
+        flow.key.words.iter().chain(&flow.mask.words).for_each(|&word| hasher.write_u64(word));
+        hasher.finish()
+    };
+    let digits = format!("{:016x}{:016x}", half(1), half(2));
+    let cut = |from: usize, to: usize| digits.get(from..to).unwrap_or_default();
+    [cut(0, 8), cut(8, 12), cut(12, 16), cut(16, 20), cut(20, 32)].join("-")
+}
+
+fn does(flow: &FlowCopy, ports: Ports<'_>) -> String {
+    format!(", actions:{}", steps(&flow.steps, &flow.key, ports))
+}
+
+fn statistics(flow: &FlowCopy, now: u64) -> String {
+    let mut text = String::new();
     let _ = write!(text, ", packets:{}, bytes:{}, used:", flow.packets, flow.bytes);
     match flow.used {
         Some(used) => {
@@ -44,8 +82,6 @@ pub fn line(flow: &FlowCopy, now: u64, ports: Ports<'_>) -> String {
         text.push_str(", flags:");
         text.extend((0..8).filter(|bit| flow.tcp_flags >> bit & 1 == 1).map(|bit| TCP_FLAGS[bit]));
     }
-    text.push_str(", actions:");
-    text.push_str(&steps(&flow.steps, &flow.key, ports));
     text
 }
 
@@ -54,6 +90,8 @@ struct Groups<'a> {
     key: &'a Key,
     mask: &'a Mask,
     text: String,
+    /// Shows fields that are not looked at too.
+    full: bool,
 }
 
 /// How a part of a group is written.
@@ -96,13 +134,13 @@ const fn full(offset: usize, length: usize) -> u128 {
     }
 }
 
-/// `name=value/mask` for the parts that the mask covers.
-fn parts(key: &Key, mask: &Mask, parts: &[Part]) -> Vec<String> {
+/// `name=value/mask` for the parts that the mask covers, or for all.
+fn parts(key: &Key, mask: &Mask, parts: &[Part], all: bool) -> Vec<String> {
     parts
         .iter()
         .filter_map(|&(name, offset, length, form)| {
             let bits = mask.read(offset, length);
-            if bits == 0 {
+            if bits == 0 && !all {
                 return None;
             }
             let equals = if name.is_empty() { "" } else { "=" };
@@ -131,7 +169,7 @@ impl Groups<'_> {
     }
 
     fn group(&mut self, name: &str, list: &[Part]) {
-        let inside = parts(self.key, self.mask, list);
+        let inside = parts(self.key, self.mask, list, self.full);
         self.raw(name, &inside);
     }
 }
@@ -139,13 +177,28 @@ impl Groups<'_> {
 /// The match of a flow, field by field.
 #[must_use]
 pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
-    let mut groups = Groups { key, mask, text: String::new() };
+    fields(Groups { key, mask, text: String::new(), full: false }, ports)
+}
+
+/// The match of a flow with every field that its packets have.
+#[must_use]
+pub fn full_match(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
+    fields(Groups { key, mask, text: String::new(), full: true }, ports)
+}
+
+fn fields(mut groups: Groups<'_>, ports: Ports<'_>) -> String {
+    let Groups { key, mask, full, .. } = groups;
     let (state, state_mask) = (key.read(at::CT_STATE, 4), mask.read(at::CT_STATE, 4));
     let flags: String = (0..8)
         .filter(|bit| state_mask >> bit & 1 == 1)
         .map(|bit| format!("{}{}", if state >> bit & 1 == 1 { '+' } else { '-' }, CT_STATE[bit]))
         .collect();
-    if !flags.is_empty() {
+    if full {
+        // Fields that Open vSwitch's packets have and weir's have not: always 0, never looked at.
+        groups.raw("skb_priority", &["0/0".into()]);
+        groups.raw("skb_mark", &["0/0".into()]);
+        groups.group("ct_state", &[("", at::CT_STATE, 4, Form::Hex)]);
+    } else if !flags.is_empty() {
         groups.raw("ct_state", &[flags]);
     }
     groups.group("ct_zone", &[("", at::CT_ZONE, 2, Form::Hex)]);
@@ -157,6 +210,8 @@ pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
         ("dst_port", at::CT_TP_DST, 2, Form::Decimal),
     ];
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
+    // The original tuple is no part of an untracked packet.
+    groups.full = false;
     if ether_type == ether_type::IPV6 {
         let v6 = [("src", at::CT_IPV6_SRC, 16, Form::Ipv6), ("dst", at::CT_IPV6_DST, 16, Form::Ipv6)];
         groups.group("ct_tuple6", &[&v6[..], &protocol].concat());
@@ -164,10 +219,14 @@ pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
         let v4 = [("src", at::CT_NW_SRC, 4, Form::Ipv4), ("dst", at::CT_NW_DST, 4, Form::Ipv4)];
         groups.group("ct_tuple4", &[&v4[..], &protocol].concat());
     }
+    groups.full = full;
     let recirculation = key.read(at::RECIRC_ID, 4);
     groups.group("dp_hash", &[("", at::DP_HASH, 4, Form::Hex)]);
     groups.raw("recirc_id", &[if recirculation == 0 { "0".into() } else { format!("{recirculation:#x}") }]);
-    if mask.read(at::IN_PORT, 4) != 0 {
+    if full {
+        groups.raw("dp_hash", &["0/0".into()]);
+    }
+    if full || mask.read(at::IN_PORT, 4) != 0 {
         groups.raw("in_port", &[ports(key.read(at::IN_PORT, 4) as PortId)]);
     }
     groups.raw("packet_type", &["ns=0,id=0".into()]);
@@ -178,10 +237,10 @@ pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
 
 /// Tags, ethertype and what is inside.
 fn ether(groups: &mut Groups<'_>) {
-    let (key, mask) = (groups.key, groups.mask);
+    let Groups { key, mask, full, .. } = *groups;
     let tag_mask = mask.read(at::VLAN_TCI, 2) as u16;
     let tagged = key.read(at::VLAN_TCI, 2) as u16 & VLAN_PRESENT != 0;
-    if tag_mask != 0 && tagged {
+    if (full || tag_mask != 0) && tagged {
         let tpid = key.read(at::VLAN_TPID, 2);
         let tpid = if tpid == 0 { u128::from(ether_type::VLAN) } else { tpid };
         groups.raw("eth_type", &[format!("{tpid:#06x}")]);
@@ -198,7 +257,7 @@ fn ether(groups: &mut Groups<'_>) {
             });
         }
         groups.raw("vlan", &inside);
-        let mut inner = Groups { key, mask, text: String::new() };
+        let mut inner = Groups { key, mask, text: String::new(), full };
         network(&mut inner);
         groups.raw("encap", &[inner.text]);
     } else {
@@ -207,11 +266,11 @@ fn ether(groups: &mut Groups<'_>) {
 }
 
 fn network(groups: &mut Groups<'_>) {
-    let (key, mask) = (groups.key, groups.mask);
+    let Groups { key, mask, full, .. } = *groups;
     let ether_type = key.read(at::ETH_TYPE, 2) as u16;
     groups.raw("eth_type", &[format!("{ether_type:#06x}")]);
     let frag = || {
-        (mask.read(at::NW_FRAG, 1) != 0).then(|| {
+        (full || mask.read(at::NW_FRAG, 1) != 0).then(|| {
             format!("frag={}", ["no", "first", "later", "later"][key.read(at::NW_FRAG, 1) as usize & 3])
         })
     };
@@ -224,7 +283,7 @@ fn network(groups: &mut Groups<'_>) {
                 ("tos", at::NW_TOS, 1, Form::Hex),
                 ("ttl", at::NW_TTL, 1, Form::Decimal),
             ];
-            let mut inside = parts(key, mask, &list);
+            let mut inside = parts(key, mask, &list, full);
             inside.extend(frag());
             groups.raw("ipv4", &inside);
             transport(groups);
@@ -238,7 +297,7 @@ fn network(groups: &mut Groups<'_>) {
                 ("tclass", at::NW_TOS, 1, Form::Hex),
                 ("hlimit", at::NW_TTL, 1, Form::Decimal),
             ];
-            let mut inside = parts(key, mask, &list);
+            let mut inside = parts(key, mask, &list, full);
             inside.extend(frag());
             groups.raw("ipv6", &inside);
             transport(groups);
@@ -271,6 +330,8 @@ fn transport(groups: &mut Groups<'_>) {
         protocol::ICMP => groups.group("icmp", &message),
         protocol::ICMPV6 => {
             groups.group("icmpv6", &message);
+            // Only neighbour discovery has these.
+            groups.full = false;
             groups.group(
                 "nd",
                 &[
@@ -292,7 +353,9 @@ fn tcp_flags(groups: &mut Groups<'_>) {
     let shown = NAMES.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
     let text: String =
         shown.map(|(bit, name)| format!("{}{name}", if flags >> bit & 1 == 1 { '+' } else { '-' })).collect();
-    if !text.is_empty() {
+    if groups.full {
+        groups.group("tcp_flags", &[("", at::TCP_FLAGS, 2, Form::Hex)]);
+    } else if !text.is_empty() {
         groups.raw("tcp_flags", &[text]);
     }
 }
@@ -370,7 +433,7 @@ fn set(fields: &Fields, key: &Key) -> String {
         _ => {}
     }
     let shown = groups.into_iter().filter_map(|(name, list)| {
-        let inside = parts(&fields.value, &fields.mask, list);
+        let inside = parts(&fields.value, &fields.mask, list, false);
         (!inside.is_empty()).then(|| format!("set({name}({}))", inside.join(",")))
     });
     shown.collect::<Vec<_>>().join(",")

@@ -47,6 +47,24 @@ pub struct Fdb {
     places: HashMap<Station, Place>,
     generations: Box<[AtomicU64]>,
     refused: AtomicU64,
+    learned: AtomicU64,
+    moved: AtomicU64,
+    expired: AtomicU64,
+}
+
+/// What a learning table has seen since its statistics were cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Stations in it now.
+    pub current: usize,
+    /// Stations that became known.
+    pub learned: u64,
+    /// Stations that fell silent and were forgotten.
+    pub expired: u64,
+    /// Stations that were seen at another port than before.
+    pub moved: u64,
+    /// Frames whose source was not learned because the table was full.
+    pub refused: u64,
 }
 
 impl Default for Fdb {
@@ -55,6 +73,9 @@ impl Default for Fdb {
             places: HashMap::new(),
             generations: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             refused: AtomicU64::new(0),
+            learned: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
         }
     }
 }
@@ -86,7 +107,9 @@ impl Fdb {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        places.insert(station, Place { port, seen: AtomicU64::new(now) });
+        let before = places.insert(station, Place { port, seen: AtomicU64::new(now) });
+        let counter = if before.is_some() { &self.moved } else { &self.learned };
+        counter.fetch_add(1, Ordering::Relaxed);
         self.generation(station).fetch_add(1, Ordering::AcqRel);
     }
 
@@ -117,7 +140,9 @@ impl Fdb {
 
     /// Forgets the silent.
     pub fn expire(&self, now: u64) -> usize {
-        self.forget(now, |row| row.age >= AGING)
+        let gone = self.forget(now, |row| row.age >= AGING);
+        self.expired.fetch_add(gone as u64, Ordering::Relaxed);
+        gone
     }
 
     /// All rows, ordered by port and station.
@@ -133,6 +158,25 @@ impl Fdb {
             .collect();
         rows.sort_unstable();
         rows
+    }
+
+    /// What it has seen.
+    pub fn statistics(&self) -> Statistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Statistics {
+            current: self.places.pin().len(),
+            learned: read(&self.learned),
+            expired: read(&self.expired),
+            moved: read(&self.moved),
+            refused: read(&self.refused),
+        }
+    }
+
+    /// Starts its statistics anew.
+    pub fn clear_statistics(&self) {
+        for counter in [&self.learned, &self.expired, &self.moved, &self.refused] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Frames whose source was not learned because the table was full.
@@ -168,6 +212,20 @@ mod tests {
         fdb.refresh(B, 1000);
         assert_eq!(fdb.expire(AGING), 1);
         assert_eq!((fdb.port(A), fdb.port(B)), (None, Some(2)));
+    }
+
+    #[test]
+    fn statistics_count_who_came_moved_and_fell_silent() {
+        let fdb = Fdb::default();
+        fdb.learn(A, 1, 0);
+        fdb.learn(B, 2, 5);
+        fdb.learn(A, 1, 6);
+        fdb.learn(A, 2, 7);
+        fdb.expire(AGING + 5);
+        let wanted = Statistics { current: 1, learned: 2, expired: 1, moved: 1, refused: 0 };
+        assert_eq!(fdb.statistics(), wanted);
+        fdb.clear_statistics();
+        assert_eq!(fdb.statistics(), Statistics { current: 1, ..Statistics::default() });
     }
 
     #[test]

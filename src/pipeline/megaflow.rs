@@ -384,6 +384,21 @@ impl Megaflows {
         (end < last).then_some(end)
     }
 
+    /// Retires the flows of `slots` slots from `from` on that are stale, or all of these with `purge`; the slot to go
+    /// on at, if there are more.
+    pub fn revalidate(&mut self, from: usize, slots: usize, generation: u64, purge: bool) -> Option<usize> {
+        let (end, last) = (from.saturating_add(slots), self.flows.capacity());
+        for slot in from..end.min(last) {
+            let Some(flow) = self.flows.get(slot) else { continue };
+            let current =
+                flow.generation == generation && flow.recipe.learned.iter().all(Learned::is_current);
+            if purge || !current {
+                self.retire(slot as u32);
+            }
+        }
+        (end < last).then_some(end)
+    }
+
     /// Retires all flows.
     pub fn clear(&mut self) {
         let all: Vec<u32> = self.flows.iter().map(|(index, _)| index as u32).collect();

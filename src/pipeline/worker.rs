@@ -272,6 +272,14 @@ impl<F: Frame> Worker<F> {
         self.megaflows.report(from, slots)
     }
 
+    /// Forgets the megaflows of some slots that are stale, or all of them with `purge`, see
+    /// [`Megaflows::revalidate`]. To be called between bursts.
+    pub fn revalidate(&mut self, from: usize, slots: usize, purge: bool) -> Option<usize> {
+        let next = self.megaflows.revalidate(from, slots, self.snapshot.generation, purge);
+        self.reclaim();
+        next
+    }
+
     /// Forgets all megaflows.
     pub fn clear_megaflows(&mut self) {
         self.megaflows.clear();

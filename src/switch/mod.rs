@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use error::SwitchError;
+use serde::Serialize;
 
 use crate::flow::GroupMod;
 use crate::flow::action::Action;
@@ -45,9 +46,44 @@ pub struct TableStatistics {
     pub matched: u64,
 }
 
+/// What a bridge does without a controller (ovs-vswitchd.conf.db(5), `fail_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Forwards as a learning switch until it is given other flows.
+    Standalone,
+    /// Drops what no flow asks to forward.
+    Secure,
+}
+
+impl FailMode {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Secure => "secure",
+        }
+    }
+
+    /// The mode called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Standalone, Self::Secure].into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// A bridge's flows and mode as they were before [`Switch::set_fail_mode`].
+#[derive(Debug)]
+pub struct FormerMode {
+    mode: Option<FailMode>,
+    tables: Option<FlowTables>,
+}
+
 /// A bridge as it is configured.
 #[derive(Debug)]
 pub struct Bridge {
+    fail_mode: Option<FailMode>,
     name: String,
     tables: FlowTables,
     /// The tables as the lcores have them, with the version each was frozen at.
@@ -77,6 +113,12 @@ impl Bridge {
     #[must_use]
     pub fn tables(&self) -> &FlowTables {
         &self.tables
+    }
+
+    /// What it does without a controller; standalone, if nothing was said.
+    #[must_use]
+    pub const fn fail_mode(&self) -> Option<FailMode> {
+        self.fail_mode
     }
 
     /// Stations that `normal` has learned.
@@ -209,6 +251,7 @@ impl Switch {
         }
         let tables = learning_switch(now)?;
         *self.free_bridge()? = Some(Bridge {
+            fail_mode: None,
             name: name.into(),
             tables,
             frozen: Vec::new(),
@@ -249,6 +292,44 @@ impl Switch {
             self.bridges.push(None);
         }
         self.bridges.get_mut(free).ok_or(SwitchError::TooManyBridges)
+    }
+
+    /// Sets what a bridge does without a controller. As Open vSwitch does, a change between secure and standalone (or
+    /// none) forgets the bridge's flows, and a bridge that is then standalone gets the one of a learning switch.
+    /// Gives what [`Switch::restore_fail_mode`] needs to take it back.
+    ///
+    /// # Errors
+    /// When there is no such bridge.
+    pub fn set_fail_mode(
+        &mut self,
+        bridge: &str,
+        mode: Option<FailMode>,
+        now: u64,
+    ) -> Result<FormerMode, SwitchError> {
+        let bridge = self.bridge_mut(bridge)?;
+        let secure = |mode| mode == Some(FailMode::Secure);
+        let mut former = FormerMode { mode: bridge.fail_mode, tables: None };
+        if secure(mode) != secure(bridge.fail_mode) {
+            let tables = if secure(mode) { FlowTables::default() } else { learning_switch(now)? };
+            former.tables = Some(core::mem::replace(&mut bridge.tables, tables));
+            bridge.frozen.clear();
+        }
+        bridge.fail_mode = mode;
+        Ok(former)
+    }
+
+    /// Gives a bridge back the mode and flows that it had.
+    ///
+    /// # Errors
+    /// When there is no such bridge.
+    pub fn restore_fail_mode(&mut self, bridge: &str, former: FormerMode) -> Result<(), SwitchError> {
+        let bridge = self.bridge_mut(bridge)?;
+        bridge.fail_mode = former.mode;
+        if let Some(tables) = former.tables {
+            bridge.tables = tables;
+            bridge.frozen.clear();
+        }
+        Ok(())
     }
 
     /// Adds a port, by default with the lowest free number, and gives its datapath id.
@@ -400,3 +481,6 @@ fn valid_name(name: &str) -> Result<(), SwitchError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 //! Commands against a daemon that carries traffic.
 
-use crate::rig::{Daemon, Scratch, bridge, udp};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
 
 const ACL: &str = "table=0,priority=1,cookie=9,action=drop
 table=0,priority=100,ip,ct_state=-trk,cookie=1,action=ct(table=1)
@@ -47,6 +51,18 @@ fn every_reading_command_answers_in_text_and_in_json() {
         "appctl netdev-dpdk/get-mempool-info p1",
         "appctl version",
         "appctl vlog/list",
+        "appctl coverage/read-counter drop_action",
+        "appctl dpctl/ct-bkts",
+        "appctl dpctl/ct-get-tcp-seq-chk",
+        "appctl dpctl/dump-dps",
+        "appctl dpctl/dump-flows -m",
+        "appctl dpif/dump-dps",
+        "appctl dpif/dump-flows br0",
+        "appctl fdb/stats-show br0",
+        "ct list",
+        "ct show src=10.1.0.5",
+        "ct stats",
+        "vsctl get Bridge br0 fail_mode",
         "vsctl show",
         "vsctl list-br",
         "vsctl list-ports br0",
@@ -156,6 +172,65 @@ fn connections_are_flushed_by_filters_and_limited() {
 }
 
 #[test]
+fn connections_are_listed_filtered_watched_and_flushed_natively() {
+    let daemon = tracking("native");
+    let list = daemon.ok("ct list protocol=udp dport=53 src=10.1.0.0/28");
+    assert_eq!(list.lines().count(), 17, "{list}");
+    assert!(list.starts_with("PROTOCOL  ZONE  STATE"), "{list}");
+    let (mut after, mut seen) = (String::new(), 0);
+    loop {
+        let page = daemon.json(&format!("ct list --limit 10 {after}"));
+        seen += page["connections"].as_array().unwrap().len();
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("--after {next}");
+    }
+    assert_eq!(seen, 64);
+    assert_eq!(daemon.json("ct show src=10.1.0.5")["mark"], 7);
+    let watched = daemon.ok("ct watch --every 0.1 --count 2 zone=3");
+    assert_eq!(watched.matches("1 rows, 64 connections").count(), 2, "{watched}");
+    assert!(daemon.ok("ct watch list --count 1 --limit 3").contains("3 rows, 3 packets"));
+    for (line, part) in [
+        ("ct flush", "requires at least 1 arguments"),
+        ("ct list dprt=1", "did you mean dport=?"),
+        ("ct watch --every never", "not a number"),
+        ("ct lst", "unknown command 'lst'"),
+    ] {
+        let answer = daemon.weir(line);
+        assert_eq!(answer.status, 1, "{line}: {answer:?}");
+        assert!(answer.stderr.contains(part), "{line}: {}", answer.stderr);
+    }
+    assert_eq!(daemon.ok("ct flush src=10.1.0.0/28"), "16 connections removed\n");
+    assert_eq!(daemon.json("ct flush --all")["removed"], 48);
+    daemon.finish();
+}
+
+#[test]
+fn megaflows_are_purged_and_a_fail_mode_changes_the_flows() {
+    let daemon = tracking("purge");
+    let full = daemon.ok("appctl dpctl/dump-flows -m");
+    let line = full.lines().find(|line| line.starts_with("ufid:")).unwrap();
+    let ufid = line.split(',').next().unwrap();
+    assert!(daemon.ok(&format!("appctl dpctl/get-flow {ufid}")).contains("skb_priority(0/0)"));
+    assert_eq!(daemon.ok("appctl revalidator/wait"), "");
+    assert_eq!(daemon.ok("appctl revalidator/purge"), "");
+    assert_eq!(daemon.json("appctl dpctl/dump-flows"), serde_json::json!([]));
+    assert_eq!(daemon.packets(2), 64, "what they counted is with the flows");
+    let colour = daemon.ok("ofctl --color dump-flows br0 table=1");
+    assert!(colour.contains("\u{1b}[1;31m\u{1b}[Kactions="), "{colour:?}");
+    assert_eq!(daemon.weir("ofctl -F bogus dump-flows br0").status, 1);
+    daemon.ok("ofctl -F nxm+table_id dump-flows br0");
+    daemon.ok("vsctl set Bridge br0 fail_mode=secure");
+    assert_eq!(daemon.json("ofctl dump-flows br0"), serde_json::json!([]));
+    daemon.ok("ofctl add-flow br0 actions=drop");
+    let answer = daemon.weir("vsctl set-fail-mode br0 standalone -- del-br br9");
+    assert_eq!(answer.status, 1);
+    assert!(daemon.ok("ofctl --no-stats dump-flows br0").contains("actions=drop"), "nothing has changed");
+    daemon.ok("vsctl del-fail-mode br0");
+    assert_eq!(daemon.ok("ofctl --no-stats dump-flows br0"), " priority=0 actions=NORMAL\n");
+    daemon.finish();
+}
+
+#[test]
 fn what_action_normal_learns_is_shown_and_forgotten() {
     let scratch = Scratch::new("fdb");
     let input = scratch.capture("in.pcap", &[udp(1, 1, 60)]);
@@ -211,5 +286,68 @@ fn a_client_that_does_not_read_its_dump_holds_up_nobody() {
         daemon.ok("ofctl add-flow br0 table=4,actions=drop");
     }
     drop(slow);
+    daemon.finish();
+}
+
+/// 100 000 connections from a capture of as many ports and hosts.
+fn crowded(name: &str) -> Daemon {
+    let scratch = Scratch::new(name);
+    scratch.write("flows", "priority=10,ip,ct_state=-trk,actions=ct(commit,zone=3),2\n");
+    let frames: Vec<_> = (0..100_000_u32)
+        .map(|n| udp(u8::try_from(n % 250).unwrap(), u16::try_from(1000 + n / 250).unwrap(), 60))
+        .collect();
+    let input = scratch.capture("in.pcap", &frames);
+    let ports = bridge(&[&format!("net_pcap0,rx_pcap={input}"), "net_null0,no-rx=1"]);
+    let config = SMALL.replace("capacity = 1000", "capacity = 120000");
+    let mut daemon = Daemon::start_as(
+        scratch,
+        &format!("{config}{ports}"),
+        &mut std::process::Command::new(env!("CARGO_BIN_EXE_weir")),
+        &[],
+    );
+    daemon.until("all connections", |daemon| daemon.ok("appctl dpctl/ct-get-nconns") == "100000\n");
+    daemon
+}
+
+/// A client that asks for all connections and does not read on.
+fn unread_dump(daemon: &Daemon) -> UnixStream {
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.write_all(b"{\"command\":\"appctl dpctl/dump-conntrack\"}\n").unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+/// Pages of memory that the daemon holds.
+fn resident(daemon: &Daemon) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid())).unwrap();
+    statm.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn commands_over_a_hundred_thousand_connections_hold_neither_memory_nor_lcore() {
+    let daemon = crowded("crowded");
+    // Once for what is allocated and kept for the next command.
+    assert_eq!(daemon.ok("appctl dpctl/dump-conntrack").lines().count(), 100_000);
+    let before = resident(&daemon);
+    // Their answers have begun; the rest stays with the daemon.
+    let slow: Vec<_> = (0..4).map(|_| unread_dump(&daemon)).collect();
+    for (line, lines) in [
+        ("appctl dpctl/dump-conntrack -m -s", 100_000),
+        ("ct list", 100_001),
+        ("ct list src=10.1.0.7", 401),
+        ("ct list --sort packets --limit 50", 51),
+        ("ct stats", 3),
+    ] {
+        assert_eq!(daemon.ok(line).lines().count(), lines, "{line}");
+    }
+    assert_eq!(daemon.json("ct list")["connections"].as_array().unwrap().len(), 100_000);
+    assert!(daemon.ok("appctl dpctl/ct-bkts").lines().count() > 3_000);
+    // A dump as text is 12 MB, as JSON 40.
+    let grown = resident(&daemon).saturating_sub(before) * 4096;
+    assert!(grown < 6 << 20, "{grown} bytes more than before");
+    drop(slow);
+    assert_eq!(daemon.ok("ct flush src=10.1.0.7"), "400 connections removed\n");
+    assert_eq!(daemon.ok("ct flush --all"), "99600 connections removed\n");
     daemon.finish();
 }

@@ -9,13 +9,13 @@ use weir::config::{PortNumber, ZoneTimeouts, Zones};
 use weir::control::Host;
 use weir::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, PoolUse, Port,
+    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, PoolUse, Port,
     PortCounters, Table,
 };
 use weir::control::events::Subscription;
 use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, GroupMod, PacketOut, Rule};
-use weir::pipeline::Snapshot;
+use weir::pipeline::{Snapshot, fdb};
 use weir::replay::VirtualSwitch;
 use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
@@ -164,9 +164,31 @@ impl Engine for MemoryEngine {
                 });
             }
             let name = bridge.name().parse().map_err(|error| refused(&error))?;
-            bridges.push(Bridge { name, ports });
+            bridges.push(Bridge { name, fail_mode: bridge.fail_mode(), ports });
         }
         Ok(bridges)
+    }
+
+    fn learning(&self, bridge: &str) -> Result<Learning, EngineError> {
+        let switch = self.switch();
+        let seen = switch.switch().bridge(bridge)?.fdb().statistics();
+        Ok(Learning {
+            current: u64::try_from(seen.current).unwrap_or(u64::MAX),
+            maximum: u64::try_from(fdb::CAPACITY).unwrap_or(u64::MAX),
+            learned: seen.learned,
+            expired: seen.expired,
+            moved: seen.moved,
+            refused: seen.refused,
+        })
+    }
+
+    fn clear_learning(&self, bridge: Option<&str>) -> Result<(), EngineError> {
+        let switch = self.switch();
+        match bridge {
+            Some(name) => switch.switch().bridge(name)?.fdb().clear_statistics(),
+            None => switch.switch().bridges().for_each(|bridge| bridge.fdb().clear_statistics()),
+        }
+        Ok(())
     }
 
     fn reconfigure(&self, _: Vec<Change>) -> Result<(), EngineError> {
@@ -246,8 +268,10 @@ impl Engine for MemoryEngine {
             .collect())
     }
 
-    fn forget_learned(&self, _: Option<&str>) -> Result<(), EngineError> {
+    fn forget_learned(&self, name: Option<&str>) -> Result<(), EngineError> {
         let switch = self.switch();
+        // There is one bridge: all of them are the one that is named.
+        name.map(|name| switch.switch().bridge(name)).transpose()?;
         for bridge in switch.switch().bridges() {
             bridge.fdb().forget(switch.now(), |_| true);
         }
@@ -300,6 +324,28 @@ impl Engine for MemoryEngine {
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.switch().worker().shard_mut().set_max_connections(limit);
+        Ok(())
+    }
+
+    fn index_buckets(&self) -> Result<u64, EngineError> {
+        Ok(u64::try_from(self.switch().worker().shard().index_buckets()).unwrap_or(u64::MAX))
+    }
+
+    fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
+        let mut switch = self.switch();
+        let shard = switch.worker().shard();
+        let at = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        shard.index_occupancy(at, BATCH, entries);
+        let next = at.saturating_add(BATCH);
+        let slot = u64::try_from(next).unwrap_or(u64::MAX);
+        Ok((next < shard.index_buckets()).then_some(Cursor { shard: 0, slot }))
+    }
+
+    fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
+        let mut slot = Some(0);
+        while let Some(at) = slot {
+            slot = self.switch().worker().revalidate(at, BATCH, purge);
+        }
         Ok(())
     }
 

@@ -61,6 +61,11 @@ pub(crate) struct Bucket {
 unsafe impl Zeroable for Bucket {}
 
 impl Bucket {
+    /// Lanes that hold an entry.
+    pub(crate) fn occupancy(&self) -> u8 {
+        self.tags.iter().map(|&tag| u8::from(tag != 0)).sum()
+    }
+
     /// One bit a lane, set where the tag equals `tag`.
     #[inline]
     pub(crate) fn matching(&self, tag: u16) -> u32 {

@@ -131,6 +131,16 @@ impl Table {
         self.used
     }
 
+    /// Buckets of the index.
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Entries of the bucket at `index`, 0 where there is none.
+    pub(crate) fn occupancy(&self, index: usize) -> u8 {
+        self.buckets.get(index).map_or(0, Bucket::occupancy)
+    }
+
     #[inline]
     pub(crate) const fn hash(&self, tuple: &Tuple) -> u64 {
         tuple.hash(&self.secret)

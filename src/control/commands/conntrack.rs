@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use weir_shard::ProtocolState;
+use weir_shard::{ProtocolState, TcpState};
 
 use super::selection::{number, selection};
 use super::tuples::{Detail, Json, line};
@@ -104,14 +104,24 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     }
     out.line("Connections Stats:")?;
     out.line(format_args!("    Total: {}", stats.total))?;
-    for (protocol, count) in &stats.protocols {
-        out.line(format_args!("\t{}: {count}", protocol.to_uppercase()))?;
+    // In Open vSwitch's order; what has no name there is one figure.
+    let named = ["tcp", "udp", "sctp", "icmp", "icmpv6"];
+    for protocol in named {
+        let Some(count) = stats.protocols.get(protocol) else { continue };
+        out.line(format_args!("  {}: {count}", protocol.to_uppercase()))?;
         if protocol == "tcp" && !stats.tcp_states.is_empty() {
-            out.line("\t  Conn per TCP states:")?;
-            for (state, count) in &stats.tcp_states {
-                out.line(format_args!("\t    [{state}]={count}"))?;
+            out.line("    Conn per TCP states:")?;
+            // In the order of a connection's life.
+            let life = TcpState::ALL.into_iter().map(TcpState::summary);
+            for (state, count) in life.filter_map(|state| stats.tcp_states.remove_entry(state)) {
+                out.line(format_args!("\t  [{state}]={count}"))?;
             }
         }
+    }
+    let others = stats.protocols.iter().filter(|(name, _)| !named.contains(&name.as_str()));
+    let others: u64 = others.map(|(_, count)| count).sum();
+    if others != 0 {
+        out.line(format_args!("  Other: {others}"))?;
     }
     Ok(())
 }
@@ -140,12 +150,82 @@ pub(super) fn set_maxconns(
     let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
     let limit = match datapath::without_name(&args) {
         [limit] => number(limit),
-        _ => None,
+        [other, ..] => return Err(datapath::not_found(other)),
+        [] => None,
     };
     let limit = limit
         .ok_or_else(|| CommandError::Failed("maxconns missing or malformed (Invalid argument)".into()))?;
     daemon.engine.set_connection_limit(limit)?;
     Ok(out.line("setting maxconns successful")?)
+}
+
+/// Buckets in a row of `ct-bkts`.
+const ROW: usize = 8;
+
+/// `[DP] [gt=N]`: how full the index's buckets are. A bucket has room for eight entries, and a connection has one for
+/// each direction. Rows without a bucket to show are left out: there are as many as a third of the capacity.
+pub(super) fn buckets(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
+    let above: u8 = match datapath::without_name(&args) {
+        [] => 0,
+        [arg] => match arg.strip_prefix("gt=") {
+            Some(value) => {
+                let above: u64 = number(value)
+                    .ok_or_else(|| CommandError::Failed("gt= needs a number (Invalid argument)".into()))?;
+                u8::try_from(above).unwrap_or(u8::MAX)
+            }
+            None => return Err(datapath::not_found(arg)),
+        },
+        [_, other, ..] => return Err(datapath::not_found(other)),
+    };
+    let (total, connections) = (daemon.engine.index_buckets()?, daemon.engine.connection_totals()?.total);
+    let mut histogram = [0_u64; ROW + 1];
+    let (mut cursor, mut entries, mut first, mut begun) =
+        (Some(Cursor::default()), Vec::new(), 0_usize, false);
+    if !call.json {
+        out.line(format_args!("Total Buckets: {total}"))?;
+        out.line(format_args!("Current Connections: {connections}\n"))?;
+    }
+    while let Some(from) = cursor {
+        cursor = daemon.engine.index_occupancy(from, &mut entries)?;
+        // What does not fill a row waits for the next batch.
+        let whole = if cursor.is_some() { entries.len() / ROW * ROW } else { entries.len() };
+        for row in entries.drain(..whole).collect::<Vec<u8>>().chunks(ROW) {
+            row.iter().for_each(|&count| {
+                if let Some(place) = histogram.get_mut(usize::from(count)) {
+                    *place += 1;
+                }
+            });
+            let at = first;
+            first += ROW;
+            if call.json || row.iter().all(|&count| count <= above) {
+                continue;
+            }
+            if !begun {
+                begun = true;
+                out.line("+-----------+-----------------------------------------+")?;
+                out.line("|  Buckets  |         Connections per Buckets         |")?;
+                out.line("+-----------+-----------------------------------------+")?;
+            }
+            let cells: String = row
+                .iter()
+                .map(|&count| if count > above { format!(" {count:>5}") } else { format!(" {:>5}", ".") })
+                .collect();
+            out.line(format_args!(" {at:>3}..{:>3}   |{cells}", at + ROW - 1))?;
+        }
+    }
+    if call.json {
+        let histogram: BTreeMap<String, u64> = (0..)
+            .zip(histogram)
+            .map(|(entries, buckets): (u32, u64)| (entries.to_string(), buckets))
+            .collect();
+        return Ok(out.json(&serde_json::json!({
+            "buckets": total,
+            "connections": connections,
+            "buckets_by_entries": histogram,
+        }))?);
+    }
+    if begun { Ok(out.line("")?) } else { Ok(()) }
 }
 
 /// The only argument there may be is the datapath's name.

@@ -69,6 +69,20 @@ pub(super) fn coverage_show(
     Ok(out.line(format_args!("{silent} events never hit"))?)
 }
 
+pub(super) fn coverage_read(
+    call: &Call<'_>,
+    daemon: &Daemon,
+    out: &mut Output<'_>,
+) -> Result<(), CommandError> {
+    let counters = daemon.engine.counters()?;
+    let counter = counters.iter().find(|counter| counter.name == call.arg(0)).ok_or_else(|| {
+        let near = nearest(call.arg(0), counters.iter().map(|counter| counter.name.as_str()));
+        let hint = near.map(|near| format!("\ndid you mean {near}?")).unwrap_or_default();
+        CommandError::Failed(format!("No such counter{hint}"))
+    })?;
+    if call.json { Ok(out.json(counter)?) } else { Ok(out.line(counter.total)?) }
+}
+
 pub(super) fn vlog_list(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let levels = daemon.host.log_levels();
     if call.json {

@@ -1,16 +1,10 @@
-//! The datapath below the flow tables: megaflows, ports as the datapath numbers them, and the lcores' figures.
-
-use std::collections::BTreeMap;
+//! The datapath below the flow tables: ports as the datapath numbers them, and the lcores' figures.
 
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
-use crate::config::Name;
-use crate::control::engine::{
-    Bridge, Cursor, DatapathFlow, DatapathTotals, EngineError, Lcore, PoolUse, Port,
-};
+use crate::control::engine::{Bridge, DatapathTotals, EngineError, Lcore, PoolUse, Port};
 use crate::control::output::Output;
-use crate::pipeline::dump;
 
 /// The datapath's name in commands that take one. There is one datapath.
 pub(super) const NAME: &str = "netdev@weir";
@@ -53,59 +47,27 @@ fn options<'a>(call: &'a Call<'_>, known: &[&str]) -> Result<Vec<&'a str>, Comma
     }
 }
 
-pub(super) fn dump_flows(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let given = options(call, &["-m", "--more", "--names", "--no-names"])?;
-    let mut names = BTreeMap::new();
-    if given.iter().rev().find(|option| option.ends_with("names")) == Some(&"--names") {
-        let ports = daemon.engine.bridges()?.into_iter().flat_map(|bridge| bridge.ports);
-        names.extend(ports.map(|port| (port.id, port.name)));
+/// Bytes, from 1 KiB on also in a larger unit.
+fn size(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match UNITS.into_iter().find(|(shift, _)| bytes >> shift != 0) {
+        Some((shift, unit)) => format!("{bytes} ({:.1} {unit})", ratio(bytes, 1 << shift)),
+        None => bytes.to_string(),
     }
-    let ports = |id| names.get(&id).map_or_else(|| dump::number(id), Name::to_string);
-    let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
-    let mut cpu = None;
-    while let Some(from) = cursor {
-        rows.clear();
-        cursor = daemon.engine.datapath_flows(from, &mut rows)?;
-        for flow in &rows {
-            if call.json {
-                out.element(&JsonFlow::new(flow, &ports))?;
-                continue;
-            }
-            if cpu.replace(flow.cpu) != Some(flow.cpu) {
-                out.line(format_args!("flow-dump from pmd on cpu core: {}", flow.cpu))?;
-            }
-            out.line(dump::line(&flow.flow, flow.now, &ports))?;
-        }
-    }
-    if call.json { Ok(out.end_array()?) } else { Ok(()) }
 }
 
-/// A megaflow in JSON.
-#[derive(Serialize)]
-struct JsonFlow {
-    cpu: u16,
-    r#match: String,
-    packets: u64,
-    bytes: u64,
-    /// Seconds since the last packet.
-    used: Option<f64>,
-    tcp_flags: u16,
-    actions: String,
+pub(super) fn dump_dps(call: &Call<'_>, _: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    if call.json { Ok(out.json(&[NAME])?) } else { Ok(out.line(NAME)?) }
 }
 
-impl JsonFlow {
-    fn new(row: &DatapathFlow, ports: dump::Ports<'_>) -> Self {
-        let DatapathFlow { cpu, flow, now } = row;
-        Self {
-            cpu: *cpu,
-            r#match: dump::matched(&flow.key, &flow.mask, ports),
-            packets: flow.packets,
-            bytes: flow.bytes,
-            used: flow.used.map(|used| ratio(now.saturating_sub(used), 1000)),
-            tcp_flags: flow.tcp_flags,
-            actions: dump::steps(&flow.steps, &flow.key, ports),
-        }
+/// The datapath of each bridge, which Open vSwitch names after both.
+pub(super) fn bridge_dps(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
+    let bridges = daemon.engine.bridges()?;
+    let names: Vec<String> = bridges.iter().map(|bridge| format!("netdev@{}", bridge.name)).collect();
+    if call.json {
+        return Ok(out.json(&names)?);
     }
+    names.iter().try_for_each(|name| Ok(out.line(name)?))
 }
 
 #[derive(Serialize)]
@@ -130,15 +92,17 @@ pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
         out.line(format_args!("  port {}: {} ({})", port.id, port.name, port.driver))?;
         if counters {
             let c = port.counters;
+            // What no driver counts is a question mark, as in Open vSwitch.
             out.line(format_args!(
-                "    RX packets:{} errors:{} dropped:{}",
+                "    RX packets:{} errors:{} dropped:{} overruns:? frame:?",
                 c.rx_packets, c.rx_errors, c.rx_dropped
             ))?;
             out.line(format_args!(
-                "    TX packets:{} errors:{} dropped:{}",
+                "    TX packets:{} errors:{} dropped:{} aborted:? carrier:?",
                 c.tx_packets, c.tx_errors, c.tx_dropped
             ))?;
-            out.line(format_args!("    RX bytes:{}  TX bytes:{}", c.rx_bytes, c.tx_bytes))?;
+            out.line("    collisions:?")?;
+            out.line(format_args!("    RX bytes:{}  TX bytes:{}", size(c.rx_bytes), size(c.tx_bytes)))?;
         }
     }
     Ok(())
@@ -159,12 +123,17 @@ pub(super) fn dpif_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) 
     Ok(())
 }
 
-/// `[-pmd CPU] [DP]`: the lcores that are meant.
-fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> {
+/// `[-pmd CPU] [DP]`, and `-secs N` where that is taken: the lcores that are meant.
+fn lcores(call: &Call<'_>, daemon: &Daemon, secs: bool) -> Result<Vec<Lcore>, CommandError> {
     let (mut cpu, mut rest) = (None, Vec::new());
     let mut args = call.args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
         match arg {
+            // The span of an average that nothing is averaged over here.
+            "-secs" if secs => {
+                let span = args.next().and_then(super::selection::number::<u32>);
+                span.ok_or_else(|| CommandError::Failed("-secs needs a number of seconds".into()))?;
+            }
             "-pmd" => {
                 let number = args.next().and_then(super::selection::number::<u16>);
                 cpu = Some(number.ok_or_else(|| CommandError::Failed("-pmd needs a CPU number".into()))?);
@@ -190,12 +159,12 @@ fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> 
 
 /// `part` of `whole`, 0 of nothing. Rounding to a float's 53 bits is no loss for people.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn ratio(part: u64, whole: u64) -> f64 {
+pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let lcores = lcores(call, daemon)?;
+    let lcores = lcores(call, daemon, false)?;
     if call.json {
         return Ok(out.json(&lcores)?);
     }
@@ -203,13 +172,13 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         let cycles = lcore.idle_cycles.saturating_add(lcore.busy_cycles);
         let passes = lcore.packets.saturating_add(lcore.recirculations);
         let share = |part| 100.0 * ratio(part, cycles);
-        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
+        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.node, lcore.cpu))?;
         out.line(format_args!("  packets received: {}", lcore.packets))?;
         out.line(format_args!("  packet recirculations: {}", lcore.recirculations))?;
         out.line(format_args!("  avg. datapath passes per packet: {:.2}", ratio(passes, lcore.packets)))?;
         out.line(format_args!("  emc hits: {}", lcore.emc_hits))?;
         out.line(format_args!("  megaflow hits: {}", lcore.megaflow_hits))?;
-        out.line(format_args!("  translations: {}", lcore.misses))?;
+        out.line(format_args!("  miss with success upcall: {}", lcore.misses))?;
         out.line(format_args!("  idle cycles: {} ({:.2}%)", lcore.idle_cycles, share(lcore.idle_cycles)))?;
         out.line(format_args!(
             "  processing cycles: {} ({:.2}%)",
@@ -245,15 +214,20 @@ pub(super) fn rxq_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
         cpu: u16,
         queues: &'a [crate::control::engine::Queue],
     }
-    let lcores = lcores(call, daemon)?;
+    let lcores = lcores(call, daemon, true)?;
     for lcore in &lcores {
         if call.json {
             out.element(&Entry { cpu: lcore.cpu, queues: &lcore.queues })?;
             continue;
         }
-        out.line(format_args!("pmd thread core_id {}:", lcore.cpu))?;
+        out.line(format_args!("pmd thread numa_id {} core_id {}:", lcore.node, lcore.cpu))?;
+        out.line("  isolated : false")?;
         for queue in &lcore.queues {
-            out.line(format_args!("  port: {:<16}  queue-id: {:>2} (enabled)", queue.port, queue.queue))?;
+            out.line(format_args!(
+                "  port: {:<16}  queue-id: {:>2} (enabled)   pmd usage: NOT AVAIL",
+                queue.port.as_str(),
+                queue.queue
+            ))?;
         }
     }
     if call.json { Ok(out.end_array()?) } else { Ok(()) }

@@ -12,6 +12,7 @@ mod flows;
 mod fragments;
 mod groups;
 mod limits;
+mod megaflows;
 mod packets;
 mod ports;
 mod selection;
@@ -201,7 +202,9 @@ const OFCTL: &[CommandSpec] = &[
 
 #[rustfmt::skip]
 const APPCTL: &[CommandSpec] = &[
+    command("coverage/read-counter", "COUNTER", (1, 1), daemon::coverage_read, "Show one event counter.").reading(),
     command("coverage/show", "", (0, 0), daemon::coverage_show, "Show every event counter that is not zero.").reading(),
+    command("dpctl/ct-bkts", "[DP] [gt=N]", (0, 2), conntrack::buckets, "Show how many entries each bucket of the connection index holds, of eight; a connection has two. With gt=N only buckets with more.").reading(),
     command("dpctl/ct-del-limits", "[DP] zone=N[,N]...", (1, 2), limits::delete, "Take zones' own connection limits away."),
     command("dpctl/ct-disable-tcp-seq-chk", "[DP]", (0, 1), limits::disable_check, "Take TCP segments outside their window for valid."),
     command("dpctl/ct-enable-tcp-seq-chk", "[DP]", (0, 1), limits::enable_check, "Take TCP segments outside their window for invalid."),
@@ -214,26 +217,34 @@ const APPCTL: &[CommandSpec] = &[
     command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
     command("dpctl/ct-set-sweep-interval", "[DP] MS", (1, 2), limits::set_sweep_interval, "Accepted and remembered: expired connections leave counts and limits at once anyway."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
-    command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
+    command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both TCP peers' states and window scales, -s: time left).").reading(),
     command("dpctl/dump-conntrack-exp", "[DP] [zone=N]", (0, 2), expectations::dump, "Show the data connections that helpers expect.").reading(),
-    command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
+    command("dpctl/dump-dps", "", (0, 0), datapath::dump_dps, "Show the datapath's name.").reading(),
+    command("dpctl/dump-flows", "[-m] [--names | --no-names] [DP] [filter=FLOW] [type=TYPE] [pmd=CPU]", (0, 6), megaflows::dump_flows, "Show the megaflows of every lcore, or of one; those that FLOW may match (-m: every field, and the flow's identity; --names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
+    command("dpctl/get-flow", "[DP] ufid:UFID", (1, 2), megaflows::get_flow, "Show the megaflow with this identity.").reading(),
     command("dpctl/ipf-get-status", "[-m] [DP]", (0, 2), fragments::get_status, "Show what is done with fragments, and their counters (-m: also the datagrams that are not complete).").reading(),
     command("dpctl/ipf-set-disabled", "[DP] v4|v6", (1, 2), fragments::set_disabled, "Put fragments together no longer: they are invalid to the tracker."),
     command("dpctl/ipf-set-enabled", "[DP] v4|v6", (1, 2), fragments::set_enabled, "Put fragments together for the tracker."),
     command("dpctl/ipf-set-max-nfrags", "[DP] N", (1, 2), fragments::set_max_nfrags, "Set how many fragments are held at the most (up to 5000); removes none."),
     command("dpctl/ipf-set-min-frag", "[DP] v4|v6 N", (2, 3), fragments::set_min_frag, "Set the least size of fragments but the last, IP header included (400 or more)."),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
-    command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
+    command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [-secs N] [DP]", (0, 5), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
     command("dpif-netdev/pmd-stats-clear", "[DP]", (0, 1), datapath::stats_clear, "Set the lcores' counters to zero."),
     command("dpif-netdev/pmd-stats-show", "[-pmd CPU] [DP]", (0, 3), datapath::stats_show, "Show what each lcore did, and cycles a packet.").reading(),
+    command("dpif/dump-dps", "", (0, 0), datapath::bridge_dps, "Show each bridge's datapath.").reading(),
+    command("dpif/dump-flows", "[-m] [--names | --no-names] BRIDGE", (1, 4), megaflows::dump_bridge, "Show the megaflows of a bridge's packets.").reading(),
     command("dpif/show", "", (0, 0), datapath::dpif_show, "Show the bridges and their ports.").reading(),
     command("exit", "[--cleanup]", (0, 1), daemon::exit, "End the daemon; connections are forgotten."),
     command("fdb/flush", "[BRIDGE]", (0, 1), fdb::flush, "Forget what action NORMAL has learned."),
     command("fdb/show", "BRIDGE", (1, 1), fdb::show, "Show what action NORMAL has learned.").reading(),
+    command("fdb/stats-clear", "[BRIDGE]", (0, 1), fdb::stats_clear, "Start the statistics of what action NORMAL learns anew."),
+    command("fdb/stats-show", "BRIDGE", (1, 1), fdb::stats_show, "Show how many stations action NORMAL has learned, forgotten and seen move.").reading(),
     command("list-commands", "", (0, 0), daemon::list_appctl, "Show these commands.").reading(),
     command("netdev-dpdk/get-mempool-info", "[PORT]", (0, 1), datapath::mempool_info, "Show how full the pools of packet buffers are.").reading(),
     command("ofproto/trace", "BRIDGE FLOW [--ct-next STATE]... [-generate | PACKET]", (2, 64), trace::trace, "Show the way of a packet through the tables, and send none.").reading(),
+    command("revalidator/purge", "", (0, 0), megaflows::purge, "Forget all megaflows; packets are translated anew."),
+    command("revalidator/wait", "", (0, 0), megaflows::wait, "Forget the megaflows that are out of date, and return when none is left."),
     command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),
     command("vlog/list", "", (0, 0), daemon::vlog_list, "Show the log level of each module.").reading(),
     command("vlog/set", "[MODULE][:DESTINATION][:LEVEL]...", (0, 32), daemon::vlog_set, "Set log levels (off, emer, err, warn, info, dbg) of all modules or some."),
@@ -246,5 +257,7 @@ const ZONE: &[CommandSpec] = &[
     command("del-timeout", "ZONE", (1, 1), zones::del_timeout, "Let connections of a zone be silent as long as all others."),
 ];
 
+#[cfg(test)]
+mod appctl_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use super::CommandError;
 use super::vsctl::failed;
 use crate::config::{DevArgs, Name, Peer, PortNumber, is_system_name};
-use crate::control::engine::NewPort;
+use crate::control::engine::{FailMode, NewPort};
 use crate::flow::nearest;
 
 /// What can be said about a port.
@@ -92,14 +92,32 @@ fn assignment(setting: &str) -> Result<(&str, &str), CommandError> {
     Ok((column, bare.unwrap_or(value)))
 }
 
-pub(super) fn bridge_setting(setting: &str) -> Result<(), CommandError> {
+/// What can be said about a bridge.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BridgeSetting {
+    /// What it is anyway.
+    AsItIs,
+    FailMode(FailMode),
+}
+
+/// Takes one `COLUMN=VALUE` of a bridge.
+pub(super) fn bridge_setting(setting: &str) -> Result<BridgeSetting, CommandError> {
     match assignment(setting)? {
-        ("datapath_type", "netdev") => Ok(()),
+        ("datapath_type", "netdev") => Ok(BridgeSetting::AsItIs),
+        ("fail_mode" | "fail-mode", mode) => match FailMode::named(mode) {
+            Some(mode) => Ok(BridgeSetting::FailMode(mode)),
+            None => Err(failed(format!(
+                "constraint violation: {mode} is not one of the allowed values ([secure, standalone])"
+            ))),
+        },
         ("datapath_type", other) => {
             Err(failed(format!("datapath_type={other}: the only datapath here is netdev")))
         }
         (column, _) => {
-            Err(failed(format!("Bridge does not contain a column whose name matches \"{column}\"")))
+            let near = nearest(column, ["datapath_type", "fail_mode"])
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            Err(failed(format!("Bridge does not contain a column whose name matches \"{column}\"{near}")))
         }
     }
 }

@@ -85,7 +85,7 @@ impl Family {
     pub fn list(self) -> String {
         let mut text = String::from("The available commands are:\n");
         for spec in self.commands() {
-            let line = format!("  {:<32}{}", spec.name, spec.usage);
+            let line = format!("  {:<23} {}", spec.name, spec.usage);
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text

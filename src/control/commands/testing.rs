@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use weir_shard::fragments::{DatagramKey, DatagramView};
 use weir_shard::{
     Carried, Changes, ConnectionView, EndCause, Event, EventKind, ExpectationView, Helper, ProtocolState,
-    TcpState, Traffic,
+    TcpState, Traffic, WindowScale,
 };
 use weir_wire::Tuple;
 
@@ -35,6 +35,7 @@ pub(crate) struct State {
     pub(crate) limit: u32,
     pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
+    pub(crate) purged: bool,
     pub(crate) peers: Vec<Peer>,
     pub(crate) sent: Vec<PacketOut>,
     /// The tables that a trace sees.
@@ -64,6 +65,7 @@ pub(crate) fn connection(host: u8) -> ConnectionView {
         helper: None,
         source_nat: true,
         destination_nat: false,
+        scales: [WindowScale::Offered(7); 2],
         traffic: Some(Traffic {
             original: Carried { packets: 12, bytes: 1_404 },
             reply: Carried { packets: 9, bytes: 12_870 },
@@ -108,7 +110,11 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     tables.apply_groups(&[group], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
     let state = State {
-        bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
+        bridges: vec![Bridge {
+            name: name("br0"),
+            fail_mode: None,
+            ports: vec![port("p1", 1), port("p2", 2)],
+        }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         expectations: vec![expectation(1), expectation(2)],
@@ -139,7 +145,13 @@ impl Engine for TestEngine {
         let mut state = self.state();
         for change in changes {
             match change {
-                Change::AddBridge(name) => state.bridges.push(Bridge { name, ports: Vec::new() }),
+                Change::AddBridge(name) => {
+                    state.bridges.push(Bridge { name, fail_mode: None, ports: Vec::new() });
+                }
+                Change::SetFailMode(name, mode) => {
+                    let bridge = state.bridges.iter_mut().find(|bridge| bridge.name == name);
+                    bridge.unwrap().fail_mode = mode;
+                }
                 Change::RemoveBridge(name) => state.bridges.retain(|bridge| bridge.name != name),
                 Change::RemovePort(name) => {
                     state.bridges.iter_mut().for_each(|bridge| bridge.ports.retain(|port| port.name != name));
@@ -234,6 +246,15 @@ impl Engine for TestEngine {
         Ok(vec![Learned { port: 1, vlan: 0, mac: [0x66, 0xb9, 0x24, 0x96, 0x45, 0xa8], age: 0 }])
     }
 
+    fn learning(&self, bridge: &str) -> Result<Learning, EngineError> {
+        self.known(bridge)?;
+        Ok(Learning { current: 1, maximum: 8192, learned: 3, expired: 2, moved: 1, refused: 0 })
+    }
+
+    fn clear_learning(&self, bridge: Option<&str>) -> Result<(), EngineError> {
+        bridge.map_or(Ok(()), |bridge| self.known(bridge))
+    }
+
     fn forget_learned(&self, bridge: Option<&str>) -> Result<(), EngineError> {
         bridge.map_or(Ok(()), |bridge| self.known(bridge))
     }
@@ -285,6 +306,21 @@ impl Engine for TestEngine {
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.state().limit = limit;
+        Ok(())
+    }
+
+    fn index_buckets(&self) -> Result<u64, EngineError> {
+        Ok(20)
+    }
+
+    /// Bucket `n` of 20 holds `n % 9` entries; ten at a time.
+    fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
+        entries.extend((from.slot..from.slot + 10).map(|bucket| u8::try_from(bucket % 9).unwrap()));
+        Ok((from.slot == 0).then_some(Cursor { slot: 10, ..from }))
+    }
+
+    fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
+        self.state().purged |= purge;
         Ok(())
     }
 

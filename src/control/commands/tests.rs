@@ -9,7 +9,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Runs `FAMILY NAME ARGS`; options `--json`, `--strict`, `--no-stats`, `--names`, `--sort=F` as typed.
-fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End) {
+pub(super) fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (String, End) {
     let mut request = Request {
         files: files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect(),
         ..Request::default()
@@ -67,13 +67,13 @@ fn call(line: &str) -> (String, End) {
     )
 }
 
-fn output(line: &str) -> String {
+pub(super) fn output(line: &str) -> String {
     let (output, end) = call(line);
     assert_eq!(end, End::default(), "{line}");
     output
 }
 
-fn error(line: &str) -> (u8, String) {
+pub(super) fn error(line: &str) -> (u8, String) {
     let (output, end) = call(line);
     assert_eq!(output, "", "{line}");
     (end.exit, end.stderr)
@@ -99,6 +99,22 @@ const LINES: &[&str] = &[
     "ofctl parse-flow table=1,ip,actions=drop",
     "ofctl parse-flows f",
     "appctl coverage/show",
+    "appctl coverage/read-counter nat_exhausted",
+    "appctl dpctl/ct-bkts gt=3",
+    "appctl dpctl/ct-disable-tcp-seq-chk",
+    "appctl dpctl/ct-enable-tcp-seq-chk",
+    "appctl dpctl/ct-get-tcp-seq-chk",
+    "appctl dpctl/dump-dps",
+    "appctl dpif/dump-dps",
+    "appctl dpif/dump-flows -m br0",
+    "appctl fdb/stats-clear br0",
+    "appctl fdb/stats-show br0",
+    "appctl revalidator/purge",
+    "appctl revalidator/wait",
+    "vsctl get-fail-mode br0",
+    "vsctl set-fail-mode br0 secure",
+    "vsctl del-fail-mode br0",
+    "vsctl get Bridge br0 fail_mode",
     "appctl dpctl/ct-get-maxconns",
     "appctl dpctl/ct-get-nconns netdev@weir",
     "appctl dpctl/ct-set-maxconns 20000",
@@ -147,6 +163,13 @@ const LINES: &[&str] = &[
     "vsctl list-ifaces br0",
     "vsctl port-to-br p2",
     "vsctl set Bridge br0 datapath_type=netdev",
+    "appctl dpctl/ct-del-limits zone=1",
+    "appctl dpctl/ct-get-limits zone=1",
+    "appctl dpctl/ct-get-sweep-interval",
+    "appctl dpctl/ct-set-limits default=3 zone=1,limit=2",
+    "appctl dpctl/ct-set-sweep-interval 500",
+    "zone set-timeout 3 udp_first=20",
+    "zone del-timeout 3",
     "ct list --limit 2 zone=1",
     "ct show src=10.1.1.1",
     "ct flush zone=1",
@@ -158,8 +181,8 @@ fn every_command_of_every_table_works_and_reading_ones_give_valid_json() {
     for family in Family::ALL {
         for spec in family.commands() {
             let start = format!("{} {}", family.name(), spec.name);
-            if start == "ct watch" {
-                // The client's own.
+            // The client's own; one that needs what another has printed; and one that ends when its listener does.
+            if ["ct watch", "appctl dpctl/get-flow", "ct events"].contains(&start.as_str()) {
                 continue;
             }
             let is_it = |line: &&&str| **line == start || line.starts_with(&format!("{start} "));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use weir_shard::{Carried, ConnectionView, Helper, ProtocolState};
 use weir_wire::Tuple;
 
-use crate::control::filter::icmp_parts;
+use crate::control::filter::{icmp_parts, state_name};
 use crate::control::output::{Disconnected, Output};
 
 /// What a dump shows beside the tuples.
@@ -44,6 +44,8 @@ pub(super) struct Json {
     labels: String,
     /// Seconds until it ends without a packet.
     timeout: u64,
+    /// As `weir ct list` shows it.
+    state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +155,7 @@ impl Json {
             mark: connection.mark,
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
+            state: state_name(connection),
             tcp,
             sctp,
             helper: connection.helper.map(Helper::name),

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::{Draft, bridge_setting};
+use super::settings::{BridgeSetting, Draft, bridge_setting};
 use super::spec::entry;
 use super::zones::{self, OF_LINUX};
 use super::{Action, Call, CommandError, CommandSpec, Daemon, Family};
 use crate::config::{DevArgs, Name, PortNumber, ZoneTimeouts};
-use crate::control::engine::Change;
+use crate::control::engine::{Change, FailMode};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -38,10 +38,14 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     step("list-ports", "BRIDGE", (1, 1), list_ports, "Show the names of a bridge's ports.").reading(),
     step("list-ifaces", "BRIDGE", (1, 1), list_ports, "The same: a port is one interface.").reading(),
     step("port-to-br", "PORT", (1, 1), port_to_br, "Show the bridge a port belongs to.").reading(),
+    step("get-fail-mode", "BRIDGE", (1, 1), get_fail_mode, "Show a bridge's fail mode, nothing if none is set.").reading(),
+    step("set-fail-mode", "BRIDGE secure|standalone", (2, 2), set_fail_mode, "Set a bridge's fail mode. Between secure (no flow of its own) and standalone (or none: a learning switch) the bridge's flows are forgotten."),
+    step("del-fail-mode", "BRIDGE", (1, 1), del_fail_mode, "Leave a bridge's fail mode open, which is standalone."),
+    step("get", "TABLE RECORD COLUMN", (3, 3), get, "Show fail_mode or datapath_type of a Bridge.").reading(),
     step("add-zone-tp", "[--may-exist] DATAPATH zone=N NAME=SECONDS...", (3, 34), add_zone_tp, "Give a connection tracking zone timeouts of its own. DATAPATH is netdev."),
     step("del-zone-tp", "[--if-exists] DATAPATH zone=N", (2, 2), del_zone_tp, "Take a zone's own timeouts away."),
     step("list-zone-tp", "DATAPATH", (1, 1), list_zone_tp, "Show the zones with timeouts of their own.").reading(),
-    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation; of an Interface: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
+    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more: of a Bridge fail_mode=secure|standalone (see set-fail-mode); of an Interface that is added in the same invocation: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
 ];
 
 /// One command of an invocation.
@@ -103,6 +107,8 @@ fn steps(args: &[String], json: bool) -> Result<Vec<Step<'_>>, CommandError> {
 #[derive(Debug, Default)]
 pub struct Plan {
     bridges: BTreeMap<String, Vec<PlannedPort>>,
+    /// Of those bridges that have one.
+    fail_modes: BTreeMap<String, FailMode>,
     changes: Vec<Planned>,
     /// The zones that have timeouts of their own, and those of them that are different from what they were.
     zones: BTreeMap<u16, ZoneTimeouts>,
@@ -125,6 +131,7 @@ enum Planned {
     RemoveBridge(Name),
     AddPort(Draft),
     RemovePort(Name),
+    SetFailMode(Name, Option<FailMode>),
 }
 
 /// Plans every step, and then changes what they ask for.
@@ -139,6 +146,9 @@ pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
             devargs: Some(port.devargs),
         });
         plan.bridges.insert(bridge.name.to_string(), ports.collect());
+        if let Some(mode) = bridge.fail_mode {
+            plan.fail_modes.insert(bridge.name.to_string(), mode);
+        }
     }
     for step in &steps {
         if let Action::Plan(planner) = step.spec.action {
@@ -173,6 +183,7 @@ fn settled(planned: Planned) -> Result<Change, CommandError> {
         Planned::AddBridge(name) => Change::AddBridge(name),
         Planned::RemoveBridge(name) => Change::RemoveBridge(name),
         Planned::RemovePort(name) => Change::RemovePort(name),
+        Planned::SetFailMode(name, mode) => Change::SetFailMode(name, mode),
         Planned::AddPort(draft) => Change::AddPort(draft.settled()?),
     })
 }
@@ -186,6 +197,16 @@ impl Plan {
     fn home(&self, name: &str) -> Option<&str> {
         let has = |ports: &Vec<PlannedPort>| ports.iter().any(|port| port.name == name);
         self.bridges.iter().find(|(_, ports)| has(ports)).map(|(bridge, _)| bridge.as_str())
+    }
+
+    fn fail_mode(&mut self, bridge: &str, mode: Option<FailMode>) -> Result<(), CommandError> {
+        self.ports(bridge)?;
+        match mode {
+            Some(mode) => self.fail_modes.insert(bridge.to_owned(), mode),
+            None => self.fail_modes.remove(bridge),
+        };
+        self.changes.push(Planned::SetFailMode(name(bridge)?, mode));
+        Ok(())
     }
 
     fn answer(&mut self, lines: Vec<String>) {
@@ -221,6 +242,7 @@ fn add_br(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
 fn del_br(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
     let bridge = step.arg(0);
     if plan.bridges.remove(bridge).is_some() {
+        plan.fail_modes.remove(bridge);
         plan.changes.push(Planned::RemoveBridge(name(bridge)?));
         Ok(())
     } else if step.has("--if-exists") {
@@ -305,7 +327,12 @@ fn show(_: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
     let mut text = String::new();
     let mut bridges = Vec::new();
     for (bridge, ports) in &plan.bridges {
-        text.push_str(&format!("Bridge {bridge}\n    datapath_type: netdev\n"));
+        text.push_str(&format!("Bridge {bridge}\n"));
+        let mode = plan.fail_modes.get(bridge);
+        if let Some(mode) = mode {
+            text.push_str(&format!("    fail_mode: {}\n", mode.name()));
+        }
+        text.push_str("    datapath_type: netdev\n");
         let mut entries = Vec::new();
         for port in ports {
             text.push_str(&format!(
@@ -321,9 +348,45 @@ fn show(_: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
                 "devargs": port.devargs,
             }));
         }
-        bridges.push(serde_json::json!({ "name": bridge, "ports": entries }));
+        bridges.push(serde_json::json!({ "name": bridge, "fail_mode": mode, "ports": entries }));
     }
     plan.answers.push((text, bridges.into()));
+    Ok(())
+}
+
+fn get_fail_mode(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    plan.ports(step.arg(0))?;
+    let mode = plan.fail_modes.get(step.arg(0)).map(|mode| mode.name().to_owned());
+    plan.answer(mode.into_iter().collect());
+    Ok(())
+}
+
+fn set_fail_mode(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let mode = FailMode::named(step.arg(1))
+        .ok_or_else(|| failed("fail-mode must be \"standalone\" or \"secure\""))?;
+    plan.fail_mode(step.arg(0), Some(mode))
+}
+
+fn del_fail_mode(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    plan.fail_mode(step.arg(0), None)
+}
+
+fn get(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    let (table, record, column) = (step.arg(0), step.arg(1), step.arg(2));
+    if !table.eq_ignore_ascii_case("bridge") {
+        return Err(failed(format!("only columns of a Bridge can be read, not of \"{table}\"")));
+    }
+    if !plan.bridges.contains_key(record) {
+        return Err(failed(format!("no row \"{record}\" in table {table}")));
+    }
+    let value = match column {
+        "fail_mode" | "fail-mode" => plan.fail_modes.get(record).map_or("[]", |mode| mode.name()),
+        "datapath_type" => "netdev",
+        _ => {
+            return Err(failed(format!("Bridge does not contain a column whose name matches \"{column}\"")));
+        }
+    };
+    plan.answer(vec![value.to_owned()]);
     Ok(())
 }
 
@@ -386,7 +449,10 @@ fn set(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
         "bridge" => {
             plan.ports(record)?;
             for setting in settings {
-                bridge_setting(setting)?;
+                match bridge_setting(setting)? {
+                    BridgeSetting::AsItIs => {}
+                    BridgeSetting::FailMode(mode) => plan.fail_mode(record, Some(mode))?,
+                }
             }
             Ok(())
         }

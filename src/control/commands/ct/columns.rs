@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use weir_shard::{ConnectionView, Helper};
+use weir_shard::{ConnectionView, Helper, Traffic};
 use weir_wire::Tuple;
 
 use crate::control::filter::{icmp_parts, state_name};
@@ -44,9 +44,19 @@ pub(super) const COLUMNS: &[Column] = &[
     column("MARK", "mark", true, |c| if c.mark == 0 { "-".into() } else { format!("{:#x}", c.mark) }),
     column("LABEL", "label", true, |c| if c.label == 0 { "-".into() } else { format!("{:#x}", c.label) }),
     column("HELPER", "helper", false, |c| c.helper.map_or("-", Helper::name).to_owned()),
+    column("PACKETS", "packets from who opened it", true, |c| count(c, |t| t.original.packets)),
+    column("REPLIES", "packets back", true, |c| count(c, |t| t.reply.packets)),
+    column("BYTES", "bytes from who opened it", true, |c| count(c, |t| t.original.bytes)),
+    column("REPLY-BYTES", "bytes back", true, |c| count(c, |t| t.reply.bytes)),
     column("AGE", "open since", true, |c| duration(c.age)),
+    column("IDLE", "last packet", true, |c| c.traffic.map_or("-".into(), |t| duration(t.idle))),
     column("LEFT", "ends without a packet in", true, |c| duration(c.remaining)),
 ];
+
+/// A figure of what it carried, where that is counted.
+fn count(connection: &ConnectionView, figure: fn(&Traffic) -> u64) -> String {
+    connection.traffic.as_ref().map_or("-".into(), |traffic| figure(traffic).to_string())
+}
 
 fn translated(connection: &ConnectionView) -> &'static str {
     match (connection.source_nat, connection.destination_nat) {

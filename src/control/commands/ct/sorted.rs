@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use weir_shard::ConnectionView;
+use weir_shard::{ConnectionView, Traffic};
 
 /// What connections can be sorted by.
 #[derive(Clone, Copy)]
@@ -24,9 +24,26 @@ const ORDERS: &[Order] = &[
     Order { name: "age", help: "oldest first", key: |connection| connection.age },
     Order { name: "youngest", help: "youngest first", key: |connection| u64::MAX - connection.age },
     Order { name: "left", help: "longest time until it ends first", key: |connection| connection.remaining },
+    Order { name: "packets", help: "most packets of both directions first", key: packets },
+    Order { name: "bytes", help: "most bytes of both directions first", key: bytes },
+    Order { name: "idle", help: "longest without a packet first", key: idle },
     Order { name: "zone", help: "highest zone first", key: |connection| connection.zone.into() },
     Order { name: "mark", help: "highest mark first", key: |connection| connection.mark.into() },
 ];
+
+fn packets(connection: &ConnectionView) -> u64 {
+    let Some(Traffic { original, reply, .. }) = connection.traffic else { return 0 };
+    original.packets.saturating_add(reply.packets)
+}
+
+fn bytes(connection: &ConnectionView) -> u64 {
+    let Some(Traffic { original, reply, .. }) = connection.traffic else { return 0 };
+    original.bytes.saturating_add(reply.bytes)
+}
+
+fn idle(connection: &ConnectionView) -> u64 {
+    connection.traffic.map_or(0, |traffic| traffic.idle)
+}
 
 impl Order {
     pub(super) fn named(name: &str) -> Option<Self> {

@@ -121,6 +121,17 @@ fn sorting_gives_the_largest_in_order() {
     assert_eq!(ages("list --sort age --limit 4"), [199, 198, 197, 196]);
     assert_eq!(ages("list --sort youngest --limit 3"), [0, 1, 2]);
     assert_eq!(ages("list --sort age").len(), 100);
+    let busy = engine.state().connections.get_mut(70).map(|connection| {
+        let traffic = connection.traffic.as_mut().unwrap();
+        (traffic.original.packets, traffic.reply.bytes, traffic.idle) = (50, 1 << 40, 70_000);
+        connection.original.src().to_string()
+    });
+    for key in ["packets", "bytes", "idle"] {
+        let page = json(&daemon, &format!("list --limit 1 --sort {key}"));
+        assert_eq!(page["connections"][0]["orig"]["src"].as_str(), busy.as_deref(), "{key}");
+    }
+    let (list, _) = call_on(&daemon, "list --limit 1 --sort idle");
+    assert!(list.contains(" 50 ") && list.contains("1m10s"), "{list}");
 }
 
 #[test]
@@ -135,9 +146,11 @@ fn one_connection_shows_in_detail_by_its_filter_or_its_line() {
 #[test]
 fn stats_have_a_row_for_each_kind_of_connection() {
     let text = output("stats");
-    assert!(text.starts_with("ZONE  PROTOCOL  STATE        CONNECTIONS\n"), "{text}");
+    assert!(text.starts_with("ZONE  PROTOCOL  STATE        CONNECTIONS  PACKETS  BYTES\n"), "{text}");
     assert!(
-        text.ends_with("   1  tcp       ESTABLISHED            3\n3 connections; 3000000 may be\n"),
+        text.ends_with(
+            "   1  tcp       ESTABLISHED            3       63  42822\n3 connections; 3000000 may be\n"
+        ),
         "{text}"
     );
 }
