@@ -9,3 +9,4 @@ mod lcores;
 mod life;
 mod metal;
 mod rig;
+mod tracking;

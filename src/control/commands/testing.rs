@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use weir_shard::{
-    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Traffic,
+    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Timeout, Traffic,
 };
 use weir_wire::Tuple;
 
@@ -80,7 +80,11 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     let text = "table=1,priority=10,ip,ct_state=-trk,idle_timeout=60,action=ct(nat,table=2)";
     tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
+    let mut timeouts = ZoneTimeouts::default();
+    timeouts.set(Timeout::UdpFirst, 7).unwrap();
+    let zones = Zones { timeouts: BTreeMap::from([(1, timeouts)]), ..Zones::default() };
     let state = State {
+        zones,
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
