@@ -538,7 +538,7 @@ impl Packet<'_> {
 }
 
 /// What the protocol's tracker says of a packet, and how long the connection may be silent from now on.
-#[inline]
+#[inline(always)] // as track_unwatched
 fn judge(
     connection: &mut Connection,
     direction: Direction,
