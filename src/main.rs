@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
         Command::Zone(args) => cli::native(Family::Zone, args),
+        Command::Ct(args) => cli::ct(args),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 print!("{}", config::EXAMPLE);

@@ -7,14 +7,14 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{AppctlArgs, NativeArgs, OfctlArgs, VsctlArgs};
+use super::{AppctlArgs, CtArgs, OfctlArgs, VsctlArgs};
 use crate::control::commands::{Action, Call, CommandError, FileArgument, RunLocal, vsctl_syntax_error};
 use crate::control::output::Output;
 use crate::control::protocol::{End, MAX_REQUEST_BYTES, Options, Request, SortKey};
 use crate::control::{Client, ClientError, Family};
 
 /// Exit status when the pipe that output went to was closed: what a shell shows for SIGPIPE.
-const PIPE_CLOSED: u8 = 128 + 13;
+pub(super) const PIPE_CLOSED: u8 = 128 + 13;
 
 /// Runs `weir ofctl`; the exit status.
 #[must_use]
@@ -105,7 +105,7 @@ pub fn vsctl(args: VsctlArgs) -> u8 {
 
 /// Runs a command of one of weir's own families; the exit status.
 #[must_use]
-pub fn native(family: Family, args: NativeArgs) -> u8 {
+pub fn native(family: Family, args: CtArgs) -> u8 {
     let (mut words, json) = without_json(args.words, args.target.json);
     if words.is_empty() {
         return complain(family, "missing command name; use --help for help");
@@ -124,7 +124,7 @@ pub fn native(family: Family, args: NativeArgs) -> u8 {
 }
 
 /// `--json` is ours wherever it stands; everything else behind the command's name is the command's.
-fn without_json(mut words: Vec<String>, given: bool) -> (Vec<String>, bool) {
+pub(super) fn without_json(mut words: Vec<String>, given: bool) -> (Vec<String>, bool) {
     let before = words.len();
     words.retain(|word| word != "--json");
     let found = words.len() != before;
@@ -161,7 +161,7 @@ fn read_file(path: &str) -> Result<String, String> {
     })
 }
 
-fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) -> u8 {
+pub(super) fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) -> u8 {
     let timeout = timeout.filter(|&seconds| seconds != 0).map(|seconds| Duration::from_secs(seconds.into()));
     let mut stdout = io::stdout().lock();
     let mut print = |text: &str| stdout.write_all(text.as_bytes());
@@ -197,12 +197,12 @@ fn report(family: Family, socket: &Path, end: &End) {
 }
 
 /// Prints an error of the client's own; the exit status, 1 in every family.
-fn complain(family: Family, message: &str) -> u8 {
+pub(super) fn complain(family: Family, message: &str) -> u8 {
     let _ = writeln!(io::stderr(), "weir {}: {message}", family.name());
     1
 }
 
-fn print(text: &str) -> u8 {
+pub(super) fn print(text: &str) -> u8 {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,
         Err(_) => PIPE_CLOSED,

@@ -2,6 +2,7 @@
 //! commands. Help texts here are the manual.
 
 mod client;
+mod ct;
 mod daemon;
 mod log;
 mod replay;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use client::{appctl, native, ofctl, vsctl};
+pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
@@ -78,7 +80,13 @@ pub enum Command {
     ///
     ///   weir zone set-timeout 5 udp_first=30 udp_multiple=120
     #[command(after_help = Family::Zone.help(), verbatim_doc_comment)]
-    Zone(NativeArgs),
+    Zone(CtArgs),
+    /// List, filter, count, watch and remove connections.
+    ///
+    /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
+    /// read: it neither holds up packets nor takes memory, however many connections there are.
+    #[command(after_help = Family::Ct.help())]
+    Ct(CtArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }
@@ -241,16 +249,16 @@ pub struct VsctlArgs {
     pub words: Vec<String>,
 }
 
-/// weir's own families of commands.
+/// `weir ct` and `weir zone`
 #[derive(Debug, Args)]
-pub struct NativeArgs {
+pub struct CtArgs {
     /// Which daemon.
     #[command(flatten)]
     pub target: Target,
     /// Give up after SECS seconds without an answer.
-    #[arg(short = 'T', long, value_name = "SECS")]
+    #[arg(short, long, value_name = "SECS")]
     pub timeout: Option<u32>,
-    /// The command and its arguments.
+    /// The command, its options and filters.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

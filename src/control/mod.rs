@@ -6,6 +6,7 @@ pub mod client;
 pub mod commands;
 pub mod engine;
 pub mod events;
+pub mod filter;
 mod frame;
 pub mod output;
 pub mod protocol;

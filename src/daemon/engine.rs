@@ -154,10 +154,11 @@ impl Engine for Datapath {
         Ok(())
     }
 
-    fn connections(
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
@@ -166,12 +167,7 @@ impl Engine for Datapath {
         let (found, cursor) = lcore.call(move |polling| {
             let now = polling.now();
             let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-            let mut rows = Vec::new();
-            polling.worker().shard().dump(now, &mut cursor, BATCH, &mut |connection| {
-                if filter.admits(connection) {
-                    rows.push(connection.clone());
-                }
-            });
+            let rows = filter.page(polling.worker().shard(), now, &mut cursor, BATCH, most);
             (rows, cursor)
         })?;
         rows.extend(found);

@@ -10,10 +10,10 @@ use weir_shard::ShardConfig;
 use super::devices::Device;
 use super::placement::Placement;
 use super::pools::Pools;
-use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile};
 use crate::control::engine::NewPort;
+use crate::control::tracking::Settings;
 use crate::flow::{Action, FlowMod};
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
@@ -75,7 +75,11 @@ impl State {
             clock,
             pools,
             eal,
-            settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            settings: Settings {
+                zones: config.conntrack.zones.clone(),
+                liberal_tcp: config.conntrack.liberal_tcp,
+                ..Settings::default()
+            },
             placement,
             profile,
             behind: false,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weir_shard::{ShardConfig, ShardError};
 
+use crate::flow::Applied;
 use crate::flow::flow::FlowMod;
 use crate::flow::port::PortNumber;
 use crate::flow::rule::Rule;
@@ -142,11 +143,11 @@ impl VirtualSwitch {
     ///
     /// # Errors
     /// When a change is refused.
-    pub fn apply(&mut self, changes: &[FlowMod]) -> Result<(), SwitchError> {
+    pub fn apply(&mut self, changes: &[FlowMod]) -> Result<Applied, SwitchError> {
         self.flush();
-        self.switch.apply(BRIDGE, changes, self.now)?;
+        let applied = self.switch.apply(BRIDGE, changes, self.now)?;
         self.publish();
-        Ok(())
+        Ok(applied)
     }
 
     fn publish(&mut self) {

@@ -46,7 +46,7 @@ impl Listener {
 
     fn ask(daemon: &Daemon, args: &[&str]) -> Self {
         let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-        let request = serde_json::json!({ "command": "appctl ct/events", "args": args, "json": true });
+        let request = serde_json::json!({ "command": "ct events", "args": args, "json": true });
         stream.write_all(format!("{request}\n").as_bytes()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Self { lines: BufReader::new(stream), text: String::new() }
@@ -142,7 +142,7 @@ fn a_listener_hears_of_every_end_and_every_beginning() {
 #[test]
 fn the_command_ends_after_as_many_events_as_were_asked_for_and_after_its_time() {
     let daemon = tracking("count", 20, "", true);
-    let output = daemon.ok("appctl ct/events --count 3 --seconds 1 update zone=4");
+    let output = daemon.ok("ct events --count 3 --seconds 1 update zone=4");
     assert_eq!(output, "", "there is no zone 4, so its time was up");
     daemon.finish();
 }
@@ -177,10 +177,10 @@ fn a_listener_that_stalls_stops_nobody_and_learns_what_it_lost() {
 fn only_so_many_may_listen_and_whoever_goes_makes_room() {
     let mut daemon = tracking("many", 5, "", false);
     let mut listeners: Vec<_> = (0..8).map(|_| Listener::start(&daemon, &[])).collect();
-    let answer = daemon.weir("appctl ct/events --count 1");
-    assert_eq!(answer.status, 2);
+    let answer = daemon.weir("ct events --count 1");
+    assert_eq!(answer.status, 1);
     assert!(answer.stderr.contains("8 clients listen to connection events already"), "{}", answer.stderr);
     listeners.pop();
-    daemon.until("a place is free", |daemon| daemon.weir("appctl ct/events --seconds 1").status == 0);
+    daemon.until("a place is free", |daemon| daemon.weir("ct events --seconds 1").status == 0);
     daemon.finish();
 }

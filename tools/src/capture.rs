@@ -81,7 +81,7 @@ mod tests {
         let frames: Vec<_> = script
             .steps
             .iter()
-            .filter_map(|(_, step)| match step {
+            .filter_map(|placed| match &placed.step {
                 crate::script::Step::Packet(line) => Some(
                     line.packet(false, |_, inside, _| inside).frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]),
                 ),

@@ -7,9 +7,25 @@ pub const NAT: &str = include_str!("../../examples/nat.flows");
 /// The ACL for IPv6.
 pub const ACL6: &str = include_str!("../../examples/acl6.flows");
 /// Sends every packet to a port that names its ct_state, see [`crate::script::Verdict`].
-pub const STATES: &str = include_str!("../scenarios/states.flows");
+pub const STATES: &str = include_str!("../../tests/scripts/flows/states.flows");
 /// The same behind the NAT example's translation.
-pub const STATES_NAT: &str = include_str!("../scenarios/states-nat.flows");
+pub const STATES_NAT: &str = include_str!("../../tests/scripts/flows/states-nat.flows");
+
+/// Flows that scripts name: tests/scripts/flows, with `{KEY}`s that they fill in.
+pub const NAMED: [(&str, &str); 4] = [
+    ("forward", include_str!("../../tests/scripts/flows/forward.flows")),
+    ("translate", include_str!("../../tests/scripts/flows/translate.flows")),
+    ("publish", include_str!("../../tests/scripts/flows/publish.flows")),
+    ("two-zones", include_str!("../../tests/scripts/flows/two-zones.flows")),
+];
+
+/// The named flows `name`; with a 6 behind the name, those for IPv6 in place of IPv4.
+pub fn named(name: &str) -> Option<String> {
+    let find =
+        |name: &str| NAMED.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+    find(name)
+        .or_else(|| find(name.strip_suffix('6')?).map(|text| text.replace(",ip actions", ",ipv6 actions")))
+}
 
 /// The NAT example with a pool of a single address and port.
 pub fn one_port_nat() -> String {

@@ -7,6 +7,8 @@
 
 pub mod capture;
 pub mod cleanup;
+pub mod engine;
+pub mod exact;
 pub mod flows;
 pub mod lab;
 pub mod ovs;
@@ -14,6 +16,7 @@ pub mod packet;
 pub mod process;
 pub mod scenario;
 pub mod script;
+pub mod scripts;
 pub mod switch;
 pub mod vocabulary;
 pub mod weir;

@@ -135,6 +135,13 @@ impl Daemons {
         Ok(())
     }
 
+    /// `ovs-ofctl` with `words`, among which the bridge is called as scripts do.
+    fn ofctl(&self, words: &[&str]) -> Result<String, OvsError> {
+        let bridge = self.bridge();
+        let words = words.iter().map(|word| if *word == BRIDGE { bridge.as_str() } else { word });
+        Ok(process::run(self.command("ovs-ofctl").arg(VERSIONS).args(words))?)
+    }
+
     /// What its bridge shows of its flows.
     fn dump(&self) -> Result<String, OvsError> {
         let bridge = self.bridge();

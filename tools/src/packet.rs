@@ -11,6 +11,11 @@ pub const ETHERNET: usize = 14;
 /// A frame is padded to this (IEEE 802.3, without the frame check sequence).
 const LEAST_FRAME: usize = 60;
 
+/// IPv6 extension headers that are walked: hop-by-hop options, routing, destination options; and the fragment header.
+const EXTENSIONS: [u8; 3] = [0, ROUTING, 60];
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+
 /// Protocol numbers (IANA).
 pub mod protocol {
     /// ICMP for IPv4.
@@ -19,6 +24,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
     /// Generic routing encapsulation: here "any protocol without ports".
     pub const GRE: u8 = 47;
     /// Encapsulating security payload: another one.
@@ -53,6 +60,8 @@ pub enum Body {
         window: u16,
         /// Window scale option (RFC 7323 section 2.2).
         scale: Option<u8>,
+        /// Further options as they stand in the header, a multiple of 4 bytes.
+        options: Vec<u8>,
     },
     /// A UDP datagram.
     Udp,
@@ -63,8 +72,14 @@ pub enum Body {
         /// Code, 0 if it is to be well-formed.
         code: u8,
     },
-    /// An ICMP or ICMPv6 error: destination unreachable.
-    Unreachable {
+    /// An ICMP or ICMPv6 error.
+    Error {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+        /// The four bytes behind the checksum: the next hop's MTU, a gateway, a pointer, or nothing.
+        word: u32,
         /// The packet that it is about, from its IP header on.
         about: Vec<u8>,
     },
@@ -73,10 +88,24 @@ pub enum Body {
         /// Whether it is the reply.
         reply: bool,
     },
+    /// An ICMP information request or reply (RFC 792).
+    Information {
+        /// Whether it is the reply.
+        reply: bool,
+    },
     /// Any other ICMP type.
     Icmp {
         /// Type.
         kind: u8,
+        /// Code.
+        code: u8,
+    },
+    /// An SCTP packet (RFC 9260 section 3).
+    Sctp {
+        /// Verification tag.
+        tag: u32,
+        /// Chunks, each padded to a multiple of 4 bytes.
+        chunks: Vec<u8>,
     },
     /// Payload of a protocol without ports.
     Other {
@@ -115,8 +144,10 @@ pub struct Packet {
     pub dst: Endpoint,
     /// Its body.
     pub body: Body,
-    /// Bytes after the L4 header.
+    /// Bytes after the L4 header; what they are nobody looks at.
     pub payload: u16,
+    /// The payload itself, in place of `payload` bytes, where it is not empty.
+    pub data: Vec<u8>,
     /// Time to live or hop limit.
     pub ttl: u8,
     /// Identification (IPv4, or of the fragment header).
@@ -125,10 +156,13 @@ pub struct Packet {
     pub tag: Option<u16>,
     /// 4-byte words of IPv4 options (no-operations).
     pub option_words: u8,
-    /// A destination options header of IPv6 with so many 8-byte units after the first (RFC 8200 section 4.6).
-    pub extension: Option<u8>,
+    /// Extension headers of IPv6 in this order: next header number, and 8-byte units after the first (RFC 8200
+    /// section 4).
+    pub extensions: Vec<(u8, u8)>,
     /// Only these bytes of the L4 packet, as a fragment: from, to (multiples of 8 but for the last).
     pub slice: Option<(u16, u16)>,
+    /// Whether more fragments follow, if the fragment is to say otherwise than its place in the packet.
+    pub more: Option<bool>,
     /// What is wrong with it.
     pub damage: Vec<Damage>,
 }
@@ -147,6 +181,18 @@ fn sum(bytes: &[u8], start: u32) -> u32 {
 fn checksum(bytes: &[u8], start: u32) -> u16 {
     let folded = sum(bytes, start);
     !u16::try_from(folded & 0xffff).unwrap_or(0)
+}
+
+/// CRC32c (RFC 9260 appendix A) of an SCTP packet whose checksum field counts as zero.
+fn crc32c(packet: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for (at, byte) in packet.iter().enumerate() {
+        crc ^= u32::from(if (8..12).contains(&at) { 0 } else { *byte });
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -195,8 +241,10 @@ impl Packet {
             id: 1,
             tag: None,
             option_words: 0,
-            extension: None,
+            data: Vec::new(),
+            extensions: Vec::new(),
             slice: None,
+            more: None,
             damage: Vec::new(),
         }
     }
@@ -206,6 +254,7 @@ impl Packet {
         match self.body {
             Body::Tcp { .. } => protocol::TCP,
             Body::Udp => protocol::UDP,
+            Body::Sctp { .. } => protocol::SCTP,
             Body::Other { protocol } => protocol,
             _ if self.src.address.is_ipv6() => protocol::ICMPV6,
             _ => protocol::ICMP,
@@ -246,7 +295,7 @@ impl Packet {
         if let Some((from, to)) = self.slice {
             l4 = l4.get(usize::from(from)..usize::from(to).min(whole)).unwrap_or_default().to_vec();
         }
-        let more = self.slice.is_some_and(|(_, to)| usize::from(to) < whole);
+        let more = self.more.unwrap_or(self.slice.is_some_and(|(_, to)| usize::from(to) < whole));
         let offset = self.slice.map_or(0, |(from, _)| from);
         let mut bytes = if self.src.address.is_ipv6() {
             self.v6_header(l4.len(), self.slice.map(|_| (offset, more)))
@@ -282,27 +331,31 @@ impl Packet {
     }
 
     fn v6_header(&self, length: usize, fragment: Option<(u16, bool)>) -> Vec<u8> {
-        let options = self.extension.map_or(0, |units| 8 * (1 + usize::from(units)));
-        let extension = options + if fragment.is_some() { 8 } else { 0 };
-        let after_options = if fragment.is_some() { 44 } else { self.protocol() };
-        let next = if self.extension.is_some() { 60 } else { after_options };
-        let mut header = vec![0x60, 0, 0, 0, 0, 0, next, self.ttl];
+        let mut header = vec![0x60, 0, 0, 0, 0, 0, 0, self.ttl];
         header.extend(octets(self.src.address));
         header.extend(octets(self.dst.address));
-        let total = u16::try_from(length + extension).unwrap_or(u16::MAX).saturating_add(self.longer());
-        put16(&mut header, 4, total);
-        if let Some(units) = self.extension {
-            header.extend([after_options, units]);
-            // One PadN option over the rest.
-            header.extend([1, u8::try_from(options - 4).unwrap_or(0)]);
-            header.resize(40 + options, 0);
+        // Where the number of the header that comes next has to be written.
+        let mut next = 6;
+        for &(kind, units) in &self.extensions {
+            header[next] = kind;
+            next = header.len();
+            let length = 8 * (1 + usize::from(units));
+            header.extend([0, units]);
+            // Options: one PadN over the rest. A routing header: of type 1, with no segment left.
+            header.extend([1, if kind == ROUTING { 0 } else { u8::try_from(length - 4).unwrap_or(0) }]);
+            header.resize(next + length, 0);
         }
         if let Some((offset, more)) = fragment {
+            header[next] = FRAGMENT;
+            next = header.len();
             // RFC 8200 section 4.5: the offset counts 8-byte units in the upper 13 bits, so bytes as they are.
             let [high, low] = (offset & 0xfff8 | u16::from(more)).to_be_bytes();
             let [id_high, id_low] = self.id.to_be_bytes();
-            header.extend([self.protocol(), 0, high, low, 0, 0, id_high, id_low]);
+            header.extend([0, 0, high, low, 0, 0, id_high, id_low]);
         }
+        header[next] = self.protocol();
+        let total = u16::try_from(header.len() - 40 + length).unwrap_or(u16::MAX);
+        put16(&mut header, 4, total.saturating_add(self.longer()));
         header
     }
 
@@ -314,22 +367,34 @@ impl Packet {
         let v6 = self.src.address.is_ipv6();
         let mut l4 = Vec::new();
         match &self.body {
-            Body::Tcp { flags, seq, ack, window, scale } => {
+            Body::Tcp { flags, seq, ack, window, scale, options } => {
                 l4.extend(self.src.port.to_be_bytes());
                 l4.extend(self.dst.port.to_be_bytes());
                 l4.extend(seq.to_be_bytes());
                 l4.extend(ack.to_be_bytes());
-                l4.extend([if scale.is_some() { 0x60 } else { 0x50 }, *flags]);
+                let words = 5 + usize::from(scale.is_some()) + options.len().div_ceil(4);
+                l4.extend([u8::try_from(words.min(15) << 4).unwrap_or(0), *flags]);
                 l4.extend(window.to_be_bytes());
                 l4.extend([0; 4]);
                 if let Some(shift) = scale {
                     l4.extend([1, 3, 3, *shift]);
                 }
+                l4.extend(options);
+                // Padded with no-operations.
+                l4.resize(l4.len().next_multiple_of(4), 1);
+            }
+            Body::Sctp { tag, chunks } => {
+                l4.extend(self.src.port.to_be_bytes());
+                l4.extend(self.dst.port.to_be_bytes());
+                l4.extend(tag.to_be_bytes());
+                l4.extend([0; 4]);
+                l4.extend(chunks);
             }
             Body::Udp => {
                 l4.extend(self.src.port.to_be_bytes());
                 l4.extend(self.dst.port.to_be_bytes());
-                l4.extend((8 + self.payload).to_be_bytes());
+                let payload = if self.data.is_empty() { usize::from(self.payload) } else { self.data.len() };
+                l4.extend(u16::try_from(8 + payload).unwrap_or(u16::MAX).to_be_bytes());
                 l4.extend([0; 2]);
             }
             Body::Echo { reply, code } => {
@@ -351,16 +416,25 @@ impl Packet {
                 l4.extend([0, 1]);
                 l4.extend([0; 12]);
             }
-            Body::Unreachable { about } => {
-                // Port unreachable: RFC 792 code 3, RFC 4443 section 3.1 code 4.
-                l4.extend(if v6 { [1, 4, 0, 0] } else { [3, 3, 0, 0] });
-                l4.extend([0; 4]);
+            Body::Information { reply } => {
+                let id = if *reply { self.dst.port } else { self.src.port };
+                l4.extend([if *reply { 16 } else { 15 }, 0, 0, 0]);
+                l4.extend(id.to_be_bytes());
+                l4.extend([0, 1]);
+            }
+            Body::Error { kind, code, word, about } => {
+                l4.extend([*kind, *code, 0, 0]);
+                l4.extend(word.to_be_bytes());
                 l4.extend(about);
             }
-            Body::Icmp { kind } => l4.extend([*kind, 0, 0, 0, 0, 0, 0, 0]),
+            Body::Icmp { kind, code } => l4.extend([*kind, *code, 0, 0, 0, 0, 0, 0]),
             Body::Other { .. } => {}
         }
-        l4.extend((0..self.payload).map(|at| u8::try_from(at % 251).unwrap_or(0)));
+        if self.data.is_empty() {
+            l4.extend((0..self.payload).map(|at| u8::try_from(at % 251).unwrap_or(0)));
+        } else {
+            l4.extend(&self.data);
+        }
         for damage in &self.damage {
             match damage {
                 Damage::DataOffset(words) if l4.len() > 12 => l4[12] = words << 4,
@@ -374,6 +448,13 @@ impl Packet {
 
     fn finish_checksum(&self, l4: &mut [u8]) {
         let protocol = self.protocol();
+        if protocol == protocol::SCTP {
+            let flipped = u32::from(self.damage.contains(&Damage::L4Checksum));
+            let value = crc32c(l4) ^ flipped;
+            // RFC 9260 appendix A: transmitted with the least significant byte first.
+            l4[8..12].copy_from_slice(&value.to_le_bytes());
+            return;
+        }
         let Some(at) = checksum_offset(protocol) else { return };
         let start = if protocol == protocol::ICMP {
             0
@@ -443,7 +524,7 @@ impl Places {
             6 if bytes.len() >= l3 + 40 => {
                 let end = l3 + 40 + usize::from(word(bytes, l3 + 4));
                 let (mut l4, mut protocol, mut field) = (l3 + 40, bytes[l3 + 6], None);
-                if protocol == 60 && bytes.len() >= l4 + 8 {
+                while EXTENSIONS.contains(&protocol) && bytes.len() >= l4 + 8 {
                     protocol = bytes[l4];
                     l4 += 8 * (1 + usize::from(bytes[l4 + 1]));
                 }
@@ -503,12 +584,12 @@ impl Places {
         }
         match self.protocol {
             // A packet that an error quotes may end right behind its ports.
-            protocol::TCP | protocol::UDP if self.end >= self.l4 + 4 => {
+            protocol::TCP | protocol::UDP | protocol::SCTP if self.end >= self.l4 + 4 => {
                 Some(self.l4 + if second { 2 } else { 0 })
             }
             protocol::ICMP | protocol::ICMPV6 if self.end >= self.l4 + 8 => match bytes[self.l4] {
-                8 | 13 | 128 if !second => Some(self.l4 + 4),
-                0 | 14 | 129 if second => Some(self.l4 + 4),
+                8 | 13 | 15 | 128 if !second => Some(self.l4 + 4),
+                0 | 14 | 16 | 129 if second => Some(self.l4 + 4),
                 _ => None,
             },
             _ => None,
@@ -549,6 +630,10 @@ impl Places {
 
     /// Whether the L4 checksum is right; true where there is none or it cannot be seen (fragments).
     pub fn l4_checksum_is_right(&self, bytes: &[u8]) -> bool {
+        if self.protocol == protocol::SCTP && !self.fragment {
+            let packet = bytes.get(self.l4..self.end).unwrap_or_default();
+            return packet.get(8..12).is_some_and(|found| found == crc32c(packet).to_le_bytes());
+        }
         let Some(at) = checksum_offset(self.protocol) else { return true };
         let Some(l4) = bytes.get(self.l4..self.end) else { return false };
         if self.fragment || self.protocol == protocol::UDP && word(l4, at) == 0 {
@@ -601,7 +686,7 @@ mod tests {
     }
 
     fn bodies() -> Vec<Body> {
-        let tcp = Body::Tcp { flags: 2, seq: 1, ack: 0, window: 1000, scale: Some(7) };
+        let tcp = Body::Tcp { flags: 2, seq: 1, ack: 0, window: 1000, scale: Some(7), options: vec![4, 2] };
         vec![
             tcp,
             Body::Udp,
@@ -609,6 +694,8 @@ mod tests {
             Body::Echo { reply: true, code: 0 },
             Body::Other { protocol: protocol::GRE },
             Body::Timestamp { reply: false },
+            Body::Information { reply: true },
+            Body::Sctp { tag: 7, chunks: vec![10, 0, 0, 4] },
         ]
     }
 
@@ -642,6 +729,13 @@ mod tests {
                 0x0f, 0xa0, 0, 53, 0, 11, 0x03, 0x23, 0, 1, 2, // UDP
             ]
         );
+    }
+
+    #[test]
+    fn crc32c_gives_the_check_value_of_its_catalogue() {
+        // "123456789" gives 0xe3069283; bytes 8 to 11 count as zero here, so only the first eight can stand.
+        assert_eq!(crc32c(b"12345678"), 0x6087_809a);
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa); // RFC 3720 appendix B.4
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::packet::{self, Endpoint, Packet, Places, protocol};
-use crate::script::{Script, Step, Table, Verdict};
+use crate::script::{Placed, Script, Step, Table, Verdict};
 use crate::switch::{Emission, Switch};
 
 const INSIDE_HARDWARE: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -141,7 +141,7 @@ pub fn run<S: Switch>(switch: &mut S, script: &Script, table: Table) -> Result<T
     switch.load(table.flows())?;
     let mut transcript = Transcript::default();
     let mut translations = Translations::default();
-    for (number, step) in &script.steps {
+    for Placed { number, step, .. } in &script.steps {
         match step {
             Step::Wait(time) => {
                 switch.advance(*time)?;
@@ -188,6 +188,9 @@ pub fn run<S: Switch>(switch: &mut S, script: &Script, table: Table) -> Result<T
                 );
                 transcript.lines.push(text);
             }
+            other => transcript
+                .failures
+                .push(format!("{number}: {other}: only for scripts with flows of their own")),
         }
     }
     let shown = switch.connections()?;

@@ -1,6 +1,7 @@
 //! What a packet script runs against: anything that takes frames at ports, gives frames at ports, has
 //! conntrack, and whose clock the script holds.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A frame that left through a port.
@@ -49,7 +50,20 @@ pub trait Switch {
     /// # Errors
     /// If the switch is gone.
     fn flows(&mut self) -> Result<Vec<String>, Self::Error>;
+
+    /// Runs a command, `words` of the family `appctl`, `ofctl` or another; the bridge is called `br0`. What it
+    /// prints, or what it says in refusing.
+    ///
+    /// # Errors
+    /// If the switch is gone, or knows no such family.
+    fn command(&mut self, family: &str, words: &[&str]) -> Result<Result<String, String>, Self::Error>;
+
+    /// Event counters by name, those of dropped packets beginning with `drop_`; none if the switch has none of
+    /// ours.
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 }
 
-/// Port 1 is inside, port 2 outside; the others name the ct_state in the tables of tools/scenarios.
+/// Port 1 is inside, port 2 outside; the others name the ct_state in the tables of tests/scripts/flows.
 pub const PORTS: [u32; 8] = [1, 2, 10, 11, 12, 13, 21, 22];

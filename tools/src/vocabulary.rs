@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::script::{About, AboutKind, Host, Kind, Line, Place, Script, Step, Table, Verdict};
+use crate::script::{
+    About, AboutKind, ErrorKind, Host, Kind, Line, Place, Placed, Script, Setting, Step, Table,
+};
 
 /// A generator of repeatable numbers (Vigna's splitmix64, public domain): good enough for tests.
 #[derive(Clone, Debug)]
@@ -47,7 +49,7 @@ const ACK: u8 = 16;
 const ODD_FLAGS: [u8; 10] = [0, FIN, SYN | FIN, SYN | RST, SYN | ACK, RST, RST | ACK, ACK, PSH, FIN | ACK];
 const WINDOWS: [u32; 4] = [65535, 65535, 1024, 0];
 /// What a SYN with a window scale announces in place of 65535: no scale rounds it up to 65536, which
-/// Open vSwitch takes for 0 (tools/scenarios/tcp-window-unscaled.pkt).
+/// Open vSwitch takes for 0 (tests/scripts/tcp/window-unscaled.pkt).
 const SCALED_WINDOW: u32 = 3 << 14;
 /// Milliseconds that pass at times: around the timeouts of the reference page. No few of them add up to whole
 /// seconds, at which switches may differ: a timeout is over at or just after its last millisecond.
@@ -65,8 +67,14 @@ struct Conversation {
 /// A random script of `length` packets for `table`.
 pub fn script(seed: u64, length: usize, table: Table) -> Script {
     let mut author = Author { dice: Dice::new(seed), conversations: Vec::new() };
-    let steps = (1..=length).map(|number| (number, author.step())).collect();
-    Script { name: format!("seed {seed}, {length} packets, {}", table.name()), tables: vec![table], steps }
+    let steps = (1..=length).map(|number| Placed { number, step: author.step(), excuse: None }).collect();
+    Script {
+        name: format!("seed {seed}, {length} packets, {}", table.name()),
+        tables: vec![table],
+        flows: None,
+        weir_only: None,
+        steps,
+    }
 }
 
 struct Author {
@@ -89,13 +97,13 @@ impl Author {
         // What stands around the packet is nothing to its connection.
         for key in ["vlan", "ip-options", "extension"] {
             if self.dice.one_in(15) {
-                line.options.push((key.into(), self.dice.below(10)));
+                line.options.push((key.into(), self.dice.below(10).into()));
             }
         }
         if self.dice.one_in(25) {
             let damage = ["bad-checksum", "bad-ip-checksum", "longer"];
             if let Some(key) = self.dice.pick(&damage) {
-                line.options.push((key.into(), 1));
+                line.options.push((key.into(), Setting::Number(1)));
             }
         }
         Step::Packet(line)
@@ -104,7 +112,7 @@ impl Author {
     fn place(&mut self, hosts: &[Host], ports: &[u16]) -> Place {
         // Both lists are constants of this file and not empty.
         let host = self.dice.pick(hosts).unwrap_or(Host::INSIDE[0]);
-        Place { host, port: self.dice.pick(ports).unwrap_or(1) }
+        Place::new(host, self.dice.pick(ports).unwrap_or(1))
     }
 
     fn ends(&mut self) -> (Place, Place) {
@@ -114,7 +122,7 @@ impl Author {
     /// A line in the direction given by `outward`.
     fn line(kind: Kind, inside: Place, outside: Place, outward: bool) -> Line {
         let (port, src, dst) = if outward { (1, inside, outside) } else { (2, outside, inside) };
-        Line { port, kind, src, dst, options: Vec::new(), verdict: Verdict::Any }
+        Line::any(port, kind, src, dst)
     }
 
     fn tcp(&mut self) -> Line {
@@ -186,6 +194,7 @@ impl Author {
         }
         options.push(("seq".into(), seq));
         options.push(("ack".into(), ack));
+        let options = options.into_iter().map(|(key, value)| (key, value.into())).collect();
         Line { options, ..Self::line(Kind::Tcp(flags), inside, outside, outward) }
     }
 
@@ -193,9 +202,9 @@ impl Author {
         let (inside, outside) = self.ends();
         let outward = self.dice.one_in(2);
         let mut line = Self::line(Kind::Udp, inside, outside, outward);
-        line.options.push(("len".into(), self.dice.below(200)));
+        line.options.push(("len".into(), self.dice.below(200).into()));
         if self.dice.one_in(20) {
-            line.options.push(("udp-length".into(), self.dice.below(300)));
+            line.options.push(("udp-length".into(), self.dice.below(300).into()));
         }
         line
     }
@@ -205,9 +214,9 @@ impl Author {
         let (asked_inside, outward) = (self.dice.below(4) != 0, self.dice.one_in(2));
         // The identifier belongs to whoever asks.
         if asked_inside {
-            outside.port = 0;
+            outside = outside.without_port();
         } else {
-            inside.port = 0;
+            inside = inside.without_port();
         }
         let kinds = if self.dice.one_in(4) {
             [Kind::Timestamp, Kind::TimestampReply]
@@ -220,11 +229,11 @@ impl Author {
     /// A protocol without ports.
     fn other(&mut self) -> Line {
         let (mut inside, mut outside) = self.ends();
-        (inside.port, outside.port) = (0, 0);
+        (inside, outside) = (inside.without_port(), outside.without_port());
         let kind = if self.dice.one_in(2) { Kind::Gre } else { Kind::Esp };
         let outward = self.dice.one_in(2);
         let mut line = Self::line(kind, inside, outside, outward);
-        line.options.push(("len".into(), self.dice.below(100)));
+        line.options.push(("len".into(), self.dice.below(100).into()));
         line
     }
 
@@ -233,14 +242,14 @@ impl Author {
         let about =
             self.dice.pick(&[AboutKind::Tcp, AboutKind::Udp, AboutKind::Echo]).unwrap_or(AboutKind::Udp);
         let outward = self.dice.one_in(4);
-        let outbound =
-            Place { host: if self.dice.one_in(2) { Host::OUTSIDE[2] } else { outside.host }, port: 0 };
+        let router = Place::new(Host::OUTSIDE[2], 0);
+        let outbound = if self.dice.one_in(2) { router } else { outside.without_port() };
         if about == AboutKind::Echo {
-            outside.port = 0;
+            outside = outside.without_port();
         }
         let (src, dst) = if outward { (outside, inside) } else { (inside, outside) };
-        let kind = Kind::Unreachable(About { kind: about, src, dst });
-        Self::line(kind, Place { port: 0, ..inside }, outbound, outward)
+        let kind = Kind::Error(ErrorKind::Unreachable, About { kind: about, src, dst });
+        Self::line(kind, inside.without_port(), outbound, outward)
     }
 }
 
@@ -254,7 +263,7 @@ mod tests {
             let one = script(seed, 100, Table::Nat);
             assert_eq!(one, script(seed, 100, Table::Nat));
             let read = Script::parse("again", &one.to_string()).unwrap();
-            let texts = |script: &Script| script.steps.iter().map(|(_, s)| s.to_string()).collect::<Vec<_>>();
+            let texts = |script: &Script| script.steps.iter().map(|s| s.step.to_string()).collect::<Vec<_>>();
             assert_eq!(texts(&read), texts(&one));
         }
     }

@@ -1,8 +1,12 @@
 //! weir itself as a switch under test: the whole pipeline in this process, without devices, threads or a clock of
 //! its own. Everything that a script needs is on the virtual switch that `weir replay` runs on.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use weir::control::protocol::Request;
+use weir::control::{Daemon, Handler};
 use weir::flow::file::FileError;
 use weir::flow::port::{NoNames, PortNumber};
 use weir::flow::{Command, FlowFile};
@@ -11,6 +15,7 @@ use weir::replay::{VirtualSwitch, VirtualSwitchError, secret};
 use weir::switch::SwitchError;
 use weir_shard::{DumpCursor, ShardConfig};
 
+use crate::engine::{MemoryEngine, NoHost};
 use crate::switch::{Emission, PORTS, Switch};
 
 /// More than any script opens.
@@ -35,7 +40,7 @@ pub enum WeirError {
 /// weir, with [`PORTS`] and a clock that stands still between steps.
 #[derive(Debug)]
 pub struct WeirSwitch {
-    inner: VirtualSwitch,
+    engine: Arc<MemoryEngine>,
     /// How often flows were loaded: each time it draws other numbers.
     loads: u64,
     now: u64,
@@ -47,13 +52,14 @@ impl WeirSwitch {
     /// # Errors
     /// If memory runs out.
     pub fn start() -> Result<Self, WeirError> {
-        Ok(Self { inner: fresh("", 0)?, loads: 0, now: 0 })
+        Ok(Self { engine: Arc::new(MemoryEngine::new(fresh("", 0)?)), loads: 0, now: 0 })
     }
 
     /// The virtual switch, with all that was injected worked on.
-    pub fn inner(&mut self) -> &mut VirtualSwitch {
-        self.inner.flush();
-        &mut self.inner
+    pub fn inner(&mut self) -> MutexGuard<'_, VirtualSwitch> {
+        let mut inner = self.engine.switch();
+        inner.flush();
+        inner
     }
 
     /// The lines of `ofctl dump-flows`.
@@ -62,7 +68,7 @@ impl WeirSwitch {
     /// If its bridge is gone.
     pub fn rules(&mut self) -> Result<Vec<String>, WeirError> {
         let now = self.now;
-        Ok(self.inner.rules()?.iter().map(|rule| rule.dump_line(Some(now), &NoNames)).collect())
+        Ok(self.inner().rules()?.iter().map(|rule| rule.dump_line(Some(now), &NoNames)).collect())
     }
 
     /// The lines of `dpctl/dump-conntrack -s`.
@@ -72,7 +78,8 @@ impl WeirSwitch {
 
     fn dump(&mut self, line: impl Fn(&weir_shard::ConnectionView) -> String) -> Vec<String> {
         let (mut lines, mut cursor, now) = (Vec::new(), DumpCursor::default(), self.now);
-        let shard = self.inner.worker().shard();
+        let mut inner = self.inner();
+        let shard = inner.worker().shard();
         while !cursor.is_done() {
             shard.dump(now, &mut cursor, PAGE, &mut |view| lines.push(line(view)));
         }
@@ -96,15 +103,16 @@ impl Switch for WeirSwitch {
 
     fn load(&mut self, flows: &str) -> Result<(), WeirError> {
         self.loads += 1;
-        self.inner = fresh(flows, self.loads)?;
+        self.engine = Arc::new(MemoryEngine::new(fresh(flows, self.loads)?));
         self.now = 0;
         Ok(())
     }
 
     fn inject(&mut self, port: u32, frame: &[u8]) -> Result<Vec<Emission>, WeirError> {
         // A port beyond 16 bits does not exist; neither does 0, which drops the frame.
-        self.inner.inject(PortNumber::try_from(port).unwrap_or(0), frame, self.now);
-        let sent = self.inner.take_sent();
+        let mut inner = self.engine.switch();
+        inner.inject(PortNumber::try_from(port).unwrap_or(0), frame, self.now);
+        let sent = inner.take_sent();
         let mut emissions: Vec<_> = sent
             .into_iter()
             .map(|(port, frame)| Emission { port: port.into(), frame: frame.bytes().to_vec() })
@@ -116,7 +124,7 @@ impl Switch for WeirSwitch {
 
     fn advance(&mut self, by: Duration) -> Result<(), WeirError> {
         self.now += u64::try_from(by.as_millis()).unwrap_or(0);
-        self.inner.advance(self.now);
+        self.engine.switch().advance(self.now);
         Ok(())
     }
 
@@ -127,10 +135,30 @@ impl Switch for WeirSwitch {
     fn flows(&mut self) -> Result<Vec<String>, WeirError> {
         let (mut lines, mut next, now) = (Vec::new(), Some(0), self.now);
         while let Some(from) = next {
-            let (flows, more) = self.inner.worker().megaflow_page(from, PAGE);
+            let (flows, more) = self.inner().worker().megaflow_page(from, PAGE);
             lines.extend(flows.iter().map(|flow| dump::line(flow, now, &dump::number)));
             next = more;
         }
         Ok(lines)
+    }
+
+    fn command(&mut self, family: &str, words: &[&str]) -> Result<Result<String, String>, WeirError> {
+        let (name, args) = words.split_first().unwrap_or((&"", &[]));
+        let request = Request {
+            command: format!("{family} {name}"),
+            args: args.iter().map(|word| (*word).to_owned()).collect(),
+            ..Request::default()
+        };
+        let daemon = Daemon { engine: Arc::clone(&self.engine) as _, host: Arc::new(NoHost) };
+        let mut text = String::new();
+        let end = daemon.handle(request, &mut |piece| {
+            text += piece;
+            Ok(())
+        });
+        Ok(if end.exit == 0 { Ok(text) } else { Err(end.stderr) })
+    }
+
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        self.engine.counts().into_iter().map(|counter| (counter.name, counter.total)).collect()
     }
 }

@@ -214,7 +214,7 @@ fn ip(v6: bool, body: Body, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
 }
 
 fn tcp(flags: u8) -> Body {
-    Body::Tcp { flags, seq: 1, ack: 2, window: 100, scale: None }
+    Body::Tcp { flags, seq: 1, ack: 2, window: 100, scale: None, options: Vec::new() }
 }
 
 fn raw(to: [u8; 6], rest: &[u8]) -> Vec<u8> {
@@ -225,7 +225,7 @@ fn raw(to: [u8; 6], rest: &[u8]) -> Vec<u8> {
 
 /// A neighbour message of this type with the target fd00::2 and a link-layer address option of `option`.
 fn neighbour(kind: u8, option: u8) -> Vec<u8> {
-    let mut packet = Packet::new(end("fd00::1", 0), end("fd00::2", 0), Body::Icmp { kind });
+    let mut packet = Packet::new(end("fd00::1", 0), end("fd00::2", 0), Body::Icmp { kind, code: 0 });
     packet.ttl = 255;
     packet.payload = 24;
     let mut frame = packet.frame(A, B);
@@ -291,7 +291,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         (
             "udp6, options, tagged",
             ip(true, Body::Udp, |packet| {
-                packet.extension = Some(2);
+                packet.extensions = vec![(60, 2)];
                 packet.tag = Some(5);
             }),
         ),

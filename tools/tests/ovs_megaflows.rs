@@ -21,7 +21,7 @@ fn packet(v6: bool, body: Body, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
 }
 
 fn tcp(flags: u8) -> Body {
-    Body::Tcp { flags, seq: 1, ack: 2, window: 100, scale: None }
+    Body::Tcp { flags, seq: 1, ack: 2, window: 100, scale: None, options: Vec::new() }
 }
 
 fn arp() -> Vec<u8> {

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use weir_shard::{EventKind, Traffic};
 
-use super::tuples::{Json, filter};
+use super::ct::criteria;
+use super::tuples::Json;
 use super::{Call, CommandError, Daemon};
 use crate::control::events::{Record, TimedEvent};
 use crate::control::output::{Disconnected, Output};
 use crate::control::tracking::EventFilter;
 
-pub(super) const USAGE: &str = "[--count N] [--seconds N] [new] [update] [destroy] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]";
-pub(super) const HELP: &str = "Show what happens to connections, or to those that match, as it happens: a line each, or with --json an object each.";
+pub(super) const USAGE: &str = "[--count N] [--seconds N] [new] [update] [destroy] [FILTER]...";
+pub(super) const HELP: &str = "Show what happens to the connections that FILTER chooses, as it happens: new ones, updates (of state, mark, labels or helper) and ends with their causes, or only those kinds that are named. Ends after N events or seconds, or when it is interrupted. In JSON, one object a line. What a slow reader or a busy lcore loses is told as `lost`.";
 
 /// How often a client is looked after while nothing happens.
 const TOUCH: Duration = Duration::from_millis(250);
@@ -73,7 +74,7 @@ fn asked(call: &Call<'_>) -> Result<Asked, CommandError> {
             _ => asked.until = Instant::now().checked_add(Duration::from_secs(value.into())),
         }
     }
-    asked.filter.connections = filter(&selection)?;
+    asked.filter.connections = criteria(&selection)?;
     Ok(asked)
 }
 

@@ -2,6 +2,7 @@
 //! line to its family's table and a function in the file of its subject.
 
 mod conntrack;
+mod ct;
 mod daemon;
 mod datapath;
 pub(crate) mod events;
@@ -9,6 +10,7 @@ mod fdb;
 mod flows;
 mod limits;
 mod ports;
+mod selection;
 mod settings;
 mod spec;
 mod tuples;
@@ -184,7 +186,6 @@ const OFCTL: &[CommandSpec] = &[
 #[rustfmt::skip]
 const APPCTL: &[CommandSpec] = &[
     command("coverage/show", "", (0, 0), daemon::coverage_show, "Show every event counter that is not zero.").reading(),
-    command("ct/events", events::USAGE, (0, 16), events::stream, events::HELP).reading(),
     command("dpctl/ct-del-limits", "[DP] zone=N[,N]...", (1, 2), limits::delete, "Take zones' own connection limits away."),
     command("dpctl/ct-disable-tcp-seq-chk", "[DP]", (0, 1), limits::disable_check, "Take TCP segments outside their window for valid."),
     command("dpctl/ct-enable-tcp-seq-chk", "[DP]", (0, 1), limits::enable_check, "Take TCP segments outside their window for invalid."),

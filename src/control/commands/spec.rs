@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ZONE, vsctl};
+use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ZONE, ct, vsctl};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -16,13 +16,15 @@ pub enum Family {
     Appctl,
     /// ovs-vsctl: which bridges and ports there are.
     Vsctl,
+    /// weir's own: connections.
+    Ct,
     /// weir's own: connection tracking zones.
     Zone,
 }
 
 impl Family {
-    /// Every family.
-    pub const ALL: [Self; 4] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Zone];
+    /// All families.
+    pub const ALL: [Self; 5] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct, Self::Zone];
 
     /// The word in front of the command.
     #[must_use]
@@ -31,6 +33,7 @@ impl Family {
             Self::Ofctl => "ofctl",
             Self::Appctl => "appctl",
             Self::Vsctl => "vsctl",
+            Self::Ct => "ct",
             Self::Zone => "zone",
         }
     }
@@ -40,7 +43,7 @@ impl Family {
     pub const fn failure(self) -> u8 {
         match self {
             Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl | Self::Zone => 1,
+            Self::Ofctl | Self::Vsctl | Self::Ct | Self::Zone => 1,
         }
     }
 
@@ -51,6 +54,7 @@ impl Family {
             Self::Ofctl => OFCTL,
             Self::Appctl => APPCTL,
             Self::Vsctl => vsctl::COMMANDS,
+            Self::Ct => ct::COMMANDS,
             Self::Zone => ZONE,
         }
     }
@@ -94,6 +98,9 @@ impl Family {
         for spec in self.commands() {
             let _ = writeln!(text, "  {} {}", spec.name, spec.usage);
             let _ = writeln!(text, "          {}", spec.help);
+        }
+        if self == Self::Ct {
+            let _ = write!(text, "\n{}", ct::help());
         }
         text
     }
@@ -140,7 +147,7 @@ pub struct CommandSpec {
     pub max: usize,
     /// What it does, in a sentence.
     pub help: &'static str,
-    /// Reads only, and understands `--json`.
+    /// Has something to show, and understands `--json`.
     pub reads: bool,
     /// Which argument is a file for the client to read and send along.
     pub file: FileArgument,

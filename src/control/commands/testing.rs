@@ -30,9 +30,7 @@ pub(crate) struct State {
     pub(crate) limit: u32,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
-    pub(crate) zones: Zones,
-    pub(crate) liberal: bool,
-    pub(crate) interval: u32,
+    pub(crate) settings: Settings,
     pub(crate) listeners: Vec<Arc<EventQueue>>,
 }
 
@@ -84,12 +82,11 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     timeouts.set(Timeout::UdpFirst, 7).unwrap();
     let zones = Zones { timeouts: BTreeMap::from([(1, timeouts)]), ..Zones::default() };
     let state = State {
-        zones,
+        settings: Settings { zones, ..Settings::default() },
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
-        interval: DEFAULT_SWEEP_INTERVAL,
         ..State::default()
     };
     Arc::new(TestEngine(Mutex::new(state)))
@@ -178,18 +175,24 @@ impl Engine for TestEngine {
         bridge.map_or(Ok(()), |bridge| self.known(bridge))
     }
 
-    /// Two rows a batch, so that every dump takes several.
-    fn connections(
+    /// Two rows a batch while there are few, so that every dump takes several.
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
-        let start = usize::try_from(from.slot).unwrap();
-        let batch = state.connections.iter().skip(start).take(2);
-        rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
-        Ok((start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from }))
+        let batch = if state.connections.len() < 100 { 2 } else { 256 };
+        let mut at = usize::try_from(from.slot).unwrap();
+        let (end, before) = (at + batch, rows.len());
+        while at < end.min(state.connections.len()) && rows.len() - before < most {
+            rows.extend(state.connections.get(at).filter(|connection| filter.admits(connection)).cloned());
+            at += 1;
+        }
+        let next = Cursor { slot: u64::try_from(at).unwrap(), ..from };
+        Ok((at < state.connections.len()).then_some(next))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
@@ -279,57 +282,42 @@ impl Engine for TestEngine {
 impl Tracking for TestEngine {
     fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
         let state = self.state();
-        let asked =
-            if zones.is_empty() { state.zones.limits.keys().copied().collect() } else { zones.to_vec() };
-        let row = |zone: u16| ZoneLimit {
-            zone,
-            limit: state.zones.limits.get(&zone).copied().or(state.zones.default_limit),
-            count: state.connections.iter().filter(|connection| connection.zone == zone).count() as u64,
-        };
-        Ok(Limits { default: state.zones.default_limit, zones: asked.into_iter().map(row).collect() })
+        let asked = state.settings.asked(zones);
+        let count =
+            |zone: &u16| state.connections.iter().filter(|connection| connection.zone == *zone).count();
+        let counts: Vec<_> = asked.iter().map(|zone| count(zone) as u64).collect();
+        Ok(state.settings.limits(&asked, &counts))
     }
 
     fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
-        let zones = &mut self.state().zones;
-        zones.default_limit = change.default.unwrap_or(zones.default_limit);
-        for (zone, limit) in change.zones {
-            match limit {
-                Some(limit) => drop(zones.limits.insert(zone, limit)),
-                None => drop(zones.limits.remove(&zone)),
-            }
-        }
+        self.state().settings.change_limits(change);
         Ok(())
     }
 
     fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
-        self.state().zones.timeouts.clone()
+        self.state().settings.zones.timeouts.clone()
     }
 
     fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
-        for (zone, timeouts) in zones {
-            match timeouts {
-                Some(timeouts) => drop(self.state().zones.timeouts.insert(zone, timeouts)),
-                None => drop(self.state().zones.timeouts.remove(&zone)),
-            }
-        }
+        self.state().settings.set_zone_timeouts(zones);
         Ok(())
     }
 
     fn checks_sequence(&self) -> bool {
-        !self.state().liberal
+        !self.state().settings.liberal_tcp
     }
 
     fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
-        self.state().liberal = !check;
+        self.state().settings.liberal_tcp = !check;
         Ok(())
     }
 
     fn sweep_interval(&self) -> u32 {
-        self.state().interval
+        self.state().settings.sweep_interval
     }
 
     fn set_sweep_interval(&self, milliseconds: u32) {
-        self.state().interval = milliseconds;
+        self.state().settings.sweep_interval = milliseconds;
     }
 
     /// Each connection is told of at once, and then no more.

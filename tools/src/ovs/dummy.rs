@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{BRIDGE, Daemons, OvsError, START, Unixctl};
+use super::{BRIDGE, Daemons, OvsError, START, Unixctl, UnixctlError};
 use crate::lab::Lab;
 use crate::process::ProcessError;
 use crate::switch::{Emission, PORTS, Switch};
@@ -164,6 +164,20 @@ impl Switch for OvsDummy {
         let marker = format!("eth_type({MARKER:#06x})");
         let ours = |line: &String| line.starts_with("flow-dump from") || line.contains(&marker);
         Ok(lines.into_iter().filter(|line| !ours(line)).collect())
+    }
+
+    fn command(&mut self, family: &str, words: &[&str]) -> Result<Result<String, String>, OvsError> {
+        let answer = match (family, words.split_first()) {
+            ("appctl", Some((name, args))) => self.control.call(name, args).map_err(OvsError::from),
+            ("ofctl", _) => self.daemons.ofctl(words),
+            _ => return Ok(Err(format!("Open vSwitch has no `{family}`"))),
+        };
+        match answer {
+            Ok(text) => Ok(Ok(text)),
+            Err(OvsError::Unixctl(UnixctlError::Refused { reason, .. })) => Ok(Err(reason)),
+            Err(OvsError::Process(ProcessError::Failed { output, .. })) => Ok(Err(output)),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! What the comparisons with Open vSwitch share.
 #![allow(dead_code)] // each test binary uses its part
 
-use std::fs;
-use std::path::Path;
-
+use weir_tools::exact::{self, Report};
 use weir_tools::ovs::{self, OvsDummy};
 use weir_tools::scenario::{self, Transcript};
 use weir_tools::script::{Script, Table};
-use weir_tools::weir::WeirSwitch;
+use weir_tools::scripts as files;
 
 /// The reference switch, started again where its secret was unlucky.
 pub(crate) struct Reference(pub(crate) OvsDummy);
@@ -21,6 +19,7 @@ impl Reference {
         Some(Self(OvsDummy::start().expect("Open vSwitch starts")))
     }
 
+    /// A script with tables.
     pub(crate) fn run(&mut self, script: &Script, table: Table) -> Transcript {
         for _ in 0..10 {
             let transcript = scenario::run(&mut self.0, script, table).expect("Open vSwitch lives");
@@ -31,27 +30,27 @@ impl Reference {
         }
         panic!("Open vSwitch sent untranslated packets ten times over: that is no bad luck\n{script}");
     }
+
+    /// A script with flows.
+    pub(crate) fn run_exactly(&mut self, script: &Script) -> Report {
+        let report = exact::run(&mut self.0, script, true)
+            .unwrap_or_else(|error| panic!("{}: Open vSwitch: {error}", script.name));
+        if exact::changes_settings(script) {
+            self.0 = OvsDummy::start().expect("Open vSwitch starts");
+        }
+        report
+    }
 }
 
 /// weir's transcript, which must have neither failures nor leaks.
 pub(crate) fn run_weir(script: &Script, table: Table) -> Result<Transcript, String> {
-    let mut weir = WeirSwitch::start().expect("weir starts");
-    let transcript = scenario::run(&mut weir, script, table).expect("weir takes the flows");
-    let wrong: Vec<_> = transcript.failures.iter().chain(&transcript.leaks).cloned().collect();
-    if wrong.is_empty() { Ok(transcript) } else { Err(wrong.join("\n")) }
+    files::weir_through(script, table)
 }
 
-/// The scripts of tools/scenarios.
+/// The scripts of tests/scripts; WEIR_SCRIPTS picks those that have this in their name.
 pub(crate) fn scripts() -> Vec<Script> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let files =
-        fs::read_dir(directory).expect("tools/scenarios is there").map(|file| file.expect("read").path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "pkt")).collect();
-    files.sort();
-    let read = |path: &std::path::PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Script::parse(&name, &fs::read_to_string(path).expect("read"))
-            .unwrap_or_else(|error| panic!("{error}"))
-    };
-    files.iter().map(read).collect()
+    let wanted = std::env::var("WEIR_SCRIPTS").unwrap_or_default();
+    let all = files::all().unwrap_or_else(|error| panic!("{error}")).into_iter();
+    let all = all.map(|(_, script)| script.unwrap_or_else(|error| panic!("{error}")));
+    all.filter(|script| script.name.contains(&wanted)).collect()
 }

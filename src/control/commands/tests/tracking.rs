@@ -160,12 +160,12 @@ fn a_change_of_ports_that_fails_takes_the_zones_of_its_transaction_back() {
     let line =
         "vsctl add-zone-tp netdev zone=8 udp_first=4 -- add-port br0 p9 options:dpdk-devargs=net_broken";
     assert_eq!(call_on(&daemon, line, &[]).1.exit, 1);
-    assert!(!engine.state().zones.timeouts.contains_key(&8));
+    assert!(!engine.state().settings.zones.timeouts.contains_key(&8));
 }
 
 #[test]
 fn events_are_lines_of_text_or_of_json_and_losses_are_shown() {
-    let text = output("appctl ct/events");
+    let text = output("ct events");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 4);
     assert_eq!(
@@ -186,7 +186,7 @@ fn events_are_lines_of_text_or_of_json_and_losses_are_shown() {
     );
     assert_eq!(lines[3], "lost 4 events");
 
-    let text = output("appctl ct/events --json");
+    let text = output("ct events --json");
     let events: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&events[0]["event"], &events[0]["time"]), (&"new".into(), &1_700_000_000_123_u64.into()));
@@ -202,24 +202,21 @@ fn events_are_lines_of_text_or_of_json_and_losses_are_shown() {
 #[test]
 fn events_are_filtered_and_end_after_as_many_as_were_asked_for() {
     let lines = |line: &str| output(line).lines().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(lines("appctl ct/events --count 2").len(), 2);
-    assert_eq!(lines("appctl ct/events --count=1 update").len(), 1);
-    let destroyed = lines("appctl ct/events destroy new zone=1");
+    assert_eq!(lines("ct events --count 2").len(), 2);
+    assert_eq!(lines("ct events --count=1 update").len(), 1);
+    let destroyed = lines("ct events destroy new zone=1");
     assert!(destroyed[1].contains(" destroy "), "{destroyed:?}");
-    assert_eq!(
-        lines("appctl ct/events ct_nw_src=10.1.1.2"),
-        [lines("appctl ct/events")[1].clone(), "lost 4 events".into()]
-    );
-    assert_eq!(lines("appctl ct/events zone=2 --seconds 1"), ["lost 4 events"]);
+    assert_eq!(lines("ct events src=10.1.1.2"), [lines("ct events")[1].clone(), "lost 4 events".into()]);
+    assert_eq!(lines("ct events zone=2 --seconds 1"), ["lost 4 events"]);
     for (line, wanted) in [
-        ("appctl ct/events --bogus", "Unrecognized option --bogus; there are --count, --seconds and --json"),
-        ("appctl ct/events --count", "--count needs a number from 1 to 4294967295"),
-        ("appctl ct/events --count 0", "--count needs a number from 1 to 4294967295"),
-        ("appctl ct/events --seconds=x", "--seconds needs a number from 1 to 4294967295"),
+        ("ct events --bogus", "Unrecognized option --bogus; there are --count, --seconds and --json"),
+        ("ct events --count", "--count needs a number from 1 to 4294967295"),
+        ("ct events --count 0", "--count needs a number from 1 to 4294967295"),
+        ("ct events --seconds=x", "--seconds needs a number from 1 to 4294967295"),
     ] {
-        assert_eq!(error(line), (2, wanted.into()), "{line}");
+        assert_eq!(error(line), (1, wanted.into()), "{line}");
     }
-    assert!(error("appctl ct/events bogus").1.contains("bogus"));
+    assert!(error("ct events bogus").1.contains("bogus"));
 }
 
 #[test]

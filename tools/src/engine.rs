@@ -1,0 +1,306 @@
+//! The control side of a switch in memory: what the commands of `weir appctl` and `weir ofctl` need of a datapath, over
+//! the virtual switch that scripts run on. What only real devices have it declines.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weir::config::{PortNumber, ZoneTimeouts};
+use weir::control::Host;
+use weir::control::engine::{
+    Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
+    Engine, EngineError, Lcore, Learned, PoolUse, Port, PortCounters, Table,
+};
+use weir::control::events::Subscription;
+use weir::control::tracking::{EventFilter, LimitChange, Limits, Settings, Tracking, apply_timeouts};
+use weir::flow::{Applied, FlowMod, Rule};
+use weir::replay::VirtualSwitch;
+use weir_shard::{ConnectionView, DumpCursor, Shard};
+
+/// Slots looked at in one piece.
+const BATCH: usize = 256;
+
+/// A virtual switch behind a lock.
+#[derive(Debug)]
+pub struct MemoryEngine {
+    switch: Mutex<VirtualSwitch>,
+    settings: Mutex<Settings>,
+}
+
+impl MemoryEngine {
+    /// The control side of `switch`.
+    pub fn new(switch: VirtualSwitch) -> Self {
+        Self { switch: Mutex::new(switch), settings: Mutex::default() }
+    }
+
+    /// The switch itself. A test that panicked elsewhere leaves it as it was.
+    pub fn switch(&self) -> MutexGuard<'_, VirtualSwitch> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the tracker when nothing expired is left in it.
+    fn settled<R>(&self, read: impl FnOnce(&mut Shard) -> R) -> R {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let shard = switch.worker().shard_mut();
+        while shard.sweep(now, u32::MAX) > 0 {}
+        read(shard)
+    }
+
+    /// Every event counter.
+    pub fn counts(&self) -> Vec<Counter> {
+        let mut switch = self.switch();
+        let worker = switch.worker();
+        let drops = worker.counters().drops().map(|(cause, total)| Counter {
+            name: format!("drop_{}", cause.name()),
+            total,
+            help: cause.help().into(),
+        });
+        let tracked = worker.shard().counters().iter().map(|(name, total, help)| Counter {
+            name: format!("conntrack_{name}"),
+            total,
+            help,
+        });
+        drops.chain(tracked).collect()
+    }
+}
+
+fn no_devices<T>() -> Result<T, EngineError> {
+    Err(EngineError::Refused("a switch in memory has no devices".into()))
+}
+
+impl Engine for MemoryEngine {
+    fn bridges(&self) -> Result<Vec<Bridge>, EngineError> {
+        let switch = self.switch();
+        let refused = |error: &dyn std::fmt::Display| EngineError::Refused(error.to_string());
+        let mut bridges = Vec::new();
+        for bridge in switch.switch().bridges() {
+            let mut ports = Vec::new();
+            for (&number, name) in bridge.ports() {
+                ports.push(Port {
+                    name: name.parse().map_err(|error| refused(&error))?,
+                    number: PortNumber::new(number).ok_or_else(|| refused(&"port 0"))?,
+                    id: number.into(),
+                    devargs: "net_null0".parse().map_err(|error| refused(&error))?,
+                    driver: "net_null".into(),
+                    mac: [0; 6],
+                    link: None,
+                    rx_queues: 1,
+                    counters: PortCounters::default(),
+                });
+            }
+            let name = bridge.name().parse().map_err(|error| refused(&error))?;
+            bridges.push(Bridge { name, ports });
+        }
+        Ok(bridges)
+    }
+
+    fn reconfigure(&self, _: Vec<Change>) -> Result<(), EngineError> {
+        no_devices()
+    }
+
+    fn change_flows(&self, bridge: &str, changes: Vec<FlowMod>) -> Result<Applied, EngineError> {
+        let mut switch = self.switch();
+        switch.switch().bridge(bridge)?;
+        Ok(switch.apply(&changes)?)
+    }
+
+    fn replace_flows(&self, bridge: &str, wanted: Vec<FlowMod>, readd: bool) -> Result<Applied, EngineError> {
+        let mut switch = self.switch();
+        let changes = switch.switch().bridge(bridge)?.tables().replacement(&wanted, readd);
+        Ok(switch.apply(&changes)?)
+    }
+
+    fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
+        let mut switch = self.switch();
+        switch.rules()?;
+        Ok(switch.switch().bridge(bridge)?.tables().dump(filter))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.switch().now()
+    }
+
+    fn tables(&self, bridge: &str) -> Result<Vec<Table>, EngineError> {
+        let mut switch = self.switch();
+        switch.rules()?;
+        let seen = switch.switch().bridge(bridge)?.table_statistics();
+        Ok(seen
+            .map(|seen| Table {
+                id: seen.table,
+                active: u64::try_from(seen.rules).unwrap_or(u64::MAX),
+                lookup: seen.lookups,
+                matched: seen.matched,
+            })
+            .collect())
+    }
+
+    fn learned(&self, bridge: &str) -> Result<Vec<Learned>, EngineError> {
+        let switch = self.switch();
+        let rows = switch.switch().bridge(bridge)?.fdb().rows(switch.now());
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let [_, _, mac @ ..] = row.station.mac.to_be_bytes();
+                let age = u32::try_from(row.age / 1000).unwrap_or(u32::MAX);
+                Learned { port: row.port, vlan: row.station.vlan, mac, age }
+            })
+            .collect())
+    }
+
+    fn forget_learned(&self, _: Option<&str>) -> Result<(), EngineError> {
+        let switch = self.switch();
+        for bridge in switch.switch().bridges() {
+            bridge.fdb().forget(switch.now(), |_| true);
+        }
+        Ok(())
+    }
+
+    fn connection_page(
+        &self,
+        filter: &ConnectionFilter,
+        from: Cursor,
+        most: usize,
+        rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
+        rows.extend(filter.page(switch.worker().shard(), now, &mut cursor, BATCH, most));
+        Ok((!cursor.is_done()).then(|| Cursor { shard: 0, slot: cursor.slot().into() }))
+    }
+
+    fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let shard = switch.worker().shard_mut();
+        let (mut cursor, mut removed) = (DumpCursor::default(), 0);
+        while !cursor.is_done() {
+            removed +=
+                u64::from(shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection)));
+        }
+        Ok(removed)
+    }
+
+    fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
+        let total = |shard: &mut Shard| (shard.len(), shard.max_connections());
+        let (total, limit) = self.settled(total);
+        Ok(ConnectionTotals { total: total.into(), limit })
+    }
+
+    fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
+        self.switch().worker().shard_mut().set_max_connections(limit);
+        Ok(())
+    }
+
+    fn datapath_flows(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatapathFlow>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        let (flows, next) = switch.worker().megaflow_page(slot, BATCH);
+        rows.extend(flows.into_iter().map(|flow| DatapathFlow { cpu: 0, flow, now }));
+        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
+    }
+
+    fn datapath(&self) -> Result<DatapathTotals, EngineError> {
+        let mut switch = self.switch();
+        let worker = switch.worker();
+        let (counters, flows) = (worker.counters(), worker.megaflow_sizes().0);
+        Ok(DatapathTotals {
+            hit: counters.exact_hits + counters.megaflow_hits,
+            missed: counters.translations,
+            lost: counters.uncached,
+            flows: u64::try_from(flows).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn lcores(&self) -> Result<Vec<Lcore>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn clear_lcore_counters(&self) -> Result<(), EngineError> {
+        self.switch().worker().clear_counters();
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, EngineError> {
+        Ok(self.counts())
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        Vec::new()
+    }
+}
+
+impl Tracking for MemoryEngine {
+    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
+        let settings = self.settings();
+        let asked = settings.asked(zones);
+        let counts: Vec<u64> =
+            self.settled(|shard| asked.iter().map(|&zone| shard.zone_len(zone).into()).collect());
+        Ok(settings.limits(&asked, &counts))
+    }
+
+    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
+        self.settled(|shard| change.apply(shard, |limit| limit));
+        self.settings().change_limits(change);
+        Ok(())
+    }
+
+    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
+        self.settings().zones.timeouts.clone()
+    }
+
+    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
+        for (&zone, own) in &zones {
+            self.settled(|shard| apply_timeouts(shard, zone, own.as_ref()))?;
+        }
+        self.settings().set_zone_timeouts(zones);
+        Ok(())
+    }
+
+    fn checks_sequence(&self) -> bool {
+        !self.settings().liberal_tcp
+    }
+
+    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
+        self.settled(|shard| shard.set_liberal_tcp(!check));
+        self.settings().liberal_tcp = !check;
+        Ok(())
+    }
+
+    fn sweep_interval(&self) -> u32 {
+        self.settings().sweep_interval
+    }
+
+    fn set_sweep_interval(&self, milliseconds: u32) {
+        self.settings().sweep_interval = milliseconds;
+    }
+
+    fn subscribe(&self, _: EventFilter) -> Result<Subscription, EngineError> {
+        Err(EngineError::Refused("a switch in memory has no stream of events".into()))
+    }
+}
+
+/// There is no process around a switch in memory.
+#[derive(Debug)]
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn stop(&self) {}
+
+    fn set_log_level(&self, _: Option<&str>, _: &str) -> Result<(), String> {
+        Err("a switch in memory has no log".into())
+    }
+
+    fn log_levels(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
