@@ -18,8 +18,9 @@ fn main() -> ExitCode {
         Command::Ofctl(args) => cli::ofctl(args),
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
-        Command::Zone(args) => cli::native(Family::Zone, args),
+        Command::Show(args) => cli::show(&args),
         Command::Ct(args) => cli::ct(args),
+        Command::Zone(args) => cli::native(Family::Zone, args),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 print!("{}", config::EXAMPLE);

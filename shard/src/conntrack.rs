@@ -1,12 +1,12 @@
 //! The ct action: the third stage, in which a packet meets its connection, or starts one. All that ovs-actions(7)
 //! says of `ct` happens here, in the order verify, track, commit, translate.
 
-use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::choose::ChooseError;
 use weir_nat::rewrite::translate_v4;
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
-use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
+use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
@@ -22,7 +22,7 @@ use crate::table::connection::{Connection, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
-use crate::{datagram, icmp};
+use crate::{datagram, icmp, sctp};
 
 /// Connections that are looked at for each new one: two leave for one that comes, so that those that have expired
 /// never pile up faster than the sweep between bursts takes them.
@@ -109,7 +109,11 @@ impl Shard {
                 return self.start(packet, tuple, hash);
             }
             Verdict::Invalid => {
-                self.counters.tcp_out_of_window += 1;
+                if tuple.protocol() == protocol::SCTP {
+                    self.counters.sctp_out_of_state += 1;
+                } else {
+                    self.counters.tcp_out_of_window += 1;
+                }
                 return self.judge_outside(packet, slot);
             }
         };
@@ -269,7 +273,7 @@ impl Shard {
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
     fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
-        packet.judge_invalid();
+        let _ = packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
     }
@@ -324,6 +328,7 @@ impl Shard {
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
+                protocol::SCTP => &mut self.counters.sctp_bad_start,
                 _ => &mut self.counters.icmp_bad_start,
             };
             *counter += u64::from(!packet.again);
@@ -359,6 +364,10 @@ impl Shard {
             }
         };
         self.counters.created += 1;
+        if !self.occupancy.is_empty() {
+            self.occupancy.take(tuple);
+            self.occupancy.take(&reply);
+        }
         self.zones.enter(packet.action.zone);
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
@@ -409,18 +418,11 @@ impl Shard {
         self.admit(packet)?;
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
-                let source_hash = source_of(tuple).hash(&self.address_secret);
-                let (table, moment) = (&self.table, packet.moment);
-                let mut is_free = |reply: &Tuple| {
-                    let found = table.find(reply, table.hash(reply));
-                    reply != tuple
-                        && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-                };
-                let random = &mut self.random;
-                match reply_tuple(&nat, tuple, hash, source_hash, &mut || random.next(), &mut is_free) {
+                match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
                     Err(ChooseError::Exhausted { .. }) => {
                         self.counters.nat_exhausted += 1;
+                        self.exhaustions.note(packet.action.zone, nat);
                         return Err(Outcome::Drop(DropReason::NatExhausted));
                     }
                     Err(ChooseError::FamilyMismatch) => {
@@ -508,11 +510,18 @@ impl Packet<'_> {
         self.meta.zone = self.action.zone;
     }
 
+    /// Invalid. Of a known connection the caller translates it; any other has no translation, and is not sent
+    /// without one where the action would have translated it.
     #[cold]
     fn judge_invalid(&mut self) -> Outcome {
         let state = CtState::TRK.with(CtState::INV);
         *self.meta = CtMeta { state, zone: self.action.zone, ..CtMeta::default() };
-        UNTOUCHED
+        match self.action.nat {
+            Some(NatAction::Source(_) | NatAction::Destination(_)) if self.action.commit => {
+                Outcome::Drop(DropReason::NatInvalid)
+            }
+            _ => UNTOUCHED,
+        }
     }
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
@@ -553,6 +562,12 @@ fn judge(
                 None => (Verdict::Invalid, None),
             };
         }
+        (protocol::SCTP, _) => {
+            return match sctp::Packet::parse(packet.frame, packet.layers) {
+                Some(packet) => sctp::track(&mut connection.peers, direction, &packet),
+                None => (Verdict::Invalid, None),
+            };
+        }
         (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
         _ => datagram::track(state, direction),
     };
@@ -574,26 +589,19 @@ fn connection_family(layers: &Layers) -> Family {
 fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeout)> {
     let (state, timeout) = match tuple.protocol() {
         protocol::TCP => return tcp::start(&Segment::parse(packet.frame, packet.layers)?),
+        protocol::SCTP => return sctp::start(&sctp::Packet::parse(packet.frame, packet.layers)?),
         _ if tuple.is_icmp() => icmp::start(tuple)?,
         _ => datagram::start(),
     };
     Some(([Peer::with_state(state), Peer::default()], timeout))
 }
 
-/// True if a connection other than TCP was seen in both directions.
+/// True if a connection other than TCP and SCTP was seen in both directions.
 pub(crate) fn is_answered(connection: &Connection) -> bool {
     let state = connection.peers[0].state;
     let is_icmp =
         matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
     if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
-}
-
-/// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
-    match tuple {
-        Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
-        Tuple::V6(tuple) => Tuple::V6(Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
-    }
 }
 
 #[cfg(test)]

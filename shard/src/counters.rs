@@ -49,6 +49,8 @@ counters! {
     related "ICMP errors found to be related to a connection.";
     tcp_out_of_window "TCP segments outside their connection's window.";
     tcp_bad_start "TCP segments that may not start a connection.";
+    sctp_out_of_state "SCTP packets whose tag or chunks do not fit their association.";
+    sctp_bad_start "SCTP packets that may not start an association.";
     icmp_bad_start "ICMP answers without a query.";
     icmp_unknown "ICMP errors about packets of no connection.";
 }

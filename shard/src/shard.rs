@@ -7,11 +7,14 @@ use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::counters::Counters;
 use crate::events::{EndCause, EventKind, Events};
+use crate::exhaustion::{Exhaustion, Exhaustions};
+use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
 use crate::view::{Carried, ConnectionView, ProtocolState, Traffic};
 use crate::zones::{Due, TooManyPolicies, Zones};
+use weir_nat::Occupancy;
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -27,6 +30,9 @@ pub struct ShardConfig {
     pub max_connections: u32,
     /// Packets, bytes and the time of the last packet are kept for each connection.
     pub accounting: bool,
+    /// What is done with fragments, by whoever holds their packets beside the shard
+    /// ([`Fragments`](crate::Fragments)).
+    pub fragments: FragmentSettings,
 }
 
 impl Default for ShardConfig {
@@ -39,6 +45,7 @@ impl Default for ShardConfig {
             timeouts: Timeouts::default(),
             max_connections: connections,
             accounting: true,
+            fragments: FragmentSettings::default(),
         }
     }
 }
@@ -64,6 +71,10 @@ pub struct Shard {
     pub(crate) random: Random,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
+    /// What is known of crowded ranges' ports.
+    pub(crate) occupancy: Occupancy,
+    /// Ranges that ran out, for the log.
+    pub(crate) exhaustions: Exhaustions,
 }
 
 /// How far a walk over the connections has come.
@@ -119,6 +130,8 @@ impl Shard {
             events: Events::default(),
             random: Random(c ^ d.rotate_left(32)),
             address_secret: [c, d],
+            occupancy: Occupancy::default(),
+            exhaustions: Exhaustions::default(),
         })
     }
 
@@ -204,7 +217,18 @@ impl Shard {
         *counter += 1;
         let zone = self.table.connection(index).zone();
         self.zones.leave(self.table.links(), zone, index);
+        if !self.occupancy.is_empty() {
+            for direction in [Direction::Original, Direction::Reply] {
+                self.occupancy.release(&self.table.tuple(index, direction));
+            }
+        }
         self.table.remove(index);
+    }
+
+    /// Ranges of addresses and ports that ran out since this was last asked.
+    #[must_use]
+    pub fn take_exhaustions(&mut self) -> Vec<Exhaustion> {
+        self.exhaustions.take()
     }
 
     /// What happened so far.
@@ -376,10 +400,13 @@ impl Shard {
         let cold = self.table.cold(index);
         let original = self.table.tuple(index, Direction::Original);
         let [first, second] = &connection.peers;
-        let state = if connection.protocol() == protocol::TCP {
-            ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() }
-        } else {
-            ProtocolState::Other { answered: crate::conntrack::is_answered(connection) }
+        let state = match connection.protocol() {
+            protocol::TCP => ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() },
+            protocol::SCTP => {
+                let (state, tags) = crate::sctp::shown(&connection.peers);
+                ProtocolState::Sctp { state, tags }
+            }
+            _ => ProtocolState::Other { answered: crate::conntrack::is_answered(connection) },
         };
         ConnectionView {
             original,

@@ -164,6 +164,22 @@ impl Peer {
         Self { low: 0, high: 0, window: 0, scale: 0, state }
     }
 
+    /// Two numbers of a tracker other than TCP's.
+    pub(crate) const fn with_numbers(first: u32, second: u32) -> Self {
+        Self { low: first, high: second, window: 0, scale: 0, state: 0 }
+    }
+
+    /// The numbers that [`Peer::with_numbers`] put there.
+    #[inline]
+    pub(crate) const fn numbers(&self) -> (u32, u32) {
+        (self.low, self.high)
+    }
+
+    /// The same in a state of another tracker's.
+    pub(crate) const fn in_state(self, state: u8) -> Self {
+        Self { state, ..self }
+    }
+
     #[inline]
     pub(crate) fn tcp_state(&self) -> TcpState {
         TcpState::ALL.get(usize::from(self.state)).copied().unwrap_or_default()

@@ -6,6 +6,7 @@ use weir_wire::Tuple;
 use weir_wire::numbers::protocol;
 
 use crate::action::Helper;
+use crate::sctp::SctpState;
 use crate::tcp::TcpState;
 
 /// What a connection's tracker knows, as far as it is shown.
@@ -17,6 +18,13 @@ pub enum ProtocolState {
         original: TcpState,
         /// Who was called.
         reply: TcpState,
+    },
+    /// SCTP.
+    Sctp {
+        /// How far the association is.
+        state: SctpState,
+        /// Verification tags of packets in the original and in the reply direction; 0 is not known yet.
+        tags: [u32; 2],
     },
     /// Any other protocol.
     Other {
@@ -131,12 +139,17 @@ impl fmt::Display for Line<'_> {
         if view.label != 0 {
             write!(f, ",labels={:#x}", view.label)?;
         }
-        if let ProtocolState::Tcp { original, reply } = view.state {
-            if self.states {
+        match view.state {
+            ProtocolState::Tcp { original, reply } if self.states => {
                 write!(f, ",protoinfo=(state_orig={},state_reply={})", original.name(), reply.name())?;
-            } else {
+            }
+            ProtocolState::Tcp { original, reply } => {
                 write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
             }
+            ProtocolState::Sctp { state, tags: [original, reply] } => {
+                write!(f, ",protoinfo=(state={state},vtag_orig={original},vtag_reply={reply})")?;
+            }
+            ProtocolState::Other { .. } => {}
         }
         match view.helper {
             Some(helper) => write!(f, ",helper={}", helper.name()),

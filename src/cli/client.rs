@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{AppctlArgs, CtArgs, OfctlArgs, VsctlArgs};
+use super::{AppctlArgs, NativeArgs, OfctlArgs, VsctlArgs};
 use crate::control::commands::{Action, Call, CommandError, FileArgument, RunLocal, vsctl_syntax_error};
 use crate::control::output::Output;
 use crate::control::protocol::{End, MAX_REQUEST_BYTES, Options, Request, SortKey};
@@ -105,7 +105,7 @@ pub fn vsctl(args: VsctlArgs) -> u8 {
 
 /// Runs a command of one of weir's own families; the exit status.
 #[must_use]
-pub fn native(family: Family, args: CtArgs) -> u8 {
+pub fn native(family: Family, args: NativeArgs) -> u8 {
     let (mut words, json) = without_json(args.words, args.target.json);
     if words.is_empty() {
         return complain(family, "missing command name; use --help for help");

@@ -6,6 +6,7 @@ mod ct;
 mod daemon;
 mod log;
 mod replay;
+mod show;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
+pub use show::{Show, ShowArgs, show};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;
@@ -74,19 +76,21 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
+    /// Print tables that are built in; needs no daemon.
+    Show(ShowArgs),
+    /// List, filter, count, watch and remove connections.
+    ///
+    /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
+    /// read: it neither holds up packets nor takes memory, however many connections there are.
+    #[command(after_help = Family::Ct.help())]
+    Ct(NativeArgs),
     /// Show and set what is particular to some connection tracking zones.
     ///
     /// A zone's connection limit is set by `weir appctl dpctl/ct-set-limits zone=N,limit=L`. Example:
     ///
     ///   weir zone set-timeout 5 udp_first=30 udp_multiple=120
     #[command(after_help = Family::Zone.help(), verbatim_doc_comment)]
-    Zone(CtArgs),
-    /// List, filter, count, watch and remove connections.
-    ///
-    /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
-    /// read: it neither holds up packets nor takes memory, however many connections there are.
-    #[command(after_help = Family::Ct.help())]
-    Ct(CtArgs),
+    Zone(NativeArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }
@@ -249,16 +253,16 @@ pub struct VsctlArgs {
     pub words: Vec<String>,
 }
 
-/// `weir ct` and `weir zone`
+/// weir's own families of commands.
 #[derive(Debug, Args)]
-pub struct CtArgs {
+pub struct NativeArgs {
     /// Which daemon.
     #[command(flatten)]
     pub target: Target,
     /// Give up after SECS seconds without an answer.
-    #[arg(short, long, value_name = "SECS")]
+    #[arg(short = 'T', long, value_name = "SECS")]
     pub timeout: Option<u32>,
-    /// The command, its options and filters.
+    /// The command and its arguments.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

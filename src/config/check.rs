@@ -10,8 +10,9 @@ use std::str::FromStr;
 
 use toml::Spanned;
 use weir_numa::cpulist::CpuList;
+use weir_shard::fragments::{LARGEST_MAX, LEAST_MIN_SIZE};
 use weir_shard::timeouts::LONGEST;
-use weir_shard::{Timeout, Timeouts};
+use weir_shard::{FragmentSettings, Timeout, Timeouts};
 
 use super::types::{Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, is_system_name};
 use super::{ZoneTimeouts, Zones, file, unknown};
@@ -95,6 +96,20 @@ fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
         accounting: file.accounting.unwrap_or(true),
         timeouts: timeouts(file.timeouts)?,
         zones: zones(file.zone_limit, file.zone)?,
+        fragments: fragments(file.fragments)?,
+    })
+}
+
+fn fragments(file: file::Fragments) -> Result<FragmentSettings, Fault> {
+    let FragmentSettings { enabled: [v4, v6], min_size: [min_v4, min_v6], max } = FragmentSettings::default();
+    let sizes = i64::from(LEAST_MIN_SIZE)..=i64::from(u16::MAX);
+    Ok(FragmentSettings {
+        enabled: [file.v4.unwrap_or(v4), file.v6.unwrap_or(v6)],
+        min_size: [
+            number("min_size_v4", file.min_size_v4, sizes.clone(), min_v4)?,
+            number("min_size_v6", file.min_size_v6, sizes, min_v6)?,
+        ],
+        max: number("max", file.max, 0..=i64::from(LARGEST_MAX), max)?,
     })
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
-use weir_shard::Timeouts;
+use weir_shard::{FragmentSettings, Timeouts};
 
 use super::Zones;
 
@@ -216,6 +216,8 @@ pub struct Conntrack {
     pub timeouts: Timeouts,
     /// What is different in some zones.
     pub zones: Zones,
+    /// What is done with fragments, all shards together.
+    pub fragments: FragmentSettings,
 }
 
 /// Packet buffers.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use weir_shard::Shard;
 
 use super::engine::{ConnectionFilter, EngineError};
 use super::events::Subscription;
@@ -57,62 +56,6 @@ pub trait Tracking: Send + Sync {
 /// Open vSwitch's sweep interval, in milliseconds.
 pub const DEFAULT_SWEEP_INTERVAL: u32 = 20_000;
 
-/// What the control side remembers of the tracker's settings, beside what the shards were told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// What is different in some zones.
-    pub zones: Zones,
-    /// TCP segments outside their window are valid.
-    pub liberal_tcp: bool,
-    /// Milliseconds that `ct-set-sweep-interval` was told.
-    pub sweep_interval: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { zones: Zones::default(), liberal_tcp: false, sweep_interval: DEFAULT_SWEEP_INTERVAL }
-    }
-}
-
-impl Settings {
-    /// The zones that a look at `zones` means: those, or all with a limit of their own.
-    #[must_use]
-    pub fn asked(&self, zones: &[u16]) -> Vec<u16> {
-        if zones.is_empty() { self.zones.limits.keys().copied().collect() } else { zones.to_vec() }
-    }
-
-    /// The limits of `zones`, which have so many connections.
-    #[must_use]
-    pub fn limits(&self, zones: &[u16], counts: &[u64]) -> Limits {
-        let rows = zones.iter().zip(counts).map(|(&zone, &count)| ZoneLimit {
-            zone,
-            limit: self.zones.limits.get(&zone).copied().or(self.zones.default_limit),
-            count,
-        });
-        Limits { default: self.zones.default_limit, zones: rows.collect() }
-    }
-
-    /// Remembers a change of limits.
-    pub fn change_limits(&mut self, change: LimitChange) {
-        self.zones.default_limit = change.default.unwrap_or(self.zones.default_limit);
-        assign(&mut self.zones.limits, change.zones);
-    }
-
-    /// Remembers a change of timeouts.
-    pub fn set_zone_timeouts(&mut self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) {
-        assign(&mut self.zones.timeouts, zones);
-    }
-}
-
-fn assign<T>(known: &mut BTreeMap<u16, T>, changes: BTreeMap<u16, Option<T>>) {
-    for (zone, value) in changes {
-        match value {
-            Some(value) => drop(known.insert(zone, value)),
-            None => drop(known.remove(&zone)),
-        }
-    }
-}
-
 /// How many connections zones may have, and have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
@@ -142,25 +85,38 @@ pub struct LimitChange {
     pub zones: BTreeMap<u16, Option<u32>>,
 }
 
-impl LimitChange {
-    /// Tells a shard, whose part of a limit `part` says.
-    pub fn apply(&self, shard: &mut Shard, part: impl Fn(u32) -> u32) {
-        if let Some(default) = self.default {
-            shard.set_default_zone_limit(default.map(&part));
-        }
-        for (&zone, limit) in &self.zones {
-            shard.set_zone_limit(zone, limit.map(&part));
-        }
+impl Limits {
+    /// Those of `asked`, or of the zones that have one of their own if `asked` is empty, with each zone's count.
+    pub fn new(configured: &Zones, asked: &[u16], mut count: impl FnMut(u16) -> u64) -> Self {
+        let row = |zone: u16| ZoneLimit {
+            zone,
+            limit: configured.limits.get(&zone).copied().or(configured.default_limit),
+            count: count(zone),
+        };
+        let zones = match asked {
+            [] => configured.limits.keys().copied().map(row).collect(),
+            _ => asked.iter().copied().map(row).collect(),
+        };
+        Self { default: configured.default_limit, zones }
     }
 }
 
-/// Tells a shard the timeouts of a zone.
-///
-/// # Errors
-/// As [`Shard::set_zone_timeouts`].
-pub fn apply_timeouts(shard: &mut Shard, zone: u16, own: Option<&ZoneTimeouts>) -> Result<(), EngineError> {
-    let timeouts = own.map(|own| own.over(shard.timeouts()));
-    shard.set_zone_timeouts(zone, timeouts).map_err(|error| EngineError::Refused(error.to_string()))
+impl LimitChange {
+    /// Writes the change down.
+    pub fn record(self, zones: &mut Zones) {
+        zones.default_limit = self.default.unwrap_or(zones.default_limit);
+        record(&mut zones.limits, self.zones);
+    }
+}
+
+/// Enters each zone's own value, or takes it away where that is `None`.
+pub fn record<T>(known: &mut BTreeMap<u16, T>, changes: BTreeMap<u16, Option<T>>) {
+    for (zone, own) in changes {
+        match own {
+            Some(own) => drop(known.insert(zone, own)),
+            None => drop(known.remove(&zone)),
+        }
+    }
 }
 
 /// Which events are meant; all parts must hold.

@@ -6,6 +6,8 @@ mod devices;
 mod engine;
 mod error;
 mod events;
+mod exhaustion;
+mod fragments;
 mod placement;
 mod pools;
 mod state;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::ShardConfig;
+use weir_shard::{FragmentSettings, ShardConfig};
 
 use super::devices::Device;
+use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile};
 use crate::control::engine::NewPort;
-use crate::control::tracking::Settings;
 use crate::flow::{Action, FlowMod};
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
@@ -39,6 +40,7 @@ pub(super) struct State {
     behind: bool,
     /// The warning about tracking on several lcores was given.
     warned: bool,
+    exhaustion: Report,
 }
 
 impl State {
@@ -75,15 +77,12 @@ impl State {
             clock,
             pools,
             eal,
-            settings: Settings {
-                zones: config.conntrack.zones.clone(),
-                liberal_tcp: config.conntrack.liberal_tcp,
-                ..Settings::default()
-            },
+            settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
             placement,
             profile,
             behind: false,
             warned: false,
+            exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows)?;
@@ -190,8 +189,24 @@ impl State {
         Ok(())
     }
 
+    /// Says which address ranges have run out.
+    fn report_exhaustion(&mut self) {
+        let now = self.now();
+        if !self.exhaustion.is_due(now) {
+            return;
+        }
+        // A fault of an lcore is reported where it matters.
+        let Ok(told) = self.ask(|polling| polling.worker_mut().shard_mut().take_exhaustions()) else {
+            return;
+        };
+        for line in self.exhaustion.lines(now, told.into_iter().flatten()) {
+            tracing::warn!("{line}");
+        }
+    }
+
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
+        self.report_exhaustion();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");
@@ -265,6 +280,10 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
+        fragments: FragmentSettings {
+            max: share(conntrack.fragments.max, count, index),
+            ..conntrack.fragments
+        },
         accounting: conntrack.accounting,
     }
 }

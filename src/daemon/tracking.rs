@@ -7,11 +7,25 @@ use weir_shard::Shard;
 
 use super::Datapath;
 use super::state::{BATCH, State, share};
-use crate::config::ZoneTimeouts;
+use crate::config::{ZoneTimeouts, Zones};
 use crate::control::engine::{ConnectionTotals, EngineError};
 use crate::control::events::Subscription;
-use crate::control::tracking::{EventFilter, LimitChange, Limits, Tracking, apply_timeouts};
+use crate::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use crate::lcore::CallError;
+
+/// What the control side remembers of the tracker's settings.
+#[derive(Debug)]
+pub(super) struct Settings {
+    zones: Zones,
+    liberal_tcp: bool,
+    sweep_interval: u32,
+}
+
+impl Settings {
+    pub(super) const fn new(zones: Zones, liberal_tcp: bool) -> Self {
+        Self { zones, liberal_tcp, sweep_interval: DEFAULT_SWEEP_INTERVAL }
+    }
+}
 
 /// Looks at expired connections for one answer: more than there can be, should they come faster than they go.
 const MAX_SETTLING: u32 = 1 << 16;
@@ -29,9 +43,16 @@ impl State {
     fn apply_limits(&self, change: &LimitChange) -> Result<(), EngineError> {
         let count = u32::try_from(self.lcores.len()).unwrap_or(u32::MAX);
         for (index, lcore) in (0..).zip(&self.lcores) {
-            let change = change.clone();
-            let part = move |limit| share(limit, count, index);
-            lcore.call(move |polling| change.apply(polling.worker_mut().shard_mut(), part))?;
+            let part = |limit: Option<u32>| limit.map(|limit| share(limit, count, index));
+            let default = change.default.map(part);
+            let zones: Vec<_> = change.zones.iter().map(|(&zone, &limit)| (zone, part(limit))).collect();
+            lcore.call(move |polling| {
+                let shard = polling.worker_mut().shard_mut();
+                if let Some(default) = default {
+                    shard.set_default_zone_limit(default);
+                }
+                zones.into_iter().for_each(|(zone, limit)| shard.set_zone_limit(zone, limit));
+            })?;
         }
         Ok(())
     }
@@ -40,9 +61,12 @@ impl State {
         for lcore in &self.lcores {
             for (&zone, own) in zones {
                 let own = own.clone();
-                lcore.call(move |polling| {
-                    apply_timeouts(polling.worker_mut().shard_mut(), zone, own.as_ref())
-                })??;
+                let set = move |shard: &mut Shard| {
+                    let timeouts = own.map(|own| own.over(shard.timeouts()));
+                    shard.set_zone_timeouts(zone, timeouts)
+                };
+                let done = lcore.call(move |polling| set(polling.worker_mut().shard_mut()))?;
+                done.map_err(|error| EngineError::Refused(error.to_string()))?;
             }
         }
         Ok(())
@@ -91,24 +115,21 @@ impl Datapath {
 
 impl Tracking for Datapath {
     fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
-        let settings = self.state().settings.clone();
-        let asked = settings.asked(zones);
-        let counted = asked.clone();
-        let shards = self.settled(move |shard| {
-            counted.iter().map(|&zone| u64::from(shard.zone_len(zone))).collect::<Vec<_>>()
+        let configured = self.state().settings.zones.clone();
+        let asked: Vec<u16> =
+            if zones.is_empty() { configured.limits.keys().copied().collect() } else { zones.to_vec() };
+        let counts = self.settled(move |shard| {
+            asked.iter().map(|&zone| (zone, u64::from(shard.zone_len(zone)))).collect::<BTreeMap<_, _>>()
         })?;
-        let mut counts = vec![0; asked.len()];
-        for shard in shards {
-            counts.iter_mut().zip(shard).for_each(|(sum, count)| *sum += count);
-        }
-        Ok(settings.limits(&asked, &counts))
+        let count = |zone| counts.iter().filter_map(|counts| counts.get(&zone)).sum();
+        Ok(Limits::new(&configured, zones, count))
     }
 
     fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
         let mut state = self.state();
         state.responsive()?;
         state.apply_limits(&change)?;
-        state.settings.change_limits(change);
+        change.record(&mut state.settings.zones);
         Ok(())
     }
 
@@ -126,7 +147,7 @@ impl Tracking for Datapath {
             state.apply_timeouts(&before)?;
             return Err(error);
         }
-        state.settings.set_zone_timeouts(zones);
+        record(&mut state.settings.zones.timeouts, zones);
         Ok(())
     }
 

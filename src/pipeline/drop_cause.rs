@@ -29,6 +29,8 @@ pub enum DropCause {
     NatFamily,
     /// It had to be translated and its connection was refused: the limit or the table's end was reached.
     NatRefused,
+    /// It is invalid, and a new connection of its flow would have been translated.
+    NatInvalid,
     /// Its headers cannot carry the translation.
     Untranslatable,
     /// The connection that had translated it ended before its next ct action.
@@ -39,11 +41,15 @@ pub enum DropCause {
     NoBuffers,
     /// A VLAN tag that had to be added or removed did not fit.
     VlanRoom,
+    /// A fragment whose datagram was not complete in time.
+    FragmentExpired,
+    /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
+    FragmentPurged,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -56,11 +62,14 @@ impl DropCause {
         Self::NatExhausted,
         Self::NatFamily,
         Self::NatRefused,
+        Self::NatInvalid,
         Self::Untranslatable,
         Self::StaleConnection,
         Self::UnknownPort,
         Self::NoBuffers,
         Self::VlanRoom,
+        Self::FragmentExpired,
+        Self::FragmentPurged,
     ];
 
     /// The counter's name.
@@ -79,11 +88,14 @@ impl DropCause {
             Self::NatExhausted => "nat_exhausted",
             Self::NatFamily => "nat_family",
             Self::NatRefused => "nat_refused",
+            Self::NatInvalid => "nat_invalid",
             Self::Untranslatable => "untranslatable",
             Self::StaleConnection => "stale_connection",
             Self::UnknownPort => "unknown_port",
             Self::NoBuffers => "no_buffers",
             Self::VlanRoom => "vlan_room",
+            Self::FragmentExpired => "fragment_expired",
+            Self::FragmentPurged => "fragment_purged",
         }
     }
 
@@ -103,11 +115,18 @@ impl DropCause {
             Self::NatExhausted => "it had to be translated and every address and port was taken",
             Self::NatFamily => "it had to be translated to an address of another family",
             Self::NatRefused => "it had to be translated and its connection was refused",
+            Self::NatInvalid => {
+                "it is invalid, and its flow translates: untranslated it would show its address"
+            }
             Self::Untranslatable => "its headers cannot carry the translation",
             Self::StaleConnection => "the connection that had translated it ended on the way",
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",
             Self::VlanRoom => "a VLAN tag did not fit",
+            Self::FragmentExpired => "the rest of a fragment's datagram did not come in time",
+            Self::FragmentPurged => {
+                "a fragment was held when reassembly was turned off, or ports or bridges changed"
+            }
         }
     }
 
@@ -124,6 +143,7 @@ impl From<DropReason> for DropCause {
             DropReason::NatExhausted => Self::NatExhausted,
             DropReason::NatFamily => Self::NatFamily,
             DropReason::NatRefused => Self::NatRefused,
+            DropReason::NatInvalid => Self::NatInvalid,
             DropReason::Untranslatable => Self::Untranslatable,
             DropReason::Stale => Self::StaleConnection,
         }

@@ -2,34 +2,43 @@
 //! the virtual switch that scripts run on. What only real devices have it declines.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weir::config::{PortNumber, ZoneTimeouts};
+use weir::config::{PortNumber, ZoneTimeouts, Zones};
 use weir::control::Host;
 use weir::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, Lcore, Learned, PoolUse, Port, PortCounters, Table,
+    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, PoolUse, Port, PortCounters, Table,
 };
 use weir::control::events::Subscription;
-use weir::control::tracking::{EventFilter, LimitChange, Limits, Settings, Tracking, apply_timeouts};
+use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, Rule};
 use weir::replay::VirtualSwitch;
-use weir_shard::{ConnectionView, DumpCursor, Shard};
+use weir_shard::fragments::{DatagramView, Family};
+use weir_shard::{ConnectionView, DumpCursor};
 
 /// Slots looked at in one piece.
 const BATCH: usize = 256;
+/// Connections looked at by one sweep.
+const SWEEP: u32 = 256;
 
-/// A virtual switch behind a lock.
+/// A virtual switch behind a lock, and what it was told about zones.
 #[derive(Debug)]
 pub struct MemoryEngine {
     switch: Mutex<VirtualSwitch>,
-    settings: Mutex<Settings>,
+    zones: Mutex<Zones>,
+    sweep_interval: AtomicU32,
 }
 
 impl MemoryEngine {
     /// The control side of `switch`.
     pub fn new(switch: VirtualSwitch) -> Self {
-        Self { switch: Mutex::new(switch), settings: Mutex::default() }
+        Self {
+            switch: Mutex::new(switch),
+            zones: Mutex::default(),
+            sweep_interval: DEFAULT_SWEEP_INTERVAL.into(),
+        }
     }
 
     /// The switch itself. A test that panicked elsewhere leaves it as it was.
@@ -37,17 +46,8 @@ impl MemoryEngine {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the tracker when nothing expired is left in it.
-    fn settled<R>(&self, read: impl FnOnce(&mut Shard) -> R) -> R {
-        let mut switch = self.switch();
-        let now = switch.now();
-        let shard = switch.worker().shard_mut();
-        while shard.sweep(now, u32::MAX) > 0 {}
-        read(shard)
+    fn zones(&self) -> MutexGuard<'_, Zones> {
+        self.zones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every event counter.
@@ -64,12 +64,81 @@ impl MemoryEngine {
             total,
             help,
         });
-        drops.chain(tracked).collect()
+        let fragments = Family::ALL.map(|family| (family.name(), worker.fragments().status(family).counters));
+        let fragments = fragments.iter().flat_map(|(family, counters)| {
+            counters.iter().map(move |(name, total, help)| Counter {
+                name: format!("fragment_{family}_{name}"),
+                total,
+                help: help.into(),
+            })
+        });
+        drops.chain(tracked).chain(fragments).collect()
     }
 }
 
 fn no_devices<T>() -> Result<T, EngineError> {
     Err(EngineError::Refused("a switch in memory has no devices".into()))
+}
+
+impl Tracking for MemoryEngine {
+    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let shard = switch.worker().shard_mut();
+        while shard.sweep(now, SWEEP) == SWEEP {}
+        Ok(Limits::new(&self.zones(), zones, |zone| shard.zone_len(zone).into()))
+    }
+
+    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let shard = switch.worker().shard_mut();
+        if let Some(default) = change.default {
+            shard.set_default_zone_limit(default);
+        }
+        change.zones.iter().for_each(|(&zone, &limit)| shard.set_zone_limit(zone, limit));
+        change.record(&mut self.zones());
+        Ok(())
+    }
+
+    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
+        self.zones().timeouts.clone()
+    }
+
+    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let shard = switch.worker().shard_mut();
+        for (&zone, own) in &zones {
+            let timeouts = own.as_ref().map(|own| own.over(shard.timeouts()));
+            shard
+                .set_zone_timeouts(zone, timeouts)
+                .map_err(|error| EngineError::Refused(error.to_string()))?;
+        }
+        record(&mut self.zones().timeouts, zones);
+        Ok(())
+    }
+
+    fn checks_sequence(&self) -> bool {
+        !self.switch().worker().shard().liberal_tcp()
+    }
+
+    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
+        self.switch().worker().shard_mut().set_liberal_tcp(!check);
+        Ok(())
+    }
+
+    fn sweep_interval(&self) -> u32 {
+        self.sweep_interval.load(Ordering::Relaxed)
+    }
+
+    fn set_sweep_interval(&self, milliseconds: u32) {
+        self.sweep_interval.store(milliseconds, Ordering::Relaxed);
+    }
+
+    fn subscribe(&self, _: EventFilter) -> Result<Subscription, EngineError> {
+        Err(EngineError::Refused(
+            "a switch in memory is looked at between packets: it has no listeners".into(),
+        ))
+    }
 }
 
 impl Engine for MemoryEngine {
@@ -186,14 +255,43 @@ impl Engine for MemoryEngine {
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
-        let total = |shard: &mut Shard| (shard.len(), shard.max_connections());
-        let (total, limit) = self.settled(total);
-        Ok(ConnectionTotals { total: total.into(), limit })
+        let mut switch = self.switch();
+        let shard = switch.worker().shard();
+        Ok(ConnectionTotals { total: shard.len().into(), limit: shard.max_connections() })
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.switch().worker().shard_mut().set_max_connections(limit);
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        let mut switch = self.switch();
+        let store = switch.worker().fragments();
+        Ok(FragmentStatus {
+            settings: *store.settings(),
+            held: store.held().into(),
+            counters: Family::ALL.map(|family| store.status(family).counters),
+        })
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let mut settings = *switch.worker().fragments().settings();
+        change.apply(&mut settings);
+        switch.worker().set_fragments(settings);
+        Ok(())
+    }
+
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        let (found, next) = self.switch().worker().fragments().page(slot, BATCH);
+        rows.extend(found);
+        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
     }
 
     fn datapath_flows(
@@ -236,56 +334,6 @@ impl Engine for MemoryEngine {
 
     fn pools(&self) -> Vec<PoolUse> {
         Vec::new()
-    }
-}
-
-impl Tracking for MemoryEngine {
-    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
-        let settings = self.settings();
-        let asked = settings.asked(zones);
-        let counts: Vec<u64> =
-            self.settled(|shard| asked.iter().map(|&zone| shard.zone_len(zone).into()).collect());
-        Ok(settings.limits(&asked, &counts))
-    }
-
-    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
-        self.settled(|shard| change.apply(shard, |limit| limit));
-        self.settings().change_limits(change);
-        Ok(())
-    }
-
-    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
-        self.settings().zones.timeouts.clone()
-    }
-
-    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
-        for (&zone, own) in &zones {
-            self.settled(|shard| apply_timeouts(shard, zone, own.as_ref()))?;
-        }
-        self.settings().set_zone_timeouts(zones);
-        Ok(())
-    }
-
-    fn checks_sequence(&self) -> bool {
-        !self.settings().liberal_tcp
-    }
-
-    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
-        self.settled(|shard| shard.set_liberal_tcp(!check));
-        self.settings().liberal_tcp = !check;
-        Ok(())
-    }
-
-    fn sweep_interval(&self) -> u32 {
-        self.settings().sweep_interval
-    }
-
-    fn set_sweep_interval(&self, milliseconds: u32) {
-        self.settings().sweep_interval = milliseconds;
-    }
-
-    fn subscribe(&self, _: EventFilter) -> Result<Subscription, EngineError> {
-        Err(EngineError::Refused("a switch in memory has no stream of events".into()))
     }
 }
 

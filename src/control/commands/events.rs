@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use weir_shard::{EventKind, Traffic};
 
-use super::ct::criteria;
+use super::ct::criteria::criteria;
 use super::tuples::Json;
 use super::{Call, CommandError, Daemon};
 use crate::control::events::{Record, TimedEvent};

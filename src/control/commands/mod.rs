@@ -8,6 +8,7 @@ mod datapath;
 pub(crate) mod events;
 mod fdb;
 mod flows;
+mod fragments;
 mod limits;
 mod ports;
 mod selection;
@@ -201,6 +202,11 @@ const APPCTL: &[CommandSpec] = &[
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
     command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
+    command("dpctl/ipf-get-status", "[-m] [DP]", (0, 2), fragments::get_status, "Show what is done with fragments, and their counters (-m: also the datagrams that are not complete).").reading(),
+    command("dpctl/ipf-set-disabled", "[DP] v4|v6", (1, 2), fragments::set_disabled, "Put fragments together no longer: they are invalid to the tracker."),
+    command("dpctl/ipf-set-enabled", "[DP] v4|v6", (1, 2), fragments::set_enabled, "Put fragments together for the tracker."),
+    command("dpctl/ipf-set-max-nfrags", "[DP] N", (1, 2), fragments::set_max_nfrags, "Set how many fragments are held at the most (up to 5000); removes none."),
+    command("dpctl/ipf-set-min-frag", "[DP] v4|v6 N", (2, 3), fragments::set_min_frag, "Set the least size of fragments but the last, IP header included (400 or more)."),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
     command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
     command("dpif-netdev/pmd-stats-clear", "[DP]", (0, 1), datapath::stats_clear, "Set the lcores' counters to zero."),

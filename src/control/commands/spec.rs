@@ -23,7 +23,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// All families.
+    /// Every family.
     pub const ALL: [Self; 5] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct, Self::Zone];
 
     /// The word in front of the command.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use weir_shard::fragments::{DatagramKey, DatagramView};
 use weir_shard::{
     Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Timeout, Traffic,
 };
@@ -28,9 +29,12 @@ pub(crate) struct State {
     pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
+    pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
-    pub(crate) settings: Settings,
+    pub(crate) zones: Zones,
+    pub(crate) liberal: bool,
+    pub(crate) interval: u32,
     pub(crate) listeners: Vec<Arc<EventQueue>>,
 }
 
@@ -82,11 +86,12 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     timeouts.set(Timeout::UdpFirst, 7).unwrap();
     let zones = Zones { timeouts: BTreeMap::from([(1, timeouts)]), ..Zones::default() };
     let state = State {
-        settings: Settings { zones, ..Settings::default() },
+        zones,
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
+        interval: DEFAULT_SWEEP_INTERVAL,
         ..State::default()
     };
     Arc::new(TestEngine(Mutex::new(state)))
@@ -213,6 +218,43 @@ impl Engine for TestEngine {
         Ok(())
     }
 
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        Ok(self.state().fragments)
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        change.apply(&mut self.state().fragments.settings);
+        Ok(())
+    }
+
+    /// One row a batch.
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let v4 = DatagramView {
+            key: DatagramKey {
+                src: [10, 1, 1, 1].into(),
+                dst: [10, 1, 1, 2].into(),
+                id: 3,
+                protocol: 17,
+                zone: 1,
+                recirculation: 0,
+            },
+            protocol: 17,
+            fragments: 2,
+            has_first: true,
+            has_last: true,
+            refused: false,
+        };
+        let (src, dst) = ([0xfc00u16, 0, 0, 0, 0, 0, 0, 1].into(), [0xfc00u16, 0, 0, 0, 0, 0, 0, 2].into());
+        let key = DatagramKey { src, dst, recirculation: 8, ..v4.key };
+        let v6 = DatagramView { key, fragments: 1, has_last: false, ..v4 };
+        rows.push(if from.slot == 0 { v4 } else { v6 });
+        Ok((from.slot == 0).then_some(Cursor { slot: 1, ..from }))
+    }
+
     fn datapath_flows(
         &self,
         from: Cursor,
@@ -282,42 +324,40 @@ impl Engine for TestEngine {
 impl Tracking for TestEngine {
     fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
         let state = self.state();
-        let asked = state.settings.asked(zones);
-        let count =
-            |zone: &u16| state.connections.iter().filter(|connection| connection.zone == *zone).count();
-        let counts: Vec<_> = asked.iter().map(|zone| count(zone) as u64).collect();
-        Ok(state.settings.limits(&asked, &counts))
+        let of_zone =
+            |zone| state.connections.iter().filter(|connection| connection.zone == zone).count() as u64;
+        Ok(Limits::new(&state.zones, zones, of_zone))
     }
 
     fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
-        self.state().settings.change_limits(change);
+        change.record(&mut self.state().zones);
         Ok(())
     }
 
     fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
-        self.state().settings.zones.timeouts.clone()
+        self.state().zones.timeouts.clone()
     }
 
     fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
-        self.state().settings.set_zone_timeouts(zones);
+        record(&mut self.state().zones.timeouts, zones);
         Ok(())
     }
 
     fn checks_sequence(&self) -> bool {
-        !self.state().settings.liberal_tcp
+        !self.state().liberal
     }
 
     fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
-        self.state().settings.liberal_tcp = !check;
+        self.state().liberal = !check;
         Ok(())
     }
 
     fn sweep_interval(&self) -> u32 {
-        self.state().settings.sweep_interval
+        self.state().interval
     }
 
     fn set_sweep_interval(&self, milliseconds: u32) {
-        self.state().settings.sweep_interval = milliseconds;
+        self.state().interval = milliseconds;
     }
 
     /// Each connection is told of at once, and then no more.

@@ -47,6 +47,8 @@ pub(super) struct Json {
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sctp: Option<JsonSctp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
     /// Milliseconds since it was committed.
     age: u64,
@@ -93,6 +95,13 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
+#[derive(Serialize)]
+struct JsonSctp {
+    state: &'static str,
+    vtag_orig: u32,
+    vtag_reply: u32,
+}
+
 impl JsonDirection {
     fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
         let transport = match icmp_parts(tuple) {
@@ -124,7 +133,13 @@ impl Json {
                 state_orig: original.name(),
                 state_reply: reply.name(),
             }),
-            ProtocolState::Other { .. } => None,
+            ProtocolState::Sctp { .. } | ProtocolState::Other { .. } => None,
+        };
+        let sctp = match connection.state {
+            ProtocolState::Sctp { state, tags: [vtag_orig, vtag_reply] } => {
+                Some(JsonSctp { state: state.name(), vtag_orig, vtag_reply })
+            }
+            _ => None,
         };
         Self {
             protocol: connection.protocol_name(),
@@ -136,6 +151,7 @@ impl Json {
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
             tcp,
+            sctp,
             helper: connection.helper.map(Helper::name),
             age: connection.age,
             start: now.saturating_sub(connection.age),

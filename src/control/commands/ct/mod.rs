@@ -2,7 +2,7 @@
 //! is read in bounded slices between bursts; what a command holds is bounded however many connections there are.
 
 mod columns;
-mod criteria;
+pub(super) mod criteria;
 mod sorted;
 mod stats;
 
@@ -14,9 +14,7 @@ use super::{Call, CommandError, CommandSpec, Daemon, events};
 use crate::control::engine::{ConnectionFilter, Cursor};
 use crate::control::output::Output;
 use columns::{COLUMNS, Table};
-use criteria::pasted;
-
-pub(super) use criteria::criteria;
+use criteria::{criteria, pasted};
 use sorted::{Order, Sorted};
 
 /// Most connections that are sorted at once, and how many without `--limit`.
@@ -27,9 +25,9 @@ const SORTED: usize = 100;
 pub(super) const COMMANDS: &[CommandSpec] = &[
     command("list", "[--limit N] [--after CURSOR] [--sort KEY] [FILTER]...", (0, 64), list, "List the connections that FILTER chooses, all without one. With --limit N at most N; when there are more, CURSOR on standard error (in JSON: \"next\") says where --after goes on. With --sort KEY the N largest by KEY, 100 without --limit.").reading(),
     command("show", "FILTER...|'LINE'", (1, 64), show, "Show one connection in detail. FILTER has to choose exactly one; LINE is a line of a dump, as it was printed.").reading(),
+    command("events", events::USAGE, (0, 64), events::stream, events::HELP).reading(),
     command("flush", "--all|FILTER...", (1, 64), flush, "Remove the connections that FILTER chooses, and say how many they were; --all removes every one.").reading(),
     command("stats", "[FILTER]...", (0, 64), stats::stats, "Count the connections that FILTER chooses by zone, protocol and state.").reading(),
-    command("events", events::USAGE, (0, 64), events::stream, events::HELP).reading(),
     command("watch", "[stats|list] [--every SECONDS] [--count N] [--limit N] [FILTER]...", (0, 64), watch, "Repeat stats (or list, of at most 20 connections without --limit) every SECONDS, 2 without --every, and show what has changed; end after N times with --count. In JSON, one answer a line."),
 ];
 
@@ -42,8 +40,7 @@ pub(super) fn help() -> String {
            weir ct list address=10.1.1.7                      everything of one host, before or behind translation\n  \
            weir ct list --sort age --limit 20 protocol=tcp    the twenty oldest TCP connections\n  \
            weir ct flush zone=3 state=syn_sent                what zone 3 has half open\n  \
-           weir ct stats --json                               for a program\n  \
-           weir ct events destroy zone=3                      what ends in zone 3, and why\n",
+           weir ct stats --json                               for a program\n",
         criteria::help(),
         sorted::help(),
         COLUMNS

@@ -160,7 +160,7 @@ fn a_change_of_ports_that_fails_takes_the_zones_of_its_transaction_back() {
     let line =
         "vsctl add-zone-tp netdev zone=8 udp_first=4 -- add-port br0 p9 options:dpdk-devargs=net_broken";
     assert_eq!(call_on(&daemon, line, &[]).1.exit, 1);
-    assert!(!engine.state().settings.zones.timeouts.contains_key(&8));
+    assert!(!engine.state().zones.timeouts.contains_key(&8));
 }
 
 #[test]
