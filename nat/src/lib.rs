@@ -33,6 +33,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+pub mod alg;
 pub mod choose;
 pub mod occupancy;
 pub mod rewrite;

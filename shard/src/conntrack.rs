@@ -11,9 +11,11 @@ use weir_wire::{Invalid, Layers, Tuple};
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
 use crate::events::{Changes, EndCause, EventKind};
+use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
+use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
 use crate::table::Full;
@@ -123,6 +125,9 @@ impl Shard {
         };
         packet.set_state(state.with(reply));
         self.belong(packet, slot);
+        if self.table.connection(slot.index()).has(flag::ASSISTED) {
+            return self.assist(packet, slot);
+        }
         self.apply_nat(packet, slot, None)
     }
 
@@ -188,7 +193,7 @@ impl Shard {
 
     /// The slot, unless its connection has expired: then it is removed on sight.
     #[inline]
-    fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
+    pub(crate) fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
         if self.table.connection(slot.index()).deadline.is_past(moment) {
             self.end(slot.index(), EndCause::Timeout);
             return None;
@@ -223,8 +228,14 @@ impl Shard {
     #[inline(always)] // the compiler would leave it out of line, which costs a packet twenty instructions
     fn track_unwatched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
         let liberal = self.liberal_tcp;
-        let connection = self.table.connection_mut(slot.index());
-        let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        let Self { table, companions, .. } = self;
+        let acknowledged = if table.connection(slot.index()).has(flag::EDITED) {
+            companions.stream(table.cold(slot.index()).companion, slot.direction().opposite())
+        } else {
+            None
+        };
+        let connection = table.connection_mut(slot.index());
+        let (verdict, timeout) = judge(connection, slot.direction(), packet, acknowledged, liberal);
         if matches!(verdict, Verdict::Established | Verdict::New) {
             self.table.count(slot, packet.frame.len(), tick(packet.moment));
         }
@@ -272,7 +283,7 @@ impl Shard {
     /// A segment that does not belong to the connection which its tuple names: invalid, but never shown with a
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
-    fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
+    pub(crate) fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
         let _ = packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
@@ -297,6 +308,9 @@ impl Shard {
         packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label } else { 0 };
         packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation });
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+        if connection.has(flag::RELATED) {
+            self.show_parent(packet, slot.index());
+        }
     }
 
     /// Takes mark, label and helper of a commit over; says which of them are different now.
@@ -319,6 +333,7 @@ impl Shard {
             let helper = &mut self.table.cold_mut(index).helper;
             changes = changes.with(Changes::HELPER.when(number != *helper));
             *helper = number;
+            self.table.connection_mut(index).flags |= flag::HELPED;
         }
         changes
     }
@@ -343,10 +358,12 @@ impl Shard {
             original: Some(*tuple),
             ..CtMeta::default()
         };
+        let expected = if self.expectations.is_empty() { None } else { self.expected(packet, tuple) };
         if !packet.action.commit {
             return UNTOUCHED;
         }
-        let reply = match self.choose_reply(packet, tuple, hash) {
+        let expected_nat = expected.filter(|expected| packet.wants_nat() && expected.is_translated());
+        let reply = match self.choose_reply(packet, tuple, hash, expected_nat.as_ref()) {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
         };
@@ -383,12 +400,22 @@ impl Shard {
         self.arm(index);
         let slot = Slot::new(index, Direction::Original);
         self.table.count(slot, packet.frame.len(), tick(packet.moment));
-        let _ = self.refresh(packet.action, index);
+        match &expected {
+            // Mark and label are the parent's; this commit's own do not apply (as observed of Open vSwitch).
+            Some(expected) => self.adopt(packet, index, expected, expected_nat.is_some()),
+            None => {
+                let _ = self.refresh(packet.action, index);
+            }
+        }
         if self.events.listening() {
             self.record(index, EventKind::New);
         }
         self.show(packet, slot);
-        let outcome = self.apply_nat(packet, slot, None);
+        let outcome = if self.table.connection(index).has(flag::ASSISTED) {
+            self.assist(packet, slot)
+        } else {
+            self.apply_nat(packet, slot, None)
+        };
         self.sweep_to(packet.moment, TOLL);
         outcome
     }
@@ -414,8 +441,17 @@ impl Shard {
     }
 
     /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
-    fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
+    fn choose_reply(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        expected: Option<&Expectation>,
+    ) -> Result<Tuple, Outcome> {
         self.admit(packet)?;
+        if let Some(expected) = expected {
+            return self.expected_reply(packet, tuple, expected);
+        }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
                 match self.choose_translation(packet.moment, &nat, tuple, hash) {
@@ -445,7 +481,12 @@ impl Shard {
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline]
-    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
+    pub(crate) fn apply_nat(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: Slot,
+        inner_layers: Option<&Layers>,
+    ) -> Outcome {
         let connection = self.table.connection(slot.index());
         if !packet.wants_nat()
             || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
@@ -457,6 +498,7 @@ impl Shard {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
+        let edited = connection.has(flag::EDITED) && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
             (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
@@ -468,6 +510,9 @@ impl Shard {
         match done {
             Ok(()) => {
                 packet.meta.state = packet.meta.state.with(bits);
+                if edited {
+                    return self.adjust(packet, slot);
+                }
                 Outcome::Continue { rewritten: true }
             }
             Err(_) => self.drop_untranslated(DropReason::Untranslatable),
@@ -482,12 +527,12 @@ impl Shard {
 }
 
 /// One call's arguments.
-struct Packet<'a> {
-    moment: Moment,
-    frame: &'a mut [u8],
-    layers: &'a Layers,
-    action: &'a CtAction,
-    meta: &'a mut CtMeta,
+pub(crate) struct Packet<'a> {
+    pub(crate) moment: Moment,
+    pub(crate) frame: &'a mut [u8],
+    pub(crate) layers: &'a Layers,
+    pub(crate) action: &'a CtAction,
+    pub(crate) meta: &'a mut CtMeta,
     /// An earlier ct action of this zone has seen it, and counted it.
     again: bool,
 }
@@ -552,15 +597,20 @@ fn judge(
     connection: &mut Connection,
     direction: Direction,
     packet: &Packet<'_>,
+    acknowledged: Option<&Stream>,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
     let state = &mut connection.peers[0].state;
     let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
         (protocol::TCP, _) => {
-            return match Segment::parse(packet.frame, packet.layers) {
-                Some(segment) => tcp::track(&mut connection.peers, direction, &segment, liberal),
-                None => (Verdict::Invalid, None),
+            let Some(mut segment) = Segment::parse(packet.frame, packet.layers) else {
+                return (Verdict::Invalid, None);
             };
+            if let Some(stream) = acknowledged {
+                // Each side is tracked in its own numbers, from which an edit may have taken its peer away.
+                segment.ack = stream.backward(segment.ack, Round::Down);
+            }
+            return tcp::track(&mut connection.peers, direction, &segment, liberal);
         }
         (protocol::SCTP, _) => {
             return match sctp::Packet::parse(packet.frame, packet.layers) {

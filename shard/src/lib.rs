@@ -33,18 +33,22 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod assist;
 mod clock;
+mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
 pub mod events;
 pub mod exhaustion;
+mod expectations;
 pub mod fragments;
 mod icmp;
 pub mod lookup;
 pub mod meta;
 pub mod outcome;
 pub mod sctp;
+mod sequence;
 pub mod shard;
 pub mod state;
 pub mod table;
@@ -70,5 +74,5 @@ pub use shard::{DumpCursor, Shard, ShardConfig, ShardError};
 pub use state::CtState;
 pub use tcp::{TcpState, tcp_machine};
 pub use timeouts::{Timeout, Timeouts};
-pub use view::{Carried, ConnectionView, ProtocolState, Traffic};
+pub use view::{Carried, ConnectionView, ExpectationView, ProtocolState, Traffic};
 pub use zones::TooManyPolicies;

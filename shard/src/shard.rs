@@ -5,16 +5,20 @@ use thiserror::Error;
 
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
+use crate::companions::Companions;
 use crate::counters::Counters;
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
+use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
+use crate::table::connection::flag;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
 use crate::view::{Carried, ConnectionView, ProtocolState, Traffic};
 use crate::zones::{Due, TooManyPolicies, Zones};
 use weir_nat::Occupancy;
+use weir_nat::alg::Edits;
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -69,6 +73,10 @@ pub struct Shard {
     pub(crate) counters: Counters,
     pub(crate) events: Events,
     pub(crate) random: Random,
+    pub(crate) expectations: Expectations,
+    pub(crate) companions: Companions,
+    /// Of the packet that was executed last.
+    pub(crate) edits: Edits,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
     /// What is known of crowded ranges' ports.
@@ -132,6 +140,9 @@ impl Shard {
             address_secret: [c, d],
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
+            expectations: Expectations::new([c.rotate_left(16), d]),
+            companions: Companions::default(),
+            edits: Edits::new(),
         })
     }
 
@@ -149,6 +160,9 @@ impl Shard {
 
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
         let until = tick(moment);
+        if !self.expectations.is_empty() {
+            self.expectations.expire(moment, budget);
+        }
         for done in 0..budget {
             match self.zones.next(self.table.links(), until) {
                 Due::Connection(index) => self.look_at(index, until),
@@ -221,6 +235,9 @@ impl Shard {
             for direction in [Direction::Original, Direction::Reply] {
                 self.occupancy.release(&self.table.tuple(index, direction));
             }
+        }
+        if self.table.connection(index).has(flag::ASSISTED) {
+            self.forget(index);
         }
         self.table.remove(index);
     }
@@ -418,9 +435,10 @@ impl Shard {
             age: moment.saturating_sub(cold.created),
             state,
             helper: Helper::from_number(cold.helper),
-            source_nat: connection.has(crate::table::connection::flag::SOURCE_NAT),
-            destination_nat: connection.has(crate::table::connection::flag::DESTINATION_NAT),
+            source_nat: connection.has(flag::SOURCE_NAT),
+            destination_nat: connection.has(flag::DESTINATION_NAT),
             traffic: self.traffic(index, moment),
+            parent: self.companions.get(cold.companion).and_then(|companion| companion.parent),
         }
     }
 }

@@ -226,7 +226,7 @@ const fn is_at_or_after(a: u32, b: u32) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     seq: u32,
-    ack: u32,
+    pub(crate) ack: u32,
     window: u16,
     flags: u8,
     /// Window scale option; only looked for in a SYN.

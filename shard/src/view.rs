@@ -1,6 +1,7 @@
 //! A connection as it is shown: what dumps and filters of flushes get to see.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use weir_wire::Tuple;
 use weir_wire::numbers::protocol;
@@ -80,6 +81,66 @@ pub struct ConnectionView {
     pub destination_nat: bool,
     /// What it has carried, where that is counted.
     pub traffic: Option<Traffic>,
+    /// The original tuple of the control connection that announced it.
+    pub parent: Option<Tuple>,
+}
+
+/// A data connection that is expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpectationView {
+    /// What its first packet will be; source port 0 stands for any.
+    pub original: Tuple,
+    /// Where it will be sent: the same place, unless the control connection is translated.
+    pub target: (IpAddr, u16),
+    /// The original tuple of the control connection.
+    pub parent: Tuple,
+    /// Zone.
+    pub zone: u16,
+    /// ct_mark that it will have.
+    pub mark: u32,
+    /// ct_label that it will have, host order.
+    pub label: u128,
+    /// Milliseconds until it is given up.
+    pub remaining: u64,
+    /// Whose helper expects it.
+    pub helper: Helper,
+}
+
+impl ExpectationView {
+    /// The protocol as dumps name it.
+    #[must_use]
+    pub fn protocol_name(&self) -> String {
+        protocol_name(self.original.protocol())
+    }
+}
+
+/// The line of `dpctl/dump-conntrack-exp`.
+impl fmt::Display for ExpectationView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.protocol_name())?;
+        write!(f, ",orig=({}),parent=({})", self.original, self.parent)?;
+        if self.zone != 0 {
+            write!(f, ",zone={}", self.zone)?;
+        }
+        if self.mark != 0 {
+            write!(f, ",mark={}", self.mark)?;
+        }
+        if self.label != 0 {
+            write!(f, ",labels={:#x}", self.label)?;
+        }
+        write!(f, ",helper={}", self.helper.name())
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp".into(),
+        protocol::ICMPV6 => "icmpv6".into(),
+        protocol::TCP => "tcp".into(),
+        protocol::UDP => "udp".into(),
+        protocol::SCTP => "sctp".into(),
+        other => other.to_string(),
+    }
 }
 
 impl ConnectionView {
@@ -98,14 +159,7 @@ impl ConnectionView {
     /// The protocol's name in dumps, or its number.
     #[must_use]
     pub fn protocol_name(&self) -> String {
-        match self.original.protocol() {
-            protocol::ICMP => "icmp".into(),
-            protocol::ICMPV6 => "icmpv6".into(),
-            protocol::TCP => "tcp".into(),
-            protocol::UDP => "udp".into(),
-            protocol::SCTP => "sctp".into(),
-            other => other.to_string(),
-        }
+        protocol_name(self.original.protocol())
     }
 }
 
@@ -151,9 +205,12 @@ impl fmt::Display for Line<'_> {
             }
             ProtocolState::Other { .. } => {}
         }
-        match view.helper {
-            Some(helper) => write!(f, ",helper={}", helper.name()),
-            None => Ok(()),
+        if let Some(helper) = view.helper {
+            write!(f, ",helper={}", helper.name())?;
+        }
+        match view.parent {
+            Some(parent) if self.states => write!(f, ",parent=({parent})"),
+            _ => Ok(()),
         }
     }
 }
@@ -177,6 +234,7 @@ mod tests {
             helper: None,
             source_nat: false,
             destination_nat: false,
+            parent: None,
             traffic: None,
         }
     }

@@ -31,7 +31,7 @@ pub enum DropCause {
     NatRefused,
     /// It is invalid, and a new connection of its flow would have been translated.
     NatInvalid,
-    /// Its headers cannot carry the translation.
+    /// Its headers, or the addresses in its payload, cannot carry the translation.
     Untranslatable,
     /// The connection that had translated it ended before its next ct action.
     StaleConnection,
@@ -118,7 +118,7 @@ impl DropCause {
             Self::NatInvalid => {
                 "it is invalid, and its flow translates: untranslated it would show its address"
             }
-            Self::Untranslatable => "its headers cannot carry the translation",
+            Self::Untranslatable => "its headers, or its payload, cannot carry the translation",
             Self::StaleConnection => "the connection that had translated it ended on the way",
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",

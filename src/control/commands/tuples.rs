@@ -60,10 +60,13 @@ pub(super) struct Json {
     /// When that came.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<u64>,
+    /// The control connection that announced it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<JsonDirection>,
 }
 
 #[derive(Serialize)]
-struct JsonDirection {
+pub(super) struct JsonDirection {
     src: IpAddr,
     dst: IpAddr,
     #[serde(flatten)]
@@ -103,7 +106,7 @@ struct JsonSctp {
 }
 
 impl JsonDirection {
-    fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
+    pub(super) fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
         let transport = match icmp_parts(tuple) {
             Some((id, kind, code)) => Transport::Icmp { id, r#type: kind, code },
             None if tuple.has_ports() => {
@@ -157,6 +160,7 @@ impl Json {
             start: now.saturating_sub(connection.age),
             idle: traffic.map(|traffic| traffic.idle),
             last_seen: traffic.map(|traffic| now.saturating_sub(traffic.idle)),
+            parent: connection.parent.as_ref().map(|parent| JsonDirection::new(parent, None)),
         }
     }
 }

@@ -134,6 +134,7 @@ proptest! {
                         prop_assert!(!(ranged && action.commit) || translated || plain);
                     }
                     Outcome::Continue { rewritten: true } => prop_assert!(meta.is_translated_in(action.zone)),
+                    Outcome::Edit => prop_assert!(!lab.shard.take_edits().is_empty()),
                     Outcome::Drop(_) => break,
                 }
                 prop_assert!(meta.state.has(CtState::TRK));
