@@ -173,3 +173,35 @@ proptest::proptest! {
         let _ = parse(&text, Path::new("x"));
     }
 }
+
+#[test]
+fn zones_have_limits_and_timeouts_of_their_own() {
+    let text = "[conntrack]\nzone_limit = 100\n[[conntrack.zone]]\nid = 5\nlimit = 0\n\
+                [[conntrack.zone]]\nid = 65535\ntimeouts = { udp_first = 7 }\n";
+    let zones = config(text).unwrap().conntrack.zones;
+    assert_eq!(zones.default_limit, Some(100));
+    assert_eq!(zones.limits.into_iter().collect::<Vec<_>>(), [(5, 0)]);
+    let (zone, own) = zones.timeouts.into_iter().next().unwrap();
+    let timeouts = own.over(&weir_shard::Timeouts::default());
+    assert_eq!(
+        (zone, timeouts.seconds(Timeout::UdpFirst), timeouts.seconds(Timeout::UdpSingle)),
+        (65_535, 7, 60)
+    );
+    assert_eq!(config("[conntrack]\nzone_limit = 0").unwrap().conntrack.zones.default_limit, None);
+    assert!(!config("[conntrack]\naccounting = false").unwrap().conntrack.accounting);
+}
+
+#[test]
+fn a_zone_that_cannot_be_is_pointed_at() {
+    for (text, message) in [
+        ("id = 65536", "id is 65536; it must be 0 to 65535"),
+        ("id = 5\nlimit = -1", "limit is -1; it must be 0 to 4294967295"),
+        ("id = 5\ntimeouts = { udp_frist = 1 }", "unknown key `udp_frist`; did you mean `udp_first`?"),
+        ("id = 5\ntimeouts = { udp_first = 0 }", "udp_first is 0; it must be 1 to 3888000"),
+        ("id = 5\n[[conntrack.zone]]\nid = 5", "zone 5 is described twice"),
+        ("limit = 5", "missing field `id`"),
+    ] {
+        let error = error(&format!("[[conntrack.zone]]\n{text}\n"));
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}

@@ -10,3 +10,4 @@ mod lcores;
 mod life;
 mod metal;
 mod rig;
+mod tracking;

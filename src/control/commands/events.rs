@@ -13,7 +13,7 @@ use crate::control::output::{Disconnected, Output};
 use crate::control::tracking::EventFilter;
 
 pub(super) const USAGE: &str = "[--count N] [--seconds N] [new] [update] [destroy] [FILTER]...";
-pub(super) const HELP: &str = "Show what happens to connections, or to those that match, as it happens: a line each, or with --json an object each.";
+pub(super) const HELP: &str = "Show what happens to the connections that FILTER chooses, as it happens: new ones, updates (of state, mark, labels or helper) and ends with their causes, or only those kinds that are named. Ends after N events or seconds, or when it is interrupted. In JSON, one object a line. What a slow reader or a busy lcore loses is told as `lost`.";
 
 /// How often a client is looked after while nothing happens.
 const TOUCH: Duration = Duration::from_millis(250);
