@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Ofctl(args) => cli::ofctl(args),
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
+        Command::Ct(args) => cli::ct(args),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 print!("{}", config::EXAMPLE);

@@ -43,6 +43,11 @@ impl Clock {
         self.advance(now)
     }
 
+    /// The last reading.
+    pub(crate) fn reading(&self) -> Millis {
+        self.last.unwrap_or(0)
+    }
+
     /// The moment of the last reading.
     #[inline]
     pub(crate) fn moment(&self) -> Moment {
@@ -54,6 +59,11 @@ impl Clock {
 #[inline]
 pub(crate) const fn tick(moment: Moment) -> u64 {
     moment >> TICK_SHIFT
+}
+
+/// Milliseconds of so many ticks.
+pub(crate) const fn ticks(ticks: u32) -> Millis {
+    (ticks as u64) << TICK_SHIFT
 }
 
 /// When a connection ends, as 32 bits of ticks. Comparable within 397 days, which [`LONGEST_LEAP`] keeps far away.

@@ -8,8 +8,9 @@ use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
 use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
 
-use crate::action::CtAction;
-use crate::clock::{Deadline, Millis, Moment};
+use crate::action::{CtAction, Helper};
+use crate::clock::{Deadline, Millis, Moment, tick};
+use crate::events::{Changes, EndCause, EventKind};
 use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
@@ -23,8 +24,9 @@ use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
 use crate::{datagram, icmp};
 
-/// Expired connections that a new one may sweep away to find a place.
-const MAKE_ROOM: u32 = 8;
+/// Connections that are looked at for each new one: two leave for one that comes, so that those that have expired
+/// never pile up faster than the sweep between bursts takes them.
+const TOLL: u32 = 2;
 
 const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
 
@@ -48,7 +50,8 @@ impl Shard {
             // ct_state begins anew in another zone.
             *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
         }
-        let mut packet = Packet { moment, frame, layers, action, meta };
+        let again = meta.state.has(CtState::TRK);
+        let mut packet = Packet { moment, frame, layers, action, meta, again };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
     }
 
@@ -89,20 +92,20 @@ impl Shard {
             return self.start(packet, tuple, hash);
         };
         if packet.replaces(slot.direction()) {
-            self.replace(slot.index());
+            self.end(slot.index(), EndCause::Force);
             return self.start(packet, tuple, hash);
         }
         let state = match self.track(packet, slot) {
             Verdict::Established => {
-                self.counters.established += 1;
+                self.counters.established += u64::from(!packet.again);
                 CtState::EST
             }
             Verdict::New => {
-                self.counters.new += 1;
+                self.counters.new += u64::from(!packet.again);
                 CtState::NEW
             }
             Verdict::Restart => {
-                self.replace(slot.index());
+                self.end(slot.index(), EndCause::Reopened);
                 return self.start(packet, tuple, hash);
             }
             Verdict::Invalid => {
@@ -142,7 +145,7 @@ impl Shard {
             return self.drop_untranslated(DropReason::Stale);
         }
         if is_current {
-            self.replace(slot.index());
+            self.end(slot.index(), EndCause::Force);
         }
         self.execute_again(packet)
     }
@@ -183,31 +186,45 @@ impl Shard {
     #[inline]
     fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
         if self.table.connection(slot.index()).deadline.is_past(moment) {
-            self.expire(slot.index());
+            self.end(slot.index(), EndCause::Timeout);
             return None;
         }
         Some(slot)
     }
 
-    #[cold]
-    fn expire(&mut self, index: u32) {
-        self.remove(index);
-        self.counters.expired += 1;
-    }
-
-    fn replace(&mut self, index: u32) {
-        self.remove(index);
-        self.counters.replaced += 1;
-    }
-
     /// Shows the packet to its connection's tracker and moves the deadline.
     #[inline]
     fn track(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
+        if self.events.listening() {
+            return self.track_watched(packet, slot);
+        }
+        self.track_unwatched(packet, slot)
+    }
+
+    /// As [`Shard::track_unwatched`], and tells whoever listens of a new state.
+    #[cold]
+    fn track_watched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
+        let states = |shard: &Self| shard.table.connection(slot.index()).peers.map(|peer| peer.state);
+        let before = states(self);
+        let verdict = self.track_unwatched(packet, slot);
+        if states(self) != before {
+            self.record(slot.index(), EventKind::Update(Changes::STATE));
+        }
+        verdict
+    }
+
+    #[inline]
+    fn track_unwatched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
         let liberal = self.liberal_tcp;
         let connection = self.table.connection_mut(slot.index());
         let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        if matches!(verdict, Verdict::Established | Verdict::New) {
+            self.table.count(slot, packet.frame.len(), tick(packet.moment));
+        }
         let Some(timeout) = timeout else { return verdict };
-        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        let deadline =
+            Deadline::after(packet.moment, self.zones.timeouts(packet.action.zone).milliseconds(timeout));
+        let connection = self.table.connection_mut(slot.index());
         if deadline != connection.deadline {
             let sooner = deadline.is_before(connection.deadline);
             connection.deadline = deadline;
@@ -222,9 +239,10 @@ impl Shard {
     /// Puts a connection where the wheel finds it at its deadline.
     #[cold]
     fn arm(&mut self, index: u32) {
-        let tick = self.table.connection(index).deadline.near(crate::clock::tick(self.clock.moment()));
-        self.wheel.remove(self.table.links(), index);
-        self.wheel.insert(self.table.links(), index, tick);
+        let now = tick(self.clock.moment());
+        let connection = self.table.connection(index);
+        let (zone, deadline) = (connection.zone(), connection.deadline.near(now));
+        self.zones.arm(self.table.links(), zone, index, deadline, now);
     }
 
     /// A segment whose flags make it invalid before any window is looked at.
@@ -257,7 +275,10 @@ impl Shard {
     #[inline]
     fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         if packet.action.commit {
-            self.refresh(packet.action, slot.index());
+            let changes = self.refresh(packet.action, slot.index());
+            if self.events.listening() && changes != Changes::NONE {
+                self.record(slot.index(), EventKind::Update(changes));
+            }
         }
         self.show(packet, slot);
     }
@@ -271,20 +292,28 @@ impl Shard {
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
     }
 
-    fn refresh(&mut self, action: &CtAction, index: u32) {
+    /// Takes mark, label and helper of a commit over; says which of them are different now.
+    fn refresh(&mut self, action: &CtAction, index: u32) -> Changes {
+        let mut changes = Changes::NONE;
         if let Some((value, mask)) = action.mark {
             let mark = &mut self.table.connection_mut(index).mark;
-            *mark = *mark & !mask | value & mask;
+            let new = *mark & !mask | value & mask;
+            changes = changes.with(Changes::MARK.when(new != *mark));
+            *mark = new;
         }
         if let Some((value, mask)) = action.label {
             let label = &mut self.table.cold_mut(index).label;
-            *label = *label & !mask | value & mask;
-            let is_set = *label != 0;
-            self.table.connection_mut(index).set(flag::LABEL, is_set);
+            let new = *label & !mask | value & mask;
+            changes = changes.with(Changes::LABEL.when(new != *label));
+            *label = new;
+            self.table.connection_mut(index).set(flag::LABEL, new != 0);
         }
-        if let Some(helper) = action.helper {
-            self.table.cold_mut(index).helper = helper.number();
+        if let Some(number) = action.helper.map(Helper::number) {
+            let helper = &mut self.table.cold_mut(index).helper;
+            changes = changes.with(Changes::HELPER.when(number != *helper));
+            *helper = number;
         }
+        changes
     }
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
@@ -294,10 +323,11 @@ impl Shard {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
                 _ => &mut self.counters.icmp_bad_start,
             };
-            *counter += 1;
+            *counter += u64::from(!packet.again);
             return packet.judge_invalid();
         };
-        self.counters.new += 1;
+        // A packet that an earlier ct action of this zone has found new is counted there.
+        self.counters.new += u64::from(!packet.again);
         packet.set_state(CtState::NEW);
         *packet.meta = CtMeta {
             state: CtState::TRK.with(CtState::NEW),
@@ -315,7 +345,7 @@ impl Shard {
         let index = match self.table.insert(tuple, hash, &reply) {
             Ok(index) => index,
             Err(Full) => {
-                let _ = self.sweep_to(packet.moment, MAKE_ROOM);
+                let _ = self.make_room(packet.moment, None, |shard| shard.table.has_free_slot());
                 match self.table.insert(tuple, hash, &reply) {
                     Ok(index) => index,
                     Err(Full) => {
@@ -326,7 +356,9 @@ impl Shard {
             }
         };
         self.counters.created += 1;
-        let deadline = Deadline::after(packet.moment, self.timeouts.milliseconds(timeout));
+        self.zones.enter(packet.action.zone);
+        let timeouts = self.zones.timeouts(packet.action.zone);
+        let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
         connection.peers = peers;
         connection.deadline = deadline;
@@ -338,19 +370,40 @@ impl Shard {
         self.table.cold_mut(index).created = packet.moment;
         self.arm(index);
         let slot = Slot::new(index, Direction::Original);
-        self.belong(packet, slot);
-        self.apply_nat(packet, slot, None)
+        self.table.count(slot, packet.frame.len(), tick(packet.moment));
+        let _ = self.refresh(packet.action, index);
+        if self.events.listening() {
+            self.record(index, EventKind::New);
+        }
+        self.show(packet, slot);
+        let outcome = self.apply_nat(packet, slot, None);
+        self.sweep_to(packet.moment, TOLL);
+        outcome
+    }
+
+    /// Whether there may be one more connection in the packet's zone, and in all; or what becomes of the packet.
+    /// The answer is the one that it would be if every connection left at the moment it expires.
+    #[inline]
+    fn admit(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        let zone = packet.action.zone;
+        if let Some(limit) = self.zones.limit(zone) {
+            let has_room = |shard: &Self| shard.zones.connections(zone) < limit;
+            if !has_room(self) && (limit == 0 || !self.make_room(packet.moment, Some(zone), has_room)) {
+                self.counters.refused_by_zone_limit += 1;
+                return Err(packet.refused());
+            }
+        }
+        let has_room = |shard: &Self| shard.table.len() < shard.max_connections;
+        if !has_room(self) && !self.make_room(packet.moment, None, has_room) {
+            self.counters.refused_by_limit += 1;
+            return Err(packet.refused());
+        }
+        Ok(())
     }
 
     /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
     fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
-        if self.table.len() >= self.max_connections {
-            let _ = self.sweep_to(packet.moment, MAKE_ROOM);
-            if self.table.len() >= self.max_connections {
-                self.counters.refused_by_limit += 1;
-                return Err(packet.refused());
-            }
-        }
+        self.admit(packet)?;
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
                 let source_hash = source_of(tuple).hash(&self.address_secret);
@@ -430,6 +483,8 @@ struct Packet<'a> {
     layers: &'a Layers,
     action: &'a CtAction,
     meta: &'a mut CtMeta,
+    /// An earlier ct action of this zone has seen it, and counted it.
+    again: bool,
 }
 
 impl Packet<'_> {

@@ -37,10 +37,13 @@ counters! {
     flushed "Connections removed by a command.";
     replaced "Connections removed by a packet: commit with force, or a SYN on a closed connection.";
     refused_by_limit "New connections refused because max_connections was reached.";
+    refused_by_zone_limit "New connections refused because their zone's limit was reached.";
+    refused_unsettled "Refused connections, counted above or below as well, for which 4096 others were looked at, not all that may have expired.";
     refused_by_full_table "New connections refused because the table had no place.";
     refused_by_clash "New connections refused because another one owns their reply tuple.";
     nat_exhausted "Packets dropped because no free address and port was left to translate to.";
     untranslated "Packets dropped because their connection's translation could not be applied.";
+    events_lost "Events that a listener had no room for.";
     established "Packets found to be part of an established connection.";
     new "Packets found to be new.";
     related "ICMP errors found to be related to a connection.";

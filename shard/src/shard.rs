@@ -4,13 +4,14 @@
 use thiserror::Error;
 
 use crate::action::Helper;
-use crate::clock::{Clock, Millis, Moment, tick};
+use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::counters::Counters;
+use crate::events::{EndCause, EventKind, Events};
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
-use crate::view::{ConnectionView, ProtocolState};
-use crate::wheel::Wheel;
+use crate::view::{Carried, ConnectionView, ProtocolState, Traffic};
+use crate::zones::{Due, TooManyPolicies, Zones};
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -24,6 +25,8 @@ pub struct ShardConfig {
     pub timeouts: Timeouts,
     /// Connections that are admitted.
     pub max_connections: u32,
+    /// Packets, bytes and the time of the last packet are kept for each connection.
+    pub accounting: bool,
 }
 
 impl Default for ShardConfig {
@@ -35,6 +38,7 @@ impl Default for ShardConfig {
             liberal_tcp: false,
             timeouts: Timeouts::default(),
             max_connections: connections,
+            accounting: true,
         }
     }
 }
@@ -51,12 +55,12 @@ pub enum ShardError {
 /// by return values and [`Counters`]. Make it on the thread that will work it, so that its memory is near.
 pub struct Shard {
     pub(crate) table: Table,
-    pub(crate) wheel: Wheel,
+    pub(crate) zones: Zones,
     pub(crate) clock: Clock,
-    pub(crate) timeouts: Timeouts,
     pub(crate) max_connections: u32,
     pub(crate) liberal_tcp: bool,
     pub(crate) counters: Counters,
+    pub(crate) events: Events,
     pub(crate) random: Random,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
@@ -106,13 +110,13 @@ impl Shard {
     pub fn new(config: ShardConfig, secret: [u64; 4]) -> Result<Self, ShardError> {
         let [a, b, c, d] = secret;
         Ok(Self {
-            table: Table::new(config.capacity, [a, b])?,
-            wheel: Wheel::new(),
+            table: Table::new(config.capacity, config.accounting, [a, b])?,
+            zones: Zones::new(config.timeouts),
             clock: Clock::default(),
-            timeouts: config.timeouts,
             max_connections: config.max_connections,
             liberal_tcp: config.liberal_tcp,
             counters: Counters::default(),
+            events: Events::default(),
             random: Random(c ^ d.rotate_left(32)),
             address_secret: [c, d],
         })
@@ -124,7 +128,7 @@ impl Shard {
     }
 
     /// Ends what has expired by `now`; at most `budget` connections are looked at. Returns how many were: less than
-    /// `budget` means that nothing is left to do.
+    /// `budget` means that nothing is left to do, and [`Shard::len`] and [`Shard::zone_len`] are exact.
     pub fn sweep(&mut self, now: Millis, budget: u32) -> u32 {
         let moment = self.clock.advance(now);
         self.sweep_to(moment, budget)
@@ -133,21 +137,73 @@ impl Shard {
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
         let until = tick(moment);
         for done in 0..budget {
-            let Some(index) = self.wheel.pop(self.table.links(), until) else { return done };
-            let deadline = self.table.connection(index).deadline.near(self.wheel.now());
-            if deadline > until {
-                self.wheel.insert(self.table.links(), index, deadline);
-            } else {
-                self.table.remove(index);
-                self.counters.expired += 1;
+            match self.zones.next(self.table.links(), until) {
+                Due::Connection(index) => self.look_at(index, until),
+                Due::Zone => {}
+                Due::Nothing => return done,
             }
         }
         budget
     }
 
-    /// Takes a connection out of the wheel and the table.
-    pub(crate) fn remove(&mut self, index: u32) {
-        self.wheel.remove(self.table.links(), index);
+    /// Ends expired connections, of `zone` if there is one, until `has_room` or none of them is left: true if it
+    /// has. Looks at no more than `LOOKS` of them. Each that has not expired goes back into the wheel until its
+    /// deadline, so that it is looked at again only after packets have moved that.
+    #[cold]
+    pub(crate) fn make_room(
+        &mut self,
+        moment: Moment,
+        zone: Option<u16>,
+        has_room: impl Fn(&Self) -> bool,
+    ) -> bool {
+        /// What one packet may cost: some 0.3 ms, as much as a search for a free port.
+        const LOOKS: u32 = 4096;
+        let until = tick(moment);
+        for _ in 0..LOOKS {
+            let due = match zone {
+                None => self.zones.next(self.table.links(), until),
+                Some(zone) => {
+                    let index = self.zones.next_of(self.table.links(), zone, until);
+                    index.map_or(Due::Nothing, Due::Connection)
+                }
+            };
+            match due {
+                Due::Connection(index) => self.look_at(index, until),
+                Due::Zone => continue,
+                Due::Nothing => return false,
+            }
+            if has_room(self) {
+                return true;
+            }
+        }
+        self.counters.refused_unsettled += 1;
+        false
+    }
+
+    /// Ends a connection that has left its wheel if its deadline is past at tick `until`, and puts it back if not.
+    fn look_at(&mut self, index: u32, until: u64) {
+        let connection = self.table.connection(index);
+        let (zone, deadline) = (connection.zone(), connection.deadline.near(until));
+        if deadline > until {
+            self.zones.arm(self.table.links(), zone, index, deadline, until);
+        } else {
+            self.end(index, EndCause::Timeout);
+        }
+    }
+
+    /// Ends a connection: it leaves table, wheel and counts, and whoever listens hears why.
+    pub(crate) fn end(&mut self, index: u32, cause: EndCause) {
+        if self.events.listening() {
+            self.record(index, EventKind::Destroy(cause));
+        }
+        let counter = match cause {
+            EndCause::Timeout => &mut self.counters.expired,
+            EndCause::Flush => &mut self.counters.flushed,
+            EndCause::Force | EndCause::Reopened => &mut self.counters.replaced,
+        };
+        *counter += 1;
+        let zone = self.table.connection(index).zone();
+        self.zones.leave(self.table.links(), zone, index);
         self.table.remove(index);
     }
 
@@ -157,7 +213,8 @@ impl Shard {
         &self.counters
     }
 
-    /// Connections, those included that have expired but were not swept yet.
+    /// Connections, those included that have expired but were not swept yet: exact once [`Shard::sweep`] has
+    /// nothing left to do.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.table.len()
@@ -200,7 +257,54 @@ impl Shard {
     /// How long connections may be silent.
     #[must_use]
     pub const fn timeouts(&self) -> &Timeouts {
-        &self.timeouts
+        self.zones.default_timeouts()
+    }
+
+    /// The timeouts of a zone that has its own.
+    #[must_use]
+    pub fn zone_timeouts(&self, zone: u16) -> Option<&Timeouts> {
+        self.zones.own_timeouts(zone)
+    }
+
+    /// Gives a zone timeouts of its own, or with `None` those of all others. Connections take them with their next
+    /// packet.
+    ///
+    /// # Errors
+    /// 65 535 different ones are in use already.
+    pub fn set_zone_timeouts(
+        &mut self,
+        zone: u16,
+        timeouts: Option<Timeouts>,
+    ) -> Result<(), TooManyPolicies> {
+        self.zones.set_timeouts(zone, timeouts)
+    }
+
+    /// Connections of a zone, counted as [`Shard::len`] counts all.
+    #[must_use]
+    pub fn zone_len(&self, zone: u16) -> u32 {
+        self.zones.connections(zone)
+    }
+
+    /// Connections that a zone may have by a limit of its own; 0 admits none.
+    #[must_use]
+    pub fn zone_limit(&self, zone: u16) -> Option<u32> {
+        self.zones.own_limit(zone)
+    }
+
+    /// Sets or removes a zone's own limit; lowering it removes no connection.
+    pub fn set_zone_limit(&mut self, zone: u16, limit: Option<u32>) {
+        self.zones.set_limit(zone, limit);
+    }
+
+    /// Connections that a zone without a limit of its own may have; `None` is any number.
+    #[must_use]
+    pub const fn default_zone_limit(&self) -> Option<u32> {
+        self.zones.default_limit()
+    }
+
+    /// Sets or removes the limit of zones without their own.
+    pub const fn set_default_zone_limit(&mut self, limit: Option<u32>) {
+        self.zones.set_default_limit(limit);
     }
 
     /// Shows the next live connections to `visit`, looking at `limit` slots at most; start with a default cursor and
@@ -225,11 +329,12 @@ impl Shard {
     /// Returns how many were removed.
     pub fn flush(
         &mut self,
+        now: Millis,
         cursor: &mut DumpCursor,
         limit: usize,
         filter: &mut dyn FnMut(&ConnectionView) -> bool,
     ) -> u32 {
-        let moment = self.clock.moment();
+        let moment = self.clock.advance(now);
         let mut removed = 0;
         let end = self.end_of_walk(cursor, limit);
         for index in cursor.next..end {
@@ -237,14 +342,12 @@ impl Shard {
                 continue;
             }
             if self.table.connection(index).deadline.is_past(moment) {
-                self.remove(index);
-                self.counters.expired += 1;
+                self.end(index, EndCause::Timeout);
             } else if filter(&self.view(index, moment)) {
-                self.remove(index);
+                self.end(index, EndCause::Flush);
                 removed += 1;
             }
         }
-        self.counters.flushed += u64::from(removed);
         self.advance(cursor, end);
         removed
     }
@@ -268,7 +371,7 @@ impl Shard {
         *cursor = DumpCursor { next: end, done: end >= self.table.used() };
     }
 
-    fn view(&self, index: u32, moment: Moment) -> ConnectionView {
+    pub(crate) fn view(&self, index: u32, moment: Moment) -> ConnectionView {
         let connection = self.table.connection(index);
         let cold = self.table.cold(index);
         let original = self.table.tuple(index, Direction::Original);
@@ -290,7 +393,23 @@ impl Shard {
             helper: Helper::from_number(cold.helper),
             source_nat: connection.has(crate::table::connection::flag::SOURCE_NAT),
             destination_nat: connection.has(crate::table::connection::flag::DESTINATION_NAT),
+            traffic: self.traffic(index, moment),
         }
+    }
+}
+
+impl Shard {
+    fn traffic(&self, index: u32, moment: Moment) -> Option<Traffic> {
+        let account = self.table.account(index)?;
+        let carried = |direction| {
+            let (packets, bytes) = account.totals(direction);
+            Carried { packets, bytes }
+        };
+        Some(Traffic {
+            original: carried(Direction::Original),
+            reply: carried(Direction::Reply),
+            idle: ticks(account.idle(tick(moment))),
+        })
     }
 }
 

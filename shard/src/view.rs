@@ -25,6 +25,26 @@ pub enum ProtocolState {
     },
 }
 
+/// What went in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames, as flows count them: from the Ethernet header on, without FCS.
+    pub bytes: u64,
+}
+
+/// What a connection has carried. Packets that the tracker called invalid and ICMP errors about it do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From who started it.
+    pub original: Carried,
+    /// Back.
+    pub reply: Carried,
+    /// Milliseconds since the last packet, to a tick (16 ms).
+    pub idle: u64,
+}
+
 /// One connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionView {
@@ -50,6 +70,8 @@ pub struct ConnectionView {
     pub source_nat: bool,
     /// The destination of the original direction is translated.
     pub destination_nat: bool,
+    /// What it has carried, where that is counted.
+    pub traffic: Option<Traffic>,
 }
 
 impl ConnectionView {
@@ -142,6 +164,7 @@ mod tests {
             helper: None,
             source_nat: false,
             destination_nat: false,
+            traffic: None,
         }
     }
 

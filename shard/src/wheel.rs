@@ -1,7 +1,8 @@
 //! A lazy hierarchical timer wheel. It knows for each connection a tick before which nothing need be looked at;
 //! packets only move the deadline in their connection's hot line, and when the wheel comes to a connection whose
 //! deadline moved on, the owner puts it back. Lists are linked by index through the cold array, so that a
-//! connection that is removed early leaves at once.
+//! connection that is removed early leaves at once. A shard has one wheel a zone, and one more over the zones
+//! (`zones`).
 //!
 //! Level `n` has 64 slots of `64^n` ticks. An element sits on the level of the highest bit in which its tick and the
 //! wheel's differ, so slots never wrap round and a leap of days costs as much as there are elements to look at.
@@ -35,26 +36,33 @@ pub(crate) trait Links {
 pub(crate) struct Wheel {
     /// No element's slot starts before this tick.
     now: u64,
-    heads: [[u32; SLOTS]; LEVELS],
+    /// The levels that were needed so far: four reach three days.
+    heads: Vec<[u32; SLOTS]>,
     occupied: [u64; LEVELS],
 }
 
 impl Wheel {
     pub(crate) const fn new() -> Self {
-        Self { now: 0, heads: [[NONE; SLOTS]; LEVELS], occupied: [0; LEVELS] }
+        Self { now: 0, heads: Vec::new(), occupied: [0; LEVELS] }
     }
 
-    /// The tick that the wheel has come to.
-    pub(crate) const fn now(&self) -> u64 {
-        self.now
+    /// Brings a wheel without elements to `tick`, so that what comes next lands on a low level.
+    pub(crate) fn start_at(&mut self, tick: u64) {
+        if self.occupied == [0; LEVELS] {
+            self.now = self.now.max(tick);
+        }
     }
 
-    /// Links `index`, which must not be linked, to come up at `tick` or, if that is past, next.
-    pub(crate) fn insert(&mut self, links: &mut impl Links, index: u32, tick: u64) {
+    /// Links `index`, which must not be linked, to come up at `tick` or, if that is past, next. Returns the tick at
+    /// which it has to be looked at first.
+    pub(crate) fn insert(&mut self, links: &mut impl Links, index: u32, tick: u64) -> u64 {
         let tick = tick.max(self.now);
         // The lowest level for ticks that differ in the low 6 bits only.
         let level = ((tick ^ self.now) | 1).ilog2() / BITS;
         let slot = (tick >> (level * BITS)) & (SLOTS as u64 - 1);
+        if self.heads.len() <= level as usize {
+            self.heads.resize(level as usize + 1, [NONE; SLOTS]);
+        }
         self.occupied[level as usize] |= 1 << slot;
         let head = &mut self.heads[level as usize][slot as usize];
         let place = (level * SLOTS as u32 + slot as u32 + 1) as u16;
@@ -63,6 +71,7 @@ impl Wheel {
             links.link(*head).prev = index;
         }
         *head = index;
+        tick >> (level * BITS) << (level * BITS)
     }
 
     /// Unlinks `index` if it is linked.
@@ -98,6 +107,25 @@ impl Wheel {
                 None
             }
         }
+    }
+
+    /// What [`Wheel::pop`] would return, which stays linked.
+    pub(crate) fn peek(&mut self, until: u64) -> Option<u32> {
+        match self.earliest() {
+            Some((start, level, slot)) if start <= until => {
+                self.now = self.now.max(start);
+                Some(self.heads[level][slot])
+            }
+            _ => {
+                self.now = self.now.max(until);
+                None
+            }
+        }
+    }
+
+    /// The tick at which the next element has to be looked at.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.earliest().map(|(start, ..)| start)
     }
 
     /// First tick, level and slot of the occupied slot that starts first.

@@ -14,7 +14,7 @@ use crate::control::protocol::{End, MAX_REQUEST_BYTES, Options, Request, SortKey
 use crate::control::{Client, ClientError, Family};
 
 /// Exit status when the pipe that output went to was closed: what a shell shows for SIGPIPE.
-const PIPE_CLOSED: u8 = 128 + 13;
+pub(super) const PIPE_CLOSED: u8 = 128 + 13;
 
 /// Runs `weir ofctl`; the exit status.
 #[must_use]
@@ -104,7 +104,7 @@ pub fn vsctl(args: VsctlArgs) -> u8 {
 }
 
 /// `--json` is ours wherever it stands; everything else behind the command's name is the command's.
-fn without_json(mut words: Vec<String>, given: bool) -> (Vec<String>, bool) {
+pub(super) fn without_json(mut words: Vec<String>, given: bool) -> (Vec<String>, bool) {
     let before = words.len();
     words.retain(|word| word != "--json");
     let found = words.len() != before;
@@ -141,7 +141,7 @@ fn read_file(path: &str) -> Result<String, String> {
     })
 }
 
-fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) -> u8 {
+pub(super) fn call(family: Family, socket: &Path, timeout: Option<u32>, request: &Request) -> u8 {
     let timeout = timeout.filter(|&seconds| seconds != 0).map(|seconds| Duration::from_secs(seconds.into()));
     let mut stdout = io::stdout().lock();
     let mut print = |text: &str| stdout.write_all(text.as_bytes());
@@ -177,12 +177,12 @@ fn report(family: Family, socket: &Path, end: &End) {
 }
 
 /// Prints an error of the client's own; the exit status, 1 in every family.
-fn complain(family: Family, message: &str) -> u8 {
+pub(super) fn complain(family: Family, message: &str) -> u8 {
     let _ = writeln!(io::stderr(), "weir {}: {message}", family.name());
     1
 }
 
-fn print(text: &str) -> u8 {
+pub(super) fn print(text: &str) -> u8 {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,
         Err(_) => PIPE_CLOSED,

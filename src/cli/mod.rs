@@ -2,6 +2,7 @@
 //! commands. Help texts here are the manual.
 
 mod client;
+mod ct;
 mod daemon;
 mod log;
 mod replay;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use client::{appctl, ofctl, vsctl};
+pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
@@ -72,6 +74,12 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
+    /// List, filter, count, watch and remove connections.
+    ///
+    /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
+    /// read: it neither holds up packets nor takes memory, however many connections there are.
+    #[command(after_help = Family::Ct.help())]
+    Ct(CtArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }
@@ -234,6 +242,20 @@ pub struct VsctlArgs {
     pub words: Vec<String>,
 }
 
+/// `weir ct`
+#[derive(Debug, Args)]
+pub struct CtArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub target: Target,
+    /// Give up after SECS seconds without an answer.
+    #[arg(short, long, value_name = "SECS")]
+    pub timeout: Option<u32>,
+    /// The command, its options and filters.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 /// `weir config`
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -256,8 +278,7 @@ pub enum ConfigCommand {
 /// The exit status.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let control = [Family::Ofctl, Family::Appctl, Family::Vsctl];
-    let family = control.into_iter().find(|family| args.get(1).is_some_and(|word| word == family.name()));
+    let family = Family::ALL.into_iter().find(|family| args.get(1).is_some_and(|word| word == family.name()));
     Cli::try_parse_from(protect_separators(args, family)).map_err(|error| {
         let _ = error.print();
         match error.exit_code() {

@@ -92,6 +92,7 @@ fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
         capacity: NonZeroU32::new(capacity).unwrap_or(DEFAULT_CAPACITY),
         max_connections: number("max_connections", file.max_connections, limit, capacity)?,
         liberal_tcp: file.liberal_tcp,
+        accounting: file.accounting.unwrap_or(true),
         timeouts: timeouts(file.timeouts)?,
     })
 }

@@ -30,6 +30,7 @@ pub(super) struct Conntrack {
     pub(super) max_connections: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) liberal_tcp: bool,
+    pub(super) accounting: Option<bool>,
     /// By their names, which `check` knows from the tracker's table.
     #[serde(default)]
     pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,

@@ -208,6 +208,8 @@ pub struct Conntrack {
     pub max_connections: u32,
     /// Accept TCP segments outside their window.
     pub liberal_tcp: bool,
+    /// Keep packets, bytes and the time of the last packet for each connection.
+    pub accounting: bool,
     /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
 }

@@ -4,16 +4,16 @@
 //! Reads that can be long (connections, datapath flows) go in batches with a [`Cursor`], so that an
 //! implementation never holds an epoch guard or a lock while a slow client takes its output.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 use weir_shard::ConnectionView;
-use weir_wire::Tuple;
 
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
 use crate::pipeline::{FlowCopy, PortId};
+
+pub use super::filter::{ConnectionFilter, TupleFilter};
 
 /// Why the engine did not do what was asked. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,19 @@ pub trait Engine: Send + Sync {
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        self.connection_page(filter, from, usize::MAX, rows)
+    }
+    /// The same, but no more than `most` of them: where it goes on is right behind the last one that it gave.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn connection_page(
+        &self,
+        filter: &ConnectionFilter,
+        from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
@@ -262,74 +275,6 @@ pub struct Learned {
     pub mac: [u8; 6],
     /// Seconds since it was seen.
     pub age: u32,
-}
-
-/// Which connections are meant; all parts must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionFilter {
-    /// The zone.
-    pub zone: Option<u16>,
-    /// Value and mask.
-    pub mark: Option<(u32, u32)>,
-    /// Value and mask.
-    pub labels: Option<(u128, u128)>,
-    /// The original direction.
-    pub original: TupleFilter,
-    /// The reply direction.
-    pub reply: TupleFilter,
-}
-
-/// One direction of the connections that are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct TupleFilter {
-    pub src: Option<IpAddr>,
-    pub dst: Option<IpAddr>,
-    pub protocol: Option<u8>,
-    pub tp_src: Option<u16>,
-    pub tp_dst: Option<u16>,
-    pub icmp_id: Option<u16>,
-    pub icmp_type: Option<u8>,
-    pub icmp_code: Option<u8>,
-}
-
-impl TupleFilter {
-    /// Whether a direction is meant.
-    #[must_use]
-    pub fn admits(&self, tuple: &Tuple) -> bool {
-        fn holds<T: PartialEq>(wanted: Option<T>, found: Option<T>) -> bool {
-            wanted.is_none() || wanted == found
-        }
-        let ports = tuple.has_ports().then(|| (tuple.src_port(), tuple.dst_port()));
-        let icmp = icmp_parts(tuple);
-        holds(self.src, Some(tuple.src()))
-            && holds(self.dst, Some(tuple.dst()))
-            && holds(self.protocol, Some(tuple.protocol()))
-            && holds(self.tp_src, ports.map(|p| p.0))
-            && holds(self.tp_dst, ports.map(|p| p.1))
-            && holds(self.icmp_id, icmp.map(|i| i.0))
-            && holds(self.icmp_type, icmp.map(|i| i.1))
-            && holds(self.icmp_code, icmp.map(|i| i.2))
-    }
-}
-
-impl ConnectionFilter {
-    /// Whether a connection is meant.
-    #[must_use]
-    pub fn admits(&self, connection: &ConnectionView) -> bool {
-        self.zone.is_none_or(|zone| zone == connection.zone)
-            && self.mark.is_none_or(|(value, mask)| (connection.mark ^ value) & mask == 0)
-            && self.labels.is_none_or(|(value, mask)| (connection.label ^ value) & mask == 0)
-            && self.original.admits(&connection.original)
-            && self.reply.admits(&connection.reply)
-    }
-}
-
-/// Identifier, type and code of an ICMP direction (the tuple keeps type and code in its destination port).
-#[must_use]
-pub fn icmp_parts(tuple: &Tuple) -> Option<(u16, u8, u8)> {
-    let [kind, code] = tuple.dst_port().to_be_bytes();
-    tuple.is_icmp().then_some((tuple.src_port(), kind, code))
 }
 
 /// How many connections there are, and may be.

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod commands;
 pub mod engine;
+pub mod filter;
 mod frame;
 pub mod output;
 pub mod protocol;

@@ -77,7 +77,16 @@ impl<'a> Output<'a> {
     /// # Errors
     /// [`Disconnected`].
     pub fn end_array(&mut self) -> Result<(), Disconnected> {
-        let end = if self.elements == 0 { "[]\n" } else { "]\n" };
+        self.close_array()?;
+        self.text("\n")
+    }
+
+    /// The same without the newline, for an array inside something.
+    ///
+    /// # Errors
+    /// [`Disconnected`].
+    pub fn close_array(&mut self) -> Result<(), Disconnected> {
+        let end = if self.elements == 0 { "[]" } else { "]" };
         self.elements = 0;
         self.text(end)
     }

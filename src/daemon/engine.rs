@@ -154,10 +154,11 @@ impl Engine for Datapath {
         Ok(())
     }
 
-    fn connections(
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
@@ -167,11 +168,17 @@ impl Engine for Datapath {
             let now = polling.now();
             let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
             let mut rows = Vec::new();
-            polling.worker().shard().dump(now, &mut cursor, BATCH, &mut |connection| {
-                if filter.admits(connection) {
-                    rows.push(connection.clone());
+            // Slot by slot, so that a page that is full ends right behind its last connection.
+            for _ in 0..BATCH {
+                if rows.len() >= most || cursor.is_done() {
+                    break;
                 }
-            });
+                polling.worker().shard().dump(now, &mut cursor, 1, &mut |connection| {
+                    if filter.admits(connection) {
+                        rows.push(connection.clone());
+                    }
+                });
+            }
             (rows, cursor)
         })?;
         rows.extend(found);
@@ -193,9 +200,10 @@ impl Engine for Datapath {
                 let Some(lcore) = state.lcores.get(shard) else { break };
                 let (some, next) = lcore.call(move |polling| {
                     let mut cursor = at;
+                    let now = polling.now();
                     let shard = polling.worker_mut().shard_mut();
                     let removed =
-                        shard.flush(&mut cursor, BATCH, &mut |connection| filter.admits(connection));
+                        shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection));
                     (removed, cursor)
                 })?;
                 removed += u64::from(some);

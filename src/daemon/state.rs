@@ -257,6 +257,7 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
+        accounting: conntrack.accounting,
     }
 }
 

@@ -152,6 +152,12 @@ impl Connection {
     }
 
     #[inline]
+    pub(crate) const fn zone(&self) -> u16 {
+        let (zone, _) = self.zone_protocol_family();
+        zone
+    }
+
+    #[inline]
     const fn zone_protocol_family(&self) -> (u16, [u8; 2]) {
         let (zone, both) = unpair(self.rest);
         (zone, both.to_ne_bytes())

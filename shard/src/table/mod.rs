@@ -8,6 +8,7 @@
 //!
 //! Later readers on other threads will walk the slab under an epoch guard; for them each slot counts generations.
 
+mod account;
 pub(crate) mod bucket;
 pub(crate) mod connection;
 
@@ -15,6 +16,7 @@ use thiserror::Error;
 use weir_numa::memory::{MemoryError, NodeSlice};
 use weir_wire::{Tuple, Tuple4};
 
+use self::account::Account;
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Addresses6, Cold, Connection, Key, flag};
 use crate::wheel::{Link, Links};
@@ -51,6 +53,8 @@ pub(crate) struct Table {
     connections: NodeSlice<Connection>,
     addresses6: NodeSlice<Addresses6>,
     cold: NodeSlice<Cold>,
+    /// Empty where nothing is counted.
+    accounts: NodeSlice<Account>,
     secret: [u64; 2],
     /// First free slot + 1 of those that were used before; 0 = none.
     free: u32,
@@ -78,8 +82,8 @@ const fn tag_of(hash: u64) -> u16 {
 }
 
 impl Table {
-    /// An empty table, whose memory is touched as it fills.
-    pub(crate) fn new(capacity: u32, secret: [u64; 2]) -> Result<Self, TableError> {
+    /// An empty table, whose memory is touched as it fills. With `accounting` it counts what connections carry.
+    pub(crate) fn new(capacity: u32, accounting: bool, secret: [u64; 2]) -> Result<Self, TableError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(TableError::Capacity(capacity));
         }
@@ -92,6 +96,7 @@ impl Table {
             connections: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
             addresses6: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
             cold: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            accounts: NodeSlice::zeroed(if accounting { slots } else { 0 }, None).map_err(no_memory)?,
             secret,
             free: 0,
             used: 0,
@@ -104,6 +109,7 @@ impl Table {
         self.buckets.prefault();
         self.connections.prefault();
         self.cold.prefault();
+        self.accounts.prefault();
     }
 
     pub(crate) const fn len(&self) -> u32 {
@@ -113,6 +119,11 @@ impl Table {
     #[expect(clippy::cast_possible_truncation, reason = "made from a u32")]
     pub(crate) fn capacity(&self) -> u32 {
         self.connections.len() as u32
+    }
+
+    /// False when every slot is taken.
+    pub(crate) fn has_free_slot(&self) -> bool {
+        self.free != 0 || (self.used as usize) < self.connections.len()
     }
 
     /// Slots below this may hold connections.
@@ -165,6 +176,22 @@ impl Table {
         if ipv6 {
             prefetch(&self.addresses6[index]);
         }
+        if let Some(account) = self.accounts.get(index) {
+            prefetch(account);
+        }
+    }
+
+    /// Counts a packet of `bytes` that came at `tick`.
+    #[inline]
+    pub(crate) fn count(&mut self, slot: Slot, bytes: usize, tick: u64) {
+        if let Some(account) = self.accounts.get_mut(slot.index() as usize) {
+            account.count(slot.direction(), bytes, tick);
+        }
+    }
+
+    /// What a connection has carried, where that is counted.
+    pub(crate) fn account(&self, index: u32) -> Option<&Account> {
+        self.accounts.get(index as usize)
     }
 
     /// Calls `visit` with each slot whose tag fits, until it returns true; the slot it did so for.
@@ -286,6 +313,9 @@ impl Table {
         connection.ports = [key.ports, reply_key.ports];
         connection.rest = key.rest;
         connection.flags = if mirror { flag::MIRROR } else { 0 };
+        if let Some(account) = self.accounts.get_mut(index as usize) {
+            *account = Account::default();
+        }
         if let (Tuple::V6(original), Tuple::V6(reply)) = (original, reply) {
             self.addresses6[index as usize] =
                 Addresses6([[original.src, original.dst], [reply.src, reply.dst]]);

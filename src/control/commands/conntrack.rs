@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use weir_shard::ProtocolState;
 
-use super::tuples::{Detail, Json, filter, line, number};
+use super::selection::{number, selection};
+use super::tuples::{Detail, Json, line};
 use super::{Call, CommandError, Daemon, datapath};
 use crate::control::engine::{ConnectionFilter, Cursor};
 use crate::control::output::Output;
 
 pub(super) fn dump(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let (detail, filter) = selection(call)?;
+    let (detail, filter) = options(call)?;
     let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
     while let Some(from) = cursor {
         rows.clear();
@@ -28,12 +29,12 @@ pub(super) fn dump(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
 }
 
 /// `[-m] [-s] [DP] [zone=N]`, as dump and statistics take it.
-fn selection(call: &Call<'_>) -> Result<(Detail, ConnectionFilter), CommandError> {
+fn options(call: &Call<'_>) -> Result<(Detail, ConnectionFilter), CommandError> {
     let mut detail = Detail::default();
     let mut rest = Vec::new();
     for arg in call.args {
         match arg.as_str() {
-            "-m" | "--more" => detail.more = true,
+            "-m" | "--more" | "verbose" => detail.more = true,
             "-s" | "--statistics" => detail.times = true,
             option if option.starts_with('-') => {
                 return Err(CommandError::Failed(format!("Unrecognized option {option}")));
@@ -43,17 +44,14 @@ fn selection(call: &Call<'_>) -> Result<(Detail, ConnectionFilter), CommandError
     }
     let rest = datapath::without_name(&rest);
     if let Some(other) = rest.iter().find(|arg| !arg.starts_with("zone=")) {
-        return Err(CommandError::Failed(format!(
-            "datapath not found: \"{other}\" (there is only {})",
-            datapath::NAME
-        )));
+        return Err(datapath::not_found(other));
     }
-    Ok((detail, filter(rest)?))
+    Ok((detail, selection(rest).map_err(|error| error.of_dpctl())?))
 }
 
 pub(super) fn flush(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
-    let filter = filter(datapath::without_name(&args))?;
+    let filter = selection(datapath::without_name(&args)).map_err(|error| error.of_dpctl())?;
     daemon.engine.flush_connections(&filter)?;
     Ok(())
 }
@@ -61,7 +59,7 @@ pub(super) fn flush(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Res
 pub(super) fn ct_flush(call: &Call<'_>, daemon: &Daemon, _: &mut Output<'_>) -> Result<(), CommandError> {
     datapath::bridge(daemon, call.arg(0))?;
     let args: Vec<&str> = call.args.iter().skip(1).map(String::as_str).collect();
-    daemon.engine.flush_connections(&filter(&args)?)?;
+    daemon.engine.flush_connections(&selection(&args).map_err(|error| error.of_ofctl())?)?;
     Ok(())
 }
 
@@ -72,7 +70,7 @@ pub(super) fn ct_flush_zone(
 ) -> Result<(), CommandError> {
     datapath::bridge(daemon, call.arg(0))?;
     let zone = number(call.arg(1))
-        .ok_or_else(|| CommandError::Failed(format!("{}: invalid zone, must be 0 to 65535", call.arg(1))))?;
+        .ok_or_else(|| CommandError::Failed(format!("invalid zone_id \"{}\"", call.arg(1))))?;
     let filter = ConnectionFilter { zone: Some(zone), ..ConnectionFilter::default() };
     daemon.engine.flush_connections(&filter)?;
     Ok(())
@@ -87,7 +85,7 @@ struct Stats {
 }
 
 pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
-    let (detail, filter) = selection(call)?;
+    let (detail, filter) = options(call)?;
     let mut stats = Stats { total: 0, protocols: BTreeMap::new(), tcp_states: BTreeMap::new() };
     let (mut cursor, mut rows) = (Some(Cursor::default()), Vec::new());
     while let Some(from) = cursor {
@@ -155,9 +153,6 @@ fn no_more(call: &Call<'_>) -> Result<(), CommandError> {
     let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
     match datapath::without_name(&args) {
         [] => Ok(()),
-        [other, ..] => Err(CommandError::Failed(format!(
-            "datapath not found: \"{other}\" (there is only {})",
-            datapath::NAME
-        ))),
+        [other, ..] => Err(datapath::not_found(other)),
     }
 }

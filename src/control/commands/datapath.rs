@@ -23,6 +23,13 @@ pub(super) fn without_name<'a, 'b>(args: &'a [&'b str]) -> &'a [&'b str] {
     }
 }
 
+/// The error for a datapath that is not there.
+pub(super) fn not_found(name: &str) -> CommandError {
+    CommandError::Failed(format!(
+        "datapath not found (Invalid argument)\n\"{name}\": the only datapath here is {NAME}"
+    ))
+}
+
 /// The bridge called `name`.
 pub(super) fn bridge(daemon: &Daemon, name: &str) -> Result<Bridge, EngineError> {
     daemon
@@ -42,9 +49,7 @@ fn options<'a>(call: &'a Call<'_>, known: &[&str]) -> Result<Vec<&'a str>, Comma
     }
     match without_name(&rest) {
         [] => Ok(given),
-        [other, ..] => {
-            Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")))
-        }
+        [other, ..] => Err(not_found(other)),
     }
 }
 
@@ -161,7 +166,7 @@ fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> 
     while let Some(arg) = args.next() {
         match arg {
             "-pmd" => {
-                let number = args.next().and_then(super::tuples::number::<u16>);
+                let number = args.next().and_then(super::selection::number::<u16>);
                 cpu = Some(number.ok_or_else(|| CommandError::Failed("-pmd needs a CPU number".into()))?);
             }
             option if option.starts_with('-') => {
@@ -171,7 +176,7 @@ fn lcores(call: &Call<'_>, daemon: &Daemon) -> Result<Vec<Lcore>, CommandError> 
         }
     }
     if let [other, ..] = without_name(&rest) {
-        return Err(CommandError::Failed(format!("datapath not found: \"{other}\" (there is only {NAME})")));
+        return Err(not_found(other));
     }
     let mut lcores = daemon.engine.lcores()?;
     if let Some(cpu) = cpu {

@@ -2,11 +2,13 @@
 //! line to its family's table and a function in the file of its subject.
 
 mod conntrack;
+mod ct;
 mod daemon;
 mod datapath;
 mod fdb;
 mod flows;
 mod ports;
+mod selection;
 mod settings;
 mod spec;
 mod tuples;
@@ -108,8 +110,7 @@ pub use daemon::{LOG_LEVELS, LOG_MODULES};
 impl Handler for Daemon {
     fn handle(&self, request: Request, out: &mut dyn FnMut(&str) -> std::io::Result<()>) -> End {
         let (family, name) = request.command.split_once(' ').unwrap_or((&request.command, ""));
-        let families = [Family::Ofctl, Family::Appctl, Family::Vsctl];
-        let Some(family) = families.into_iter().find(|known| known.name() == family) else {
+        let Some(family) = Family::ALL.into_iter().find(|known| known.name() == family) else {
             return End::failed(2, format!("unknown kind of command: \"{}\"", request.command));
         };
         let mut output = Output::new(out);

@@ -38,11 +38,11 @@ impl Draft {
                 self.devargs = Some(value.parse().map_err(|error| failed(format!("{column}: {error}")))?);
             }
             "ofport_request" => {
-                let number = super::tuples::number(value).and_then(PortNumber::new);
+                let number = super::selection::number(value).and_then(PortNumber::new);
                 self.number = Some(number.ok_or_else(|| bad("a port number is 1 to 65279"))?);
             }
             "options:n_rxq" => {
-                let queues = super::tuples::number(value).filter(|queues| (1..=64).contains(queues));
+                let queues = super::selection::number(value).filter(|queues| (1..=64).contains(queues));
                 self.rx_queues = Some(queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?);
             }
             "options:peer" | "options:peer-netns" => {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{APPCTL, Call, CommandError, Daemon, OFCTL, vsctl};
+use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ct, vsctl};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -16,9 +16,14 @@ pub enum Family {
     Appctl,
     /// ovs-vsctl: which bridges and ports there are.
     Vsctl,
+    /// weir's own: connections.
+    Ct,
 }
 
 impl Family {
+    /// All families.
+    pub const ALL: [Self; 4] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct];
+
     /// The word in front of the command.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -26,6 +31,7 @@ impl Family {
             Self::Ofctl => "ofctl",
             Self::Appctl => "appctl",
             Self::Vsctl => "vsctl",
+            Self::Ct => "ct",
         }
     }
 
@@ -34,7 +40,7 @@ impl Family {
     pub const fn failure(self) -> u8 {
         match self {
             Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl => 1,
+            Self::Ofctl | Self::Vsctl | Self::Ct => 1,
         }
     }
 
@@ -45,6 +51,7 @@ impl Family {
             Self::Ofctl => OFCTL,
             Self::Appctl => APPCTL,
             Self::Vsctl => vsctl::COMMANDS,
+            Self::Ct => ct::COMMANDS,
         }
     }
 
@@ -87,6 +94,9 @@ impl Family {
         for spec in self.commands() {
             let _ = writeln!(text, "  {} {}", spec.name, spec.usage);
             let _ = writeln!(text, "          {}", spec.help);
+        }
+        if self == Self::Ct {
+            let _ = write!(text, "\n{}", ct::help());
         }
         text
     }
@@ -133,7 +143,7 @@ pub struct CommandSpec {
     pub max: usize,
     /// What it does, in a sentence.
     pub help: &'static str,
-    /// Reads only, and understands `--json`.
+    /// Has something to show, and understands `--json`.
     pub reads: bool,
     /// Which argument is a file for the client to read and send along.
     pub file: FileArgument,

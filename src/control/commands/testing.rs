@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use weir_shard::{ConnectionView, ProtocolState, TcpState};
+use weir_shard::{Carried, ConnectionView, ProtocolState, TcpState, Traffic};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
@@ -46,6 +46,11 @@ pub(crate) fn connection(host: u8) -> ConnectionView {
         helper: None,
         source_nat: true,
         destination_nat: false,
+        traffic: Some(Traffic {
+            original: Carried { packets: 12, bytes: 1_404 },
+            reply: Carried { packets: 9, bytes: 12_870 },
+            idle: 992,
+        }),
     }
 }
 
@@ -159,18 +164,24 @@ impl Engine for TestEngine {
         bridge.map_or(Ok(()), |bridge| self.known(bridge))
     }
 
-    /// Two rows a batch, so that every dump takes several.
-    fn connections(
+    /// Two rows a batch while there are few, so that every dump takes several.
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let state = self.state();
-        let start = usize::try_from(from.slot).unwrap();
-        let batch = state.connections.iter().skip(start).take(2);
-        rows.extend(batch.filter(|connection| filter.admits(connection)).cloned());
-        Ok((start + 2 < state.connections.len()).then_some(Cursor { slot: from.slot + 2, ..from }))
+        let batch = if state.connections.len() < 100 { 2 } else { 256 };
+        let mut at = usize::try_from(from.slot).unwrap();
+        let (end, before) = (at + batch, rows.len());
+        while at < end.min(state.connections.len()) && rows.len() - before < most {
+            rows.extend(state.connections.get(at).filter(|connection| filter.admits(connection)).cloned());
+            at += 1;
+        }
+        let next = Cursor { slot: u64::try_from(at).unwrap(), ..from };
+        Ok((at < state.connections.len()).then_some(next))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {

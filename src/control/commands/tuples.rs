@@ -1,14 +1,12 @@
-//! Connections as text and as JSON, and the filters that `dpctl/flush-conntrack` and `ct-flush` take: zone,
-//! mark, labels and one or two tuples, `ct_nw_src=10.0.0.1,ct_nw_proto=6,ct_tp_dst=80`.
+//! Connections as text and as JSON.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde::Serialize;
 use weir_shard::{ConnectionView, Helper, ProtocolState};
 use weir_wire::Tuple;
 
-use super::CommandError;
-use crate::control::engine::{ConnectionFilter, TupleFilter, icmp_parts};
+use crate::control::filter::icmp_parts;
 use crate::control::output::{Disconnected, Output};
 
 /// What a dump shows beside the tuples.
@@ -109,84 +107,6 @@ impl From<&ConnectionView> for Json {
             timeout: connection.remaining / 1000,
             tcp,
             helper: connection.helper.map(Helper::name),
-        }
-    }
-}
-
-/// Reads `[zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]`.
-pub(super) fn filter(args: &[&str]) -> Result<ConnectionFilter, CommandError> {
-    let mut filter = ConnectionFilter::default();
-    let mut tuples = 0;
-    for &arg in args {
-        if let Some(zone) = arg.strip_prefix("zone=") {
-            filter.zone = Some(number(zone).ok_or_else(|| failed("failed to parse zone", arg))?);
-        } else if let Some(mark) = arg.strip_prefix("mark=") {
-            filter.mark = Some(masked(mark).ok_or_else(|| failed("failed to parse mark", arg))?);
-        } else if let Some(labels) = arg.strip_prefix("labels=") {
-            filter.labels = Some(masked(labels).ok_or_else(|| failed("failed to parse labels", arg))?);
-        } else {
-            let place = match tuples {
-                0 => &mut filter.original,
-                1 => &mut filter.reply,
-                _ => return Err(failed("a filter has at most two tuples", arg)),
-            };
-            *place = tuple(arg)?;
-            tuples += 1;
-        }
-    }
-    Ok(filter)
-}
-
-fn tuple(text: &str) -> Result<TupleFilter, CommandError> {
-    let mut tuple = TupleFilter::default();
-    // An empty tuple stands for any, so that a reply tuple can be given alone.
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or_else(|| CommandError::Failed(format!("field {part} missing value")))?;
-        let bad =
-            || CommandError::Failed(format!("failed to parse field {key}: \"{value}\" is no value for it"));
-        match key {
-            "ct_nw_src" => tuple.src = Some(value.parse::<Ipv4Addr>().map(IpAddr::V4).map_err(|_| bad())?),
-            "ct_nw_dst" => tuple.dst = Some(value.parse::<Ipv4Addr>().map(IpAddr::V4).map_err(|_| bad())?),
-            "ct_ipv6_src" => tuple.src = Some(value.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| bad())?),
-            "ct_ipv6_dst" => tuple.dst = Some(value.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| bad())?),
-            "ct_nw_proto" => tuple.protocol = Some(number(value).ok_or_else(bad)?),
-            "ct_tp_src" => tuple.tp_src = Some(number(value).ok_or_else(bad)?),
-            "ct_tp_dst" => tuple.tp_dst = Some(number(value).ok_or_else(bad)?),
-            "icmp_id" => tuple.icmp_id = Some(number(value).ok_or_else(bad)?),
-            "icmp_type" => tuple.icmp_type = Some(number(value).ok_or_else(bad)?),
-            "icmp_code" => tuple.icmp_code = Some(number(value).ok_or_else(bad)?),
-            _ => return Err(CommandError::Failed(format!("invalid conntrack tuple field: {key}"))),
-        }
-    }
-    Ok(tuple)
-}
-
-fn failed(what: &str, arg: &str) -> CommandError {
-    CommandError::Failed(format!("{what}: \"{arg}\""))
-}
-
-/// A decimal number, or a hexadecimal one with 0x.
-pub(super) fn number<T: TryFrom<u128>>(text: &str) -> Option<T> {
-    let value = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) if !digits.starts_with('+') => u128::from_str_radix(digits, 16).ok()?,
-        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok()?,
-        _ => return None,
-    };
-    T::try_from(value).ok()
-}
-
-fn masked<T: TryFrom<u128>>(text: &str) -> Option<(T, T)>
-where
-    u128: TryInto<T>,
-{
-    match text.split_once('/') {
-        Some((value, mask)) => Some((number(value)?, number(mask)?)),
-        None => {
-            // All ones of T's width.
-            let ones = u128::MAX >> (128 - 8 * u32::try_from(size_of::<T>()).ok()?);
-            Some((number(text)?, T::try_from(ones).ok()?))
         }
     }
 }

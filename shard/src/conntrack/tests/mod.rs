@@ -1,7 +1,11 @@
 //! Whole packets through a whole shard.
 
+mod accounting;
+mod events;
+mod limits;
 mod packets;
 mod property;
+mod zones;
 
 use weir_nat::{AddressRange, NatRange, PortSelection};
 
@@ -9,11 +13,14 @@ use self::packets::{Frame, tuple};
 use super::*;
 use crate::action::Helper;
 use crate::shard::{DumpCursor, ShardConfig};
-use crate::timeouts::Timeouts;
+use crate::view::ConnectionView;
 
 const INSIDE: &str = "10.1.1.1";
 const OUTSIDE: &str = "10.1.1.2";
 const PUBLIC: &str = "192.0.2.1";
+
+/// Some zones of the tests.
+const ZONES: [u16; 4] = [0, 1, 7, 65_535];
 
 /// A shard and its time.
 struct Lab {
@@ -22,7 +29,7 @@ struct Lab {
 }
 
 fn config(capacity: u32) -> ShardConfig {
-    ShardConfig { capacity, liberal_tcp: false, timeouts: Timeouts::default(), max_connections: u32::MAX }
+    ShardConfig { capacity, max_connections: u32::MAX, ..ShardConfig::default() }
 }
 
 impl Lab {
@@ -65,6 +72,13 @@ impl Lab {
         lines
     }
 
+    fn views(&self) -> Vec<ConnectionView> {
+        let mut views = Vec::new();
+        let mut cursor = DumpCursor::default();
+        self.shard.dump(self.now, &mut cursor, usize::MAX, &mut |view| views.push(view.clone()));
+        views
+    }
+
     fn sweep(&mut self) {
         while self.shard.sweep(self.now, 7) == 7 {}
     }
@@ -82,6 +96,10 @@ fn look() -> CtAction {
 
 fn commit() -> CtAction {
     CtAction { commit: true, ..CtAction::default() }
+}
+
+fn commit_in(zone: u16) -> CtAction {
+    CtAction { zone, ..commit() }
 }
 
 fn apply() -> CtAction {
@@ -447,7 +465,7 @@ fn zones_know_nothing_of_each_other_and_state_begins_anew_in_each() {
 fn a_packet_whose_connection_ends_between_two_actions_is_never_shown_untranslated() {
     let end_all = |lab: &mut Lab| {
         let mut cursor = DumpCursor::default();
-        assert_eq!(lab.shard.flush(&mut cursor, 1000, &mut |_| true), 1);
+        assert_eq!(lab.shard.flush(lab.now, &mut cursor, 1000, &mut |_| true), 1);
     };
     // Translated already: nobody knows what it was.
     let mut lab = Lab::new();
@@ -522,7 +540,7 @@ fn flushes_take_what_the_filter_says_and_dumps_go_on_where_they_stopped() {
     assert_eq!(lab.dump().len(), 10);
     let (mut cursor, mut removed, mut calls) = (DumpCursor::default(), 0, 0);
     while !cursor.is_done() {
-        removed += lab.shard.flush(&mut cursor, 3, &mut |view| view.original.src_port() % 2 == 0);
+        removed += lab.shard.flush(lab.now, &mut cursor, 3, &mut |view| view.original.src_port() % 2 == 0);
         calls += 1;
     }
     assert_eq!((removed, calls, lab.shard.len()), (5, 4, 5));
