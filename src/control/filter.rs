@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use weir_shard::{ConnectionView, Helper, ProtocolState, TcpState};
+use weir_shard::{ConnectionView, DumpCursor, Helper, ProtocolState, Shard, TcpState};
 use weir_wire::Tuple;
 
 /// Which connections are meant; all parts must hold. The default means all.
@@ -115,6 +115,31 @@ impl TupleFilter {
 }
 
 impl ConnectionFilter {
+    /// A page of a shard's connections from `cursor` on: looks at `slots` of its slots at most and ends right behind
+    /// the connection that makes it `most`. Milliseconds.
+    pub fn page(
+        &self,
+        shard: &Shard,
+        now: u64,
+        cursor: &mut DumpCursor,
+        slots: usize,
+        most: usize,
+    ) -> Vec<ConnectionView> {
+        let mut rows = Vec::new();
+        // Slot by slot, so that a page that is full ends where it is.
+        for _ in 0..slots {
+            if rows.len() >= most || cursor.is_done() {
+                break;
+            }
+            shard.dump(now, cursor, 1, &mut |connection| {
+                if self.admits(connection) {
+                    rows.push(connection.clone());
+                }
+            });
+        }
+        rows
+    }
+
     /// Whether a connection is meant.
     #[must_use]
     pub fn admits(&self, connection: &ConnectionView) -> bool {

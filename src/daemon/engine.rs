@@ -167,18 +167,7 @@ impl Engine for Datapath {
         let (found, cursor) = lcore.call(move |polling| {
             let now = polling.now();
             let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-            let mut rows = Vec::new();
-            // Slot by slot, so that a page that is full ends right behind its last connection.
-            for _ in 0..BATCH {
-                if rows.len() >= most || cursor.is_done() {
-                    break;
-                }
-                polling.worker().shard().dump(now, &mut cursor, 1, &mut |connection| {
-                    if filter.admits(connection) {
-                        rows.push(connection.clone());
-                    }
-                });
-            }
+            let rows = filter.page(polling.worker().shard(), now, &mut cursor, BATCH, most);
             (rows, cursor)
         })?;
         rows.extend(found);

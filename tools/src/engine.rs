@@ -140,30 +140,28 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn connections(
+    fn connection_page(
         &self,
         filter: &ConnectionFilter,
         from: Cursor,
+        most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        switch.worker().shard().dump(now, &mut cursor, BATCH, &mut |connection| {
-            if filter.admits(connection) {
-                rows.push(connection.clone());
-            }
-        });
+        rows.extend(filter.page(switch.worker().shard(), now, &mut cursor, BATCH, most));
         Ok((!cursor.is_done()).then(|| Cursor { shard: 0, slot: cursor.slot().into() }))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
         let mut switch = self.switch();
+        let now = switch.now();
         let shard = switch.worker().shard_mut();
         let (mut cursor, mut removed) = (DumpCursor::default(), 0);
         while !cursor.is_done() {
             removed +=
-                u64::from(shard.flush(&mut cursor, BATCH, &mut |connection| filter.admits(connection)));
+                u64::from(shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection)));
         }
         Ok(removed)
     }
