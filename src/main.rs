@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use weir::cli::{self, Command, ConfigCommand};
 use weir::config;
+use weir::control::Family;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
         Command::Ct(args) => cli::ct(args),
+        Command::Zone(args) => cli::native(Family::Zone, args),
         Command::Config(args) => match args.command {
             ConfigCommand::Example => {
                 print!("{}", config::EXAMPLE);

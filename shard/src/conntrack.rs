@@ -195,22 +195,25 @@ impl Shard {
     /// Shows the packet to its connection's tracker and moves the deadline.
     #[inline]
     fn track(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
-        if self.events.listening() {
-            return self.track_watched(packet, slot);
-        }
-        self.track_unwatched(packet, slot)
-    }
-
-    /// As [`Shard::track_unwatched`], and tells whoever listens of a new state.
-    #[cold]
-    fn track_watched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
-        let states = |shard: &Self| shard.table.connection(slot.index()).peers.map(|peer| peer.state);
-        let before = states(self);
+        let before = self.events.listening().then(|| self.states(slot));
         let verdict = self.track_unwatched(packet, slot);
-        if states(self) != before {
-            self.record(slot.index(), EventKind::Update(Changes::STATE));
+        if let Some(before) = before {
+            self.tell_state(slot, before);
         }
         verdict
+    }
+
+    #[cold]
+    fn states(&self, slot: Slot) -> [u8; 2] {
+        self.table.connection(slot.index()).peers.map(|peer| peer.state)
+    }
+
+    /// Tells whoever listens if a packet has changed its connection's state.
+    #[cold]
+    fn tell_state(&mut self, slot: Slot, before: [u8; 2]) {
+        if self.states(slot) != before {
+            self.record(slot.index(), EventKind::Update(Changes::STATE));
+        }
     }
 
     #[inline]

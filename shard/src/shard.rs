@@ -7,6 +7,7 @@ use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::counters::Counters;
 use crate::events::{EndCause, EventKind, Events};
+use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
@@ -27,6 +28,9 @@ pub struct ShardConfig {
     pub max_connections: u32,
     /// Packets, bytes and the time of the last packet are kept for each connection.
     pub accounting: bool,
+    /// What is done with fragments, by whoever holds their packets beside the shard
+    /// ([`Fragments`](crate::Fragments)).
+    pub fragments: FragmentSettings,
 }
 
 impl Default for ShardConfig {
@@ -39,6 +43,7 @@ impl Default for ShardConfig {
             timeouts: Timeouts::default(),
             max_connections: connections,
             accounting: true,
+            fragments: FragmentSettings::default(),
         }
     }
 }

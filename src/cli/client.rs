@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{AppctlArgs, OfctlArgs, VsctlArgs};
+use super::{AppctlArgs, NativeArgs, OfctlArgs, VsctlArgs};
 use crate::control::commands::{Action, Call, CommandError, FileArgument, RunLocal, vsctl_syntax_error};
 use crate::control::output::Output;
 use crate::control::protocol::{End, MAX_REQUEST_BYTES, Options, Request, SortKey};
@@ -101,6 +101,26 @@ pub fn vsctl(args: VsctlArgs) -> u8 {
     }
     let request = Request { command: "vsctl".into(), args: words, json, ..Request::default() };
     call(Family::Vsctl, &args.target.socket, args.timeout, &request)
+}
+
+/// Runs a command of one of weir's own families; the exit status.
+#[must_use]
+pub fn native(family: Family, args: NativeArgs) -> u8 {
+    let (mut words, json) = without_json(args.words, args.target.json);
+    if words.is_empty() {
+        return complain(family, "missing command name; use --help for help");
+    }
+    let name = words.remove(0);
+    if name == "help" {
+        return print(&family.help());
+    }
+    let Some(spec) = family.find(&name) else { return complain(family, &family.unknown(&name)) };
+    if let Some(error) = spec.count_error(family, words.len()) {
+        return complain(family, &error);
+    }
+    let command = format!("{} {name}", family.name());
+    let request = Request { command, args: words, json, ..Request::default() };
+    call(family, &args.target.socket, args.timeout, &request)
 }
 
 /// `--json` is ours wherever it stands; everything else behind the command's name is the command's.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::CtArgs;
-use super::client::{PIPE_CLOSED, call, complain, print, without_json};
+use super::NativeArgs;
+use super::client::{PIPE_CLOSED, complain, native, without_json};
 use crate::control::protocol::Request;
 use crate::control::{Client, Family};
 
@@ -20,28 +20,16 @@ const EVERY: u64 = 2;
 
 /// Runs `weir ct`; the exit status.
 #[must_use]
-pub fn ct(args: CtArgs) -> u8 {
-    let (mut words, json) = without_json(args.words, args.target.json);
-    if words.is_empty() {
-        return complain(Family::Ct, "missing command name; use --help for help");
+pub fn ct(mut args: NativeArgs) -> u8 {
+    if args.words.iter().find(|word| *word != "--json").is_none_or(|name| name != "watch") {
+        return native(Family::Ct, args);
     }
-    let name = words.remove(0);
-    if name == "help" {
-        return print(&Family::Ct.help());
+    let (mut words, json) = without_json(core::mem::take(&mut args.words), args.target.json);
+    words.remove(0);
+    match Watch::parse(words, json) {
+        Ok(watch) => watch.run(&args.target.socket, args.timeout),
+        Err(message) => complain(Family::Ct, &message),
     }
-    let Some(spec) = Family::Ct.find(&name) else { return complain(Family::Ct, &Family::Ct.unknown(&name)) };
-    if let Some(error) = spec.count_error(Family::Ct, words.len()) {
-        return complain(Family::Ct, &error);
-    }
-    let socket = &args.target.socket;
-    if name == "watch" {
-        return match Watch::parse(words, json) {
-            Ok(watch) => watch.run(socket, args.timeout),
-            Err(message) => complain(Family::Ct, &message),
-        };
-    }
-    let request = Request { command: format!("ct {name}"), args: words, json, ..Request::default() };
-    call(Family::Ct, socket, args.timeout, &request)
 }
 
 /// What to repeat, and how.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use client::{appctl, ofctl, vsctl};
+pub use client::{appctl, native, ofctl, vsctl};
 pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
@@ -79,7 +79,14 @@ pub enum Command {
     /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is
     /// read: it neither holds up packets nor takes memory, however many connections there are.
     #[command(after_help = Family::Ct.help())]
-    Ct(CtArgs),
+    Ct(NativeArgs),
+    /// Show and set what is particular to some connection tracking zones.
+    ///
+    /// A zone's connection limit is set by `weir appctl dpctl/ct-set-limits zone=N,limit=L`. Example:
+    ///
+    ///   weir zone set-timeout 5 udp_first=30 udp_multiple=120
+    #[command(after_help = Family::Zone.help(), verbatim_doc_comment)]
+    Zone(NativeArgs),
     /// Help with the configuration file.
     Config(ConfigArgs),
 }
@@ -242,16 +249,16 @@ pub struct VsctlArgs {
     pub words: Vec<String>,
 }
 
-/// `weir ct`
+/// weir's own families of commands.
 #[derive(Debug, Args)]
-pub struct CtArgs {
+pub struct NativeArgs {
     /// Which daemon.
     #[command(flatten)]
     pub target: Target,
     /// Give up after SECS seconds without an answer.
-    #[arg(short, long, value_name = "SECS")]
+    #[arg(short = 'T', long, value_name = "SECS")]
     pub timeout: Option<u32>,
-    /// The command, its options and filters.
+    /// The command and its arguments.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

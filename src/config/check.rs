@@ -10,11 +10,12 @@ use std::str::FromStr;
 
 use toml::Spanned;
 use weir_numa::cpulist::CpuList;
+use weir_shard::fragments::{LARGEST_MAX, LEAST_MIN_SIZE};
 use weir_shard::timeouts::LONGEST;
-use weir_shard::{Timeout, Timeouts};
+use weir_shard::{FragmentSettings, Timeout, Timeouts};
 
 use super::types::{Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, is_system_name};
-use super::{file, unknown};
+use super::{ZoneTimeouts, Zones, file, unknown};
 
 /// The control socket, unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
@@ -94,6 +95,21 @@ fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
         liberal_tcp: file.liberal_tcp,
         accounting: file.accounting.unwrap_or(true),
         timeouts: timeouts(file.timeouts)?,
+        zones: zones(file.zone_limit, file.zone)?,
+        fragments: fragments(file.fragments)?,
+    })
+}
+
+fn fragments(file: file::Fragments) -> Result<FragmentSettings, Fault> {
+    let FragmentSettings { enabled: [v4, v6], min_size: [min_v4, min_v6], max } = FragmentSettings::default();
+    let sizes = i64::from(LEAST_MIN_SIZE)..=i64::from(u16::MAX);
+    Ok(FragmentSettings {
+        enabled: [file.v4.unwrap_or(v4), file.v6.unwrap_or(v6)],
+        min_size: [
+            number("min_size_v4", file.min_size_v4, sizes.clone(), min_v4)?,
+            number("min_size_v6", file.min_size_v6, sizes, min_v6)?,
+        ],
+        max: number("max", file.max, 0..=i64::from(LARGEST_MAX), max)?,
     })
 }
 
@@ -101,13 +117,43 @@ fn conntrack(file: file::Conntrack) -> Result<Conntrack, Fault> {
 fn timeouts(file: BTreeMap<Spanned<String>, Spanned<i64>>) -> Result<Timeouts, Fault> {
     let mut timeouts = Timeouts::default();
     for (key, given) in file {
-        let Some(timeout) = Timeout::ALL.into_iter().find(|timeout| timeout.name() == key.as_ref()) else {
-            return Err(fault(&key, unknown("key", key.as_ref(), &Timeout::ALL.map(Timeout::name))));
-        };
-        let seconds = number(timeout.name(), Some(given), 1..=i64::from(LONGEST), 0)?;
+        let (timeout, seconds) = timeout(&key, given)?;
         timeouts.set(timeout, seconds).map_err(|error| fault(&key, error))?;
     }
     Ok(timeouts)
+}
+
+fn timeout(key: &Spanned<String>, given: Spanned<i64>) -> Result<(Timeout, u32), Fault> {
+    let Some(timeout) = Timeout::ALL.into_iter().find(|timeout| timeout.name() == key.as_ref()) else {
+        return Err(fault(key, unknown("key", key.as_ref(), &Timeout::ALL.map(Timeout::name))));
+    };
+    let seconds = number(timeout.name(), Some(given), 1..=i64::from(LONGEST), 0)?;
+    Ok((timeout, seconds))
+}
+
+fn zones(limit: Option<Spanned<i64>>, file: Vec<file::Zone>) -> Result<Zones, Fault> {
+    const LIMIT: RangeInclusive<i64> = 0..=u32::MAX as i64;
+    let default: u32 = number("zone_limit", limit, LIMIT, 0)?;
+    let mut zones = Zones { default_limit: (default > 0).then_some(default), ..Zones::default() };
+    let mut seen = BTreeSet::new();
+    for zone in file {
+        let id: u16 = number("id", Some(zone.id.clone()), 0..=i64::from(u16::MAX), 0)?;
+        if !seen.insert(id) {
+            return Err(fault(&zone.id, format!("zone {id} is described twice")));
+        }
+        if let Some(limit) = zone.limit {
+            zones.limits.insert(id, number("limit", Some(limit), LIMIT, 0)?);
+        }
+        let mut own = ZoneTimeouts::default();
+        for (key, given) in zone.timeouts {
+            let (timeout, seconds) = timeout(&key, given)?;
+            own.set(timeout, seconds).map_err(|error| fault(&key, error))?;
+        }
+        if !own.is_empty() {
+            zones.timeouts.insert(id, own);
+        }
+    }
+    Ok(zones)
 }
 
 fn bridges(file: Vec<file::Bridge>, directory: &Path) -> Result<Vec<Bridge>, Fault> {

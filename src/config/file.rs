@@ -34,6 +34,30 @@ pub(super) struct Conntrack {
     /// By their names, which `check` knows from the tracker's table.
     #[serde(default)]
     pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,
+    pub(super) zone_limit: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) zone: Vec<Zone>,
+    #[serde(default)]
+    pub(super) fragments: Fragments,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Zone {
+    pub(super) id: Spanned<i64>,
+    pub(super) limit: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) timeouts: BTreeMap<Spanned<String>, Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fragments {
+    pub(super) v4: Option<bool>,
+    pub(super) v6: Option<bool>,
+    pub(super) min_size_v4: Option<Spanned<i64>>,
+    pub(super) min_size_v6: Option<Spanned<i64>>,
+    pub(super) max: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ mod check;
 mod file;
 mod flows;
 mod types;
+mod zones;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -19,6 +20,7 @@ pub use types::{
     Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
     is_system_name,
 };
+pub use zones::{ZoneTimeouts, Zones};
 
 /// A commented configuration with every key, printed by `weir config example`.
 pub const EXAMPLE: &str = include_str!("example.toml");

@@ -60,6 +60,14 @@ fn a_timeout_that_is_given_counts_and_the_others_keep_their_defaults() {
 }
 
 #[test]
+fn what_is_said_of_fragments_counts_and_the_rest_keeps_its_defaults() {
+    let fragments =
+        config("[conntrack.fragments]\nv6 = false\nmin_size_v4 = 400\nmax = 0").unwrap().conntrack.fragments;
+    assert_eq!((fragments.enabled, fragments.min_size, fragments.max), ([true, false], [400, 1280], 0));
+    assert_eq!(config("").unwrap().conntrack.fragments, weir_shard::FragmentSettings::default());
+}
+
+#[test]
 fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
     assert_eq!(
         error(&format!("{PORT}numer = 1\n")),
@@ -95,6 +103,8 @@ fn numbers_out_of_range_say_the_range() {
             "[conntrack.timeouts]\ntcp_established = 3_888_001",
             "2:19: tcp_established is 3888001; it must be 1 to 3888000",
         ),
+        ("[conntrack.fragments]\nmin_size_v6 = 399", "2:15: min_size_v6 is 399; it must be 400 to 65535"),
+        ("[conntrack.fragments]\nmax = 5001", "2:7: max is 5001; it must be 0 to 5000"),
         ("[pool]\nmbufs = 5", "2:9: mbufs is 5; it must be 1023 to 16777216"),
         ("[pool]\ndata_room = 70000", "2:13: data_room is 70000; it must be 192 to 65535"),
     ] {

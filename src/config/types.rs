@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
-use weir_shard::Timeouts;
+use weir_shard::{FragmentSettings, Timeouts};
+
+use super::Zones;
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -212,6 +214,10 @@ pub struct Conntrack {
     pub accounting: bool,
     /// Seconds without a packet after which a connection is forgotten.
     pub timeouts: Timeouts,
+    /// What is different in some zones.
+    pub zones: Zones,
+    /// What is done with fragments, all shards together.
+    pub fragments: FragmentSettings,
 }
 
 /// Packet buffers.

@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use weir_shard::ConnectionView;
+use weir_shard::fragments::{DatagramView, Family};
+use weir_shard::{ConnectionView, FragmentCounters, FragmentSettings};
 
+use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber};
 use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
 use crate::pipeline::{FlowCopy, PortId};
@@ -31,7 +33,7 @@ pub enum EngineError {
 
 /// The running datapath, as the control side sees it. Every method may be called from several threads at
 /// once; changes are applied one after another, each whole or not at all.
-pub trait Engine: Send + Sync {
+pub trait Engine: Tracking + Send + Sync {
     /// Bridges with their ports, ordered by name and number.
     ///
     /// # Errors
@@ -116,6 +118,26 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When there is no room for so many.
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError>;
+
+    /// What is done with fragments, and what was.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn fragments(&self) -> Result<FragmentStatus, EngineError>;
+    /// Changes what is done with fragments.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError>;
+    /// Appends some hundred of the datagrams that are not complete, beginning at `from`; `None` when there are no more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError>;
 
     /// Appends some hundred megaflows, beginning at `from`; `None` when there are no more.
     ///
@@ -284,6 +306,39 @@ pub struct ConnectionTotals {
     pub total: u64,
     /// At most.
     pub limit: u32,
+}
+
+/// Fragments, all lcores together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentStatus {
+    /// What is done with them.
+    pub settings: FragmentSettings,
+    /// How many are held now.
+    pub held: u64,
+    /// By [`Family`].
+    pub counters: [FragmentCounters; 2],
+}
+
+/// A change of what is done with fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentChange {
+    /// Put a family's fragments together, or no longer.
+    Enabled(Family, bool),
+    /// The least length of a family's fragments other than the last, in bytes of IP packet.
+    MinSize(Family, u32),
+    /// How many are held at the most, all lcores together.
+    Max(u32),
+}
+
+impl FragmentChange {
+    /// Makes it.
+    pub fn apply(self, settings: &mut FragmentSettings) {
+        match self {
+            Self::Enabled(family, enabled) => settings.enabled[family as usize] = enabled,
+            Self::MinSize(family, size) => settings.min_size[family as usize] = size,
+            Self::Max(max) => settings.max = max,
+        }
+    }
 }
 
 /// A megaflow of one lcore.

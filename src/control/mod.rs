@@ -5,6 +5,7 @@
 pub mod client;
 pub mod commands;
 pub mod engine;
+pub mod events;
 pub mod filter;
 mod frame;
 pub mod output;
@@ -13,6 +14,7 @@ pub mod server;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tracking;
 
 pub use client::{Client, ClientError};
 pub use commands::{Daemon, Family, Host};

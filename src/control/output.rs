@@ -104,6 +104,15 @@ impl<'a> Output<'a> {
         &self.warnings
     }
 
+    /// Hands on what is gathered, and finds out whether the reader is still there even if that is nothing. For
+    /// commands that wait for something to happen.
+    ///
+    /// # Errors
+    /// [`Disconnected`].
+    pub fn stay_in_touch(&mut self) -> Result<(), Disconnected> {
+        if self.chunk.is_empty() { Ok((self.sink)("")?) } else { self.flush() }
+    }
+
     /// Hands on what is gathered.
     ///
     /// # Errors

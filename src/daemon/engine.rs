@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use weir_shard::fragments::DatagramView;
 use weir_shard::{ConnectionView, DumpCursor};
 
 use super::devices::Device;
@@ -11,7 +12,8 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, Lcore, Learned, Link, PoolUse, Port, PortCounters, Queue, Table,
+    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, Link, PoolUse, Port, PortCounters,
+    Queue, Table,
 };
 use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
@@ -203,14 +205,7 @@ impl Engine for Datapath {
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
-        let shards = self.state().ask(|polling| {
-            let shard = polling.worker().shard();
-            (u64::from(shard.len()), shard.max_connections())
-        })?;
-        Ok(ConnectionTotals {
-            total: shards.iter().map(|(total, _)| total).sum(),
-            limit: shards.iter().map(|(_, limit)| limit).sum(),
-        })
+        Ok(self.totals()?)
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
@@ -227,6 +222,22 @@ impl Engine for Datapath {
             lcore.call(move |polling| polling.worker_mut().shard_mut().set_max_connections(share))?;
         }
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        Ok(self.state().fragments()?)
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        Ok(self.state().set_fragments(change)?)
+    }
+
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        self.state().fragmented_datagrams(from, rows)
     }
 
     fn datapath_flows(
@@ -322,7 +333,9 @@ impl Engine for Datapath {
             total,
             help,
         });
-        Ok(drops.chain([gone]).chain(tracked).collect())
+        let status = self.state().fragments()?;
+        let fragments = super::fragments::counters(&status);
+        Ok(drops.chain([gone]).chain(tracked).chain(fragments).collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {
@@ -374,7 +387,7 @@ impl crate::switch::Bridge {
     }
 }
 
-fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
+pub(super) fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
 }

@@ -73,6 +73,9 @@ pub enum DaemonError {
     /// An lcore did not start.
     #[error(transparent)]
     Lcore(#[from] LcoreError),
+    /// The tracker's settings for zones.
+    #[error("zones: {0}")]
+    Settings(String),
     /// An lcore does not answer.
     #[error(transparent)]
     Call(#[from] CallError),

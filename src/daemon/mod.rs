@@ -5,14 +5,18 @@ mod changes;
 mod devices;
 mod engine;
 mod error;
+mod events;
+mod fragments;
 mod placement;
 mod pools;
 mod state;
 mod timer;
+mod tracking;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::DaemonError;
+use events::Collector;
 use state::State;
 use timer::Timer;
 
@@ -28,6 +32,8 @@ pub type Died = Arc<dyn Fn(String) + Send + Sync>;
 pub struct Datapath {
     /// First to go, as it holds the state too.
     _timer: Timer,
+    /// Next to go, for the same reason.
+    collector: Collector,
     state: Arc<Mutex<State>>,
 }
 
@@ -40,7 +46,8 @@ impl Datapath {
     pub fn start(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Self, DaemonError> {
         let state = Arc::new(Mutex::new(State::start(config, flows, died)?));
         let timer = Timer::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
-        Ok(Self { _timer: timer, state })
+        let collector = Collector::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
+        Ok(Self { _timer: timer, collector, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

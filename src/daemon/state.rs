@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::ShardConfig;
+use weir_shard::{FragmentSettings, ShardConfig};
 
 use super::devices::Device;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile};
 use crate::control::engine::NewPort;
@@ -31,6 +32,7 @@ pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) pools: Pools,
     pub(super) eal: Eal,
+    pub(super) settings: Settings,
     placement: Placement,
     profile: Profile,
     /// An lcore did not take the last snapshot.
@@ -73,11 +75,13 @@ impl State {
             clock,
             pools,
             eal,
+            settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
             placement,
             profile,
             behind: false,
             warned: false,
         };
+        state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows)?;
         Ok(state)
     }
@@ -257,6 +261,10 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
+        fragments: FragmentSettings {
+            max: share(conntrack.fragments.max, count, index),
+            ..conntrack.fragments
+        },
         accounting: conntrack.accounting,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
+use weir_shard::fragments::Family;
 
 use super::clock::Clock;
 use super::handle::{Job, next};
@@ -66,7 +67,7 @@ struct Input {
 /// All that a polling thread owns.
 #[derive(Debug)]
 pub struct Polling {
-    worker: Worker,
+    worker: Worker<Mbuf>,
     inputs: Vec<Input>,
     outputs: Outputs,
     clock: Clock,
@@ -78,7 +79,7 @@ pub struct Polling {
 impl Polling {
     /// Polls nothing yet.
     #[must_use]
-    pub fn new(worker: Worker, clock: Clock, idle: Idle) -> Self {
+    pub fn new(worker: Worker<Mbuf>, clock: Clock, idle: Idle) -> Self {
         Self {
             worker,
             inputs: Vec::new(),
@@ -92,12 +93,12 @@ impl Polling {
 
     /// The datapath.
     #[must_use]
-    pub fn worker(&self) -> &Worker {
+    pub fn worker(&self) -> &Worker<Mbuf> {
         &self.worker
     }
 
     /// The datapath.
-    pub fn worker_mut(&mut self) -> &mut Worker {
+    pub fn worker_mut(&mut self) -> &mut Worker<Mbuf> {
         &mut self.worker
     }
 
@@ -131,6 +132,8 @@ impl Polling {
 
     /// Receives nothing more from a port, and gives its queues up.
     pub fn remove_inputs(&mut self, port: PortId) -> Vec<RxQueue> {
+        // Fragments that came by it may be held, and with them buffers of its pool.
+        self.worker.purge_fragments(&Family::ALL);
         let all = std::mem::take(&mut self.inputs).into_iter();
         let (gone, kept): (Vec<Input>, _) = all.partition(|input| input.port == port);
         self.inputs = kept;

@@ -3,7 +3,8 @@
 
 use super::DropCause;
 
-/// A worker's packet counters. `received + copies == sent + dropped` once no packet is under way.
+/// A worker's packet counters. `received + copies == sent + dropped + held` between bursts, where held is
+/// [`Worker::held_fragments`](super::Worker::held_fragments) (less those held when the counters were last cleared).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Bursts that came in.

@@ -39,11 +39,15 @@ pub enum DropCause {
     NoBuffers,
     /// A VLAN tag that had to be added or removed did not fit.
     VlanRoom,
+    /// A fragment whose datagram was not complete in time.
+    FragmentExpired,
+    /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
+    FragmentPurged,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -61,6 +65,8 @@ impl DropCause {
         Self::UnknownPort,
         Self::NoBuffers,
         Self::VlanRoom,
+        Self::FragmentExpired,
+        Self::FragmentPurged,
     ];
 
     /// The counter's name.
@@ -84,6 +90,8 @@ impl DropCause {
             Self::UnknownPort => "unknown_port",
             Self::NoBuffers => "no_buffers",
             Self::VlanRoom => "vlan_room",
+            Self::FragmentExpired => "fragment_expired",
+            Self::FragmentPurged => "fragment_purged",
         }
     }
 
@@ -108,6 +116,10 @@ impl DropCause {
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",
             Self::VlanRoom => "a VLAN tag did not fit",
+            Self::FragmentExpired => "the rest of a fragment's datagram did not come in time",
+            Self::FragmentPurged => {
+                "a fragment was held when reassembly was turned off, or ports or bridges changed"
+            }
         }
     }
 

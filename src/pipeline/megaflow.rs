@@ -2,7 +2,8 @@
 //! Owned by one worker. Every flow used is current: its generation is the snapshot's and the stations it
 //! relied on have not moved; a flow that is not is retired on sight and its packet translated again.
 //!
-//! Retired flows keep their index until the burst that may still name them is over ([`Megaflows::reclaim`]).
+//! Retired flows keep their index until the burst that may still name them is over ([`Megaflows::reclaim`]), and
+//! longer while packets that are held back name them ([`Megaflows::pin`]).
 
 use std::sync::Arc;
 
@@ -109,6 +110,8 @@ pub struct Megaflow {
     subtable: usize,
     reported: (u64, u64),
     retired: bool,
+    /// Packets that are held back and will go on with it.
+    pins: u32,
 }
 
 /// A word of the key that a flow looks at.
@@ -136,6 +139,8 @@ pub struct Megaflows {
     /// Subtable indices, most used first.
     order: Vec<usize>,
     retired: Vec<u32>,
+    /// Retired flows that are pinned, and so not among `retired`.
+    lingering: usize,
     limit: usize,
     seed: u64,
     cursor: usize,
@@ -169,6 +174,7 @@ impl Megaflows {
             subtables: Slab::new(),
             order: Vec::new(),
             retired: Vec::new(),
+            lingering: 0,
             limit,
             seed,
             cursor: 0,
@@ -283,6 +289,7 @@ impl Megaflows {
             subtable: at,
             reported: (0, 0),
             retired: false,
+            pins: 0,
         }) as u32;
         let flows = &self.flows;
         subtable
@@ -312,9 +319,33 @@ impl Megaflows {
     /// Frees the retired flows; `gone` gets each of them. Not while a burst is under way.
     pub fn reclaim(&mut self, mut gone: impl FnMut(&Megaflow)) {
         while let Some(index) = self.retired.pop() {
+            if self.flows.get(index as usize).is_some_and(|flow| flow.pins > 0) {
+                self.lingering += 1;
+                continue;
+            }
             let mut flow = self.flows.remove(index as usize);
             flow.report();
             gone(&flow);
+        }
+    }
+
+    /// Keeps a flow's index readable until it is unpinned as often, whatever becomes of the flow.
+    #[cold]
+    pub fn pin(&mut self, index: u32) {
+        if let Some(flow) = self.flows.get_mut(index as usize) {
+            flow.pins += 1;
+        }
+    }
+
+    /// Undoes [`Megaflows::pin`]; the index stays readable until the next [`Megaflows::reclaim`].
+    #[cold]
+    pub fn unpin(&mut self, index: u32) {
+        let Some(flow) = self.flows.get_mut(index as usize) else { return };
+        flow.pins -= 1;
+        // A flow that was retired in this very burst is in the list still.
+        if flow.retired && flow.pins == 0 && !self.retired.contains(&index) {
+            self.lingering -= 1;
+            self.retired.push(index);
         }
     }
 
@@ -374,7 +405,7 @@ impl Megaflows {
     /// Live flows and masks.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.flows.len() - self.retired.len(), self.subtables.len())
+        (self.flows.len() - self.retired.len() - self.lingering, self.subtables.len())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod drop_cause;
 pub mod dump;
 pub mod extract;
 pub mod fdb;
+pub mod fragments;
 pub mod frame;
 pub mod megaflow;
 pub mod recirculation;

@@ -82,6 +82,19 @@ impl Snapshot {
         self.ports.get(usize::try_from(id).ok()?)?.as_ref()
     }
 
+    /// True if ports and bridges are those of another snapshot and have the same numbers in both.
+    #[must_use]
+    pub fn has_ports_of(&self, other: &Self) -> bool {
+        let names = |snapshot: &Self| {
+            snapshot
+                .bridges
+                .iter()
+                .map(|bridge| bridge.as_ref().map(|bridge| bridge.name.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.ports == other.ports && names(self) == names(other)
+    }
+
     /// The bridge with this index.
     #[must_use]
     pub fn bridge(&self, index: usize) -> Option<&Arc<BridgeView>> {

@@ -5,6 +5,7 @@ mod actions;
 mod burst;
 mod caches;
 mod counters;
+mod fragments;
 mod headers;
 mod nat;
 mod normal;
@@ -93,7 +94,7 @@ impl Bench {
         let counters = *self.0.worker().counters();
         assert_eq!(
             counters.received + counters.copies,
-            counters.sent + counters.dropped_in_all(),
+            counters.sent + counters.dropped_in_all() + self.0.worker().held_fragments(),
             "{counters:?}"
         );
     }

@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use weir_shard::fragments::Family;
 use weir_shard::{CtMeta, CtState, Lookup, Outcome, Shard, ShardConfig, ShardError};
-use weir_wire::Layers;
+use weir_wire::{Fragment, Layers};
 
 use super::cache::ExactMatch;
 use super::counters::{Counters, PortCounters};
 use super::extract;
-use super::frame::{BURST, Burst, Frame, Transmit};
+use super::fragments::Held;
+use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 use super::megaflow::{FlowCopy, Megaflows};
 use super::recirculation::Contexts;
 use super::rewrite;
@@ -45,15 +47,17 @@ pub struct WorkerConfig {
 /// Megaflows cached by default (ovs-vswitchd.conf.db(5), `flow-limit`, is 200000 for all threads together).
 pub const DEFAULT_MEGAFLOWS: usize = 65_536;
 
-/// One lcore's share of the datapath.
+/// One lcore's share of the datapath, whose packets are `F`.
 #[derive(Debug)]
-pub struct Worker {
-    shard: Shard,
+pub struct Worker<F = HeapFrame> {
+    pub(super) shard: Shard,
     snapshot: Arc<Snapshot>,
     exact: ExactMatch,
-    megaflows: Megaflows,
+    pub(super) megaflows: Megaflows,
     contexts: Contexts,
-    counters: Counters,
+    pub(super) counters: Counters,
+    /// Fragments that wait for the rest of their datagrams.
+    pub(super) held: Held<F>,
     /// By [`PortId`], one for every port that some snapshot had so far.
     ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
@@ -61,23 +65,31 @@ pub struct Worker {
 }
 
 /// A packet on its way.
-struct Packet<F> {
+#[derive(Debug)]
+pub(super) struct Packet<F> {
     /// Gone once it is sent.
-    frame: Option<F>,
-    layers: Layers,
-    key: Key,
-    meta: CtMeta,
+    pub(super) frame: Option<F>,
+    pub(super) layers: Layers,
+    pub(super) key: Key,
+    pub(super) meta: CtMeta,
     /// Index of its megaflow and the step to do next.
-    flow: u32,
-    step: usize,
-    changed: Changed,
+    pub(super) flow: u32,
+    pub(super) step: usize,
+    pub(super) changed: Changed,
     /// How often it was recirculated.
     recirculated: u8,
 }
 
+impl<F> Packet<F> {
+    /// Takes the packet out; what stays is one that went nowhere.
+    pub(super) fn take(&mut self) -> Self {
+        Self { frame: self.frame.take(), ..*self }
+    }
+}
+
 /// How far the headers are from what the key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Changed {
+pub(super) enum Changed {
     /// Not at all.
     No,
     /// A translation has written addresses and ports.
@@ -86,7 +98,7 @@ enum Changed {
     Everything,
 }
 
-type Batch<F> = ArrayVec<Packet<F>, BURST>;
+pub(super) type Batch<F> = ArrayVec<Packet<F>, BURST>;
 type Indices = ArrayVec<usize, BURST>;
 
 /// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
@@ -98,6 +110,15 @@ struct Order {
     /// The connection's hash, the same for both directions, and the packet.
     opening: ArrayVec<(u64, usize), MAX_OPENING>,
     waiting: Indices,
+}
+
+/// Where the packets of a batch begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With the tables.
+    Classify,
+    /// With the next step of their megaflows.
+    Resume,
 }
 
 /// Why a packet's steps paused.
@@ -121,7 +142,7 @@ impl Order {
     }
 }
 
-impl Worker {
+impl<F: Frame> Worker<F> {
     /// A worker without any cached state.
     ///
     /// # Errors
@@ -129,6 +150,7 @@ impl Worker {
     pub fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
         let ports = vec![PortCounters::default(); snapshot.ports.len()];
+        let held = Held::new(config.shard.fragments, d.rotate_left(16) ^ e);
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
             snapshot,
@@ -136,6 +158,7 @@ impl Worker {
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
+            held,
             ports,
             copies_left: 0,
         })
@@ -144,6 +167,10 @@ impl Worker {
     /// Takes a new configuration over; to be called between bursts. Gives the old one back, to be dropped
     /// where that may take time.
     pub fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        if self.held.packets() > 0 && !self.snapshot.has_ports_of(&snapshot) {
+            // What is held may be on its way to a port or a bridge whose number is another one's now.
+            self.purge_fragments(&Family::ALL);
+        }
         if snapshot.ports.len() > self.ports.len() {
             self.ports.resize(snapshot.ports.len(), PortCounters::default());
         }
@@ -220,10 +247,13 @@ impl Worker {
         self.reclaim();
     }
 
-    /// A bounded piece of the work that no packet asks for: expiry of connections and megaflows. To be called
+    /// A bounded piece of the work that no packet asks for: expiry of connections, fragments and megaflows. To be called
     /// now and then between bursts, also without traffic; returns how much it found to do.
     pub fn housekeeping(&mut self, now: u64) -> u32 {
-        let expired = self.shard.sweep(now, SWEEP);
+        let mut expired = self.shard.sweep(now, SWEEP);
+        if self.held.packets() > 0 {
+            expired += self.expire_fragments(now, SWEEP);
+        }
         self.megaflows.sweep(SWEEP as usize, self.snapshot.generation, now);
         if self.megaflows.has_retired() {
             self.reclaim();
@@ -231,7 +261,7 @@ impl Worker {
         expired
     }
 
-    fn reclaim(&mut self) {
+    pub(super) fn reclaim(&mut self) {
         let Self { megaflows, contexts, .. } = self;
         megaflows.reclaim(|flow| {
             for &id in &flow.recipe.contexts {
@@ -242,21 +272,17 @@ impl Worker {
 
     /// Takes a burst that came in by `port` through the pipeline. `now` is in milliseconds of any clock that
     /// does not run backwards. The burst is empty afterwards.
-    pub fn process<F: Frame, T: Transmit<F>>(
-        &mut self,
-        now: u64,
-        port: PortId,
-        burst: &mut Burst<F>,
-        out: &mut T,
-    ) {
+    pub fn process<T: Transmit<F>>(&mut self, now: u64, port: PortId, burst: &mut Burst<F>, out: &mut T) {
         for frame in &*burst {
             frame.prefetch();
         }
         let mut batch: Batch<F> = ArrayVec::new();
         let mut bytes = 0;
+        let mut fragmented = false;
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
+            fragmented |= layers.fragment != Fragment::No;
             batch.push(Packet {
                 frame: Some(frame),
                 layers,
@@ -282,18 +308,34 @@ impl Worker {
             counters.received_bytes += bytes;
         }
         self.copies_left = MAX_COPIES;
-        self.run(now, &mut batch, out, 0);
+        if fragmented {
+            self.run_apart(now, &mut batch, out);
+        } else {
+            self.run(now, &mut batch, out, 0, Start::Classify);
+        }
+        if self.held.has_ready() {
+            self.run_ready(now, out);
+        }
         if self.megaflows.has_retired() {
             self.reclaim();
         }
     }
 
     /// Works through a batch, wave after wave, until every packet is sent or dropped.
-    fn run<F: Frame, T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T, nesting: usize) {
+    pub(super) fn run<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        batch: &mut Batch<F>,
+        out: &mut T,
+        nesting: usize,
+        mut start: Start,
+    ) {
         let mut wave: Indices = (0..batch.len()).collect();
         let mut order = Order::default();
         while !wave.is_empty() {
-            self.classify(now, batch, &wave);
+            if core::mem::replace(&mut start, Start::Classify) == Start::Classify {
+                self.classify(now, batch, &wave);
+            }
             let mut next = Indices::new();
             let mut pending = core::mem::take(&mut wave);
             loop {
@@ -310,7 +352,7 @@ impl Worker {
     }
 
     /// Finds each packet's megaflow, translating where there is none.
-    fn classify<F: Frame>(&mut self, now: u64, batch: &mut Batch<F>, wave: &Indices) {
+    fn classify(&mut self, now: u64, batch: &mut Batch<F>, wave: &Indices) {
         let generation = self.snapshot.generation;
         // Neighbours in a burst mostly belong to the same megaflow, so that of the packet before is tried first:
         // any current flow that matches is right, and comparing is cheaper than hashing.
@@ -370,7 +412,7 @@ impl Worker {
     /// Does the steps of the `pending` packets. Afterwards each of them is done, in `next` (recirculated) or
     /// waits in `order`.
     #[expect(clippy::too_many_arguments, reason = "the lists of one wave")]
-    fn steps<F: Frame, T: Transmit<F>>(
+    fn steps<T: Transmit<F>>(
         &mut self,
         now: u64,
         batch: &mut Batch<F>,
@@ -401,7 +443,7 @@ impl Worker {
                 }
             }
             if !copies.is_empty() {
-                self.run(now, &mut copies, out, nesting + 1);
+                self.run(now, &mut copies, out, nesting + 1, Start::Classify);
             }
             self.track(now, batch, &tracked, &mut resumed, order);
             *pending = resumed;
@@ -410,7 +452,7 @@ impl Worker {
 
     /// Makes the packet ready to be classified again; false if it was dropped, having been so too often.
     #[inline]
-    fn enter<F: Frame>(&mut self, packet: &mut Packet<F>, id: u32) -> bool {
+    fn enter(&mut self, packet: &mut Packet<F>, id: u32) -> bool {
         self.counters.recirculations += 1;
         let Some(frame) = &packet.frame else { return false };
         if packet.recirculated >= MAX_RECIRCULATIONS {
@@ -437,7 +479,7 @@ impl Worker {
     }
 
     #[cold]
-    fn copy<F: Frame>(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
+    fn copy(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
         self.counters.copies += 1;
         if nesting >= MAX_NESTING || self.copies_left == 0 {
             self.counters.count_drop(DropCause::TooManyRecirculations);
@@ -465,7 +507,7 @@ impl Worker {
 
     /// Sends the packets at `tracked`, each waiting at its ct, through the tracker: tuples and hashes of all,
     /// then the index of all, then the connections one by one. They land in `resumed` or wait in `order`.
-    fn track<F: Frame>(
+    fn track(
         &mut self,
         now: u64,
         batch: &mut Batch<F>,
@@ -475,8 +517,13 @@ impl Worker {
     ) {
         let Self { shard, megaflows, counters, .. } = self;
         let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
+        let mut fragments = Indices::new();
         for &index in tracked {
             let packet = &batch[index];
+            if packet.layers.fragment != Fragment::No {
+                fragments.push(index);
+                continue;
+            }
             let (Some(frame), Some(Step::Ct(action))) = (
                 &packet.frame,
                 megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
@@ -522,11 +569,14 @@ impl Worker {
                 }
             }
         }
+        for index in fragments {
+            self.track_fragment(now, &mut batch[index]);
+        }
     }
 
     /// Does a packet's steps up to the next one that needs company.
     #[inline]
-    fn advance<F: Frame, T: Transmit<F>>(&mut self, packet: &mut Packet<F>, out: &mut T) -> Pause {
+    fn advance<T: Transmit<F>>(&mut self, packet: &mut Packet<F>, out: &mut T) -> Pause {
         let Self { megaflows, counters, ports, .. } = self;
         let Some(flow) = megaflows.flow(packet.flow) else { return Pause::Done };
         let steps = &flow.recipe.steps;

@@ -37,6 +37,7 @@ fn every_reading_command_answers_in_text_and_in_json() {
         "appctl dpctl/dump-conntrack",
         "appctl dpctl/dump-conntrack -m -s zone=3",
         "appctl dpctl/dump-flows",
+        "appctl dpctl/ipf-get-status -m",
         "appctl dpctl/show -s",
         "appctl dpif-netdev/pmd-rxq-show",
         "appctl dpif-netdev/pmd-stats-show",

@@ -1,34 +1,53 @@
 //! The control side of a switch in memory: what the commands of `weir appctl` and `weir ofctl` need of a datapath, over
 //! the virtual switch that scripts run on. What only real devices have it declines.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weir::config::PortNumber;
+use weir::config::{PortNumber, ZoneTimeouts, Zones};
 use weir::control::Host;
 use weir::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, Lcore, Learned, PoolUse, Port, PortCounters, Table,
+    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, PoolUse, Port, PortCounters, Table,
 };
+use weir::control::events::Subscription;
+use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, Rule};
 use weir::replay::VirtualSwitch;
+use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, DumpCursor};
 
 /// Slots looked at in one piece.
 const BATCH: usize = 256;
+/// Connections looked at by one sweep.
+const SWEEP: u32 = 256;
 
-/// A virtual switch behind a lock.
+/// A virtual switch behind a lock, and what it was told about zones.
 #[derive(Debug)]
-pub struct MemoryEngine(Mutex<VirtualSwitch>);
+pub struct MemoryEngine {
+    switch: Mutex<VirtualSwitch>,
+    zones: Mutex<Zones>,
+    sweep_interval: AtomicU32,
+}
 
 impl MemoryEngine {
     /// The control side of `switch`.
     pub fn new(switch: VirtualSwitch) -> Self {
-        Self(Mutex::new(switch))
+        Self {
+            switch: Mutex::new(switch),
+            zones: Mutex::default(),
+            sweep_interval: DEFAULT_SWEEP_INTERVAL.into(),
+        }
     }
 
     /// The switch itself. A test that panicked elsewhere leaves it as it was.
     pub fn switch(&self) -> MutexGuard<'_, VirtualSwitch> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn zones(&self) -> MutexGuard<'_, Zones> {
+        self.zones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every event counter.
@@ -45,12 +64,81 @@ impl MemoryEngine {
             total,
             help,
         });
-        drops.chain(tracked).collect()
+        let fragments = Family::ALL.map(|family| (family.name(), worker.fragments().status(family).counters));
+        let fragments = fragments.iter().flat_map(|(family, counters)| {
+            counters.iter().map(move |(name, total, help)| Counter {
+                name: format!("fragment_{family}_{name}"),
+                total,
+                help: help.into(),
+            })
+        });
+        drops.chain(tracked).chain(fragments).collect()
     }
 }
 
 fn no_devices<T>() -> Result<T, EngineError> {
     Err(EngineError::Refused("a switch in memory has no devices".into()))
+}
+
+impl Tracking for MemoryEngine {
+    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let shard = switch.worker().shard_mut();
+        while shard.sweep(now, SWEEP) == SWEEP {}
+        Ok(Limits::new(&self.zones(), zones, |zone| shard.zone_len(zone).into()))
+    }
+
+    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let shard = switch.worker().shard_mut();
+        if let Some(default) = change.default {
+            shard.set_default_zone_limit(default);
+        }
+        change.zones.iter().for_each(|(&zone, &limit)| shard.set_zone_limit(zone, limit));
+        change.record(&mut self.zones());
+        Ok(())
+    }
+
+    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
+        self.zones().timeouts.clone()
+    }
+
+    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let shard = switch.worker().shard_mut();
+        for (&zone, own) in &zones {
+            let timeouts = own.as_ref().map(|own| own.over(shard.timeouts()));
+            shard
+                .set_zone_timeouts(zone, timeouts)
+                .map_err(|error| EngineError::Refused(error.to_string()))?;
+        }
+        record(&mut self.zones().timeouts, zones);
+        Ok(())
+    }
+
+    fn checks_sequence(&self) -> bool {
+        !self.switch().worker().shard().liberal_tcp()
+    }
+
+    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
+        self.switch().worker().shard_mut().set_liberal_tcp(!check);
+        Ok(())
+    }
+
+    fn sweep_interval(&self) -> u32 {
+        self.sweep_interval.load(Ordering::Relaxed)
+    }
+
+    fn set_sweep_interval(&self, milliseconds: u32) {
+        self.sweep_interval.store(milliseconds, Ordering::Relaxed);
+    }
+
+    fn subscribe(&self, _: EventFilter) -> Result<Subscription, EngineError> {
+        Err(EngineError::Refused(
+            "a switch in memory is looked at between packets: it has no listeners".into(),
+        ))
+    }
 }
 
 impl Engine for MemoryEngine {
@@ -175,6 +263,35 @@ impl Engine for MemoryEngine {
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         self.switch().worker().shard_mut().set_max_connections(limit);
         Ok(())
+    }
+
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        let mut switch = self.switch();
+        let store = switch.worker().fragments();
+        Ok(FragmentStatus {
+            settings: *store.settings(),
+            held: store.held().into(),
+            counters: Family::ALL.map(|family| store.status(family).counters),
+        })
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        let mut settings = *switch.worker().fragments().settings();
+        change.apply(&mut settings);
+        switch.worker().set_fragments(settings);
+        Ok(())
+    }
+
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
+        let (found, next) = self.switch().worker().fragments().page(slot, BATCH);
+        rows.extend(found);
+        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
     }
 
     fn datapath_flows(

@@ -290,7 +290,12 @@ fn normalise(
         if src.port != 0 && !places.is_icmp() && !(5000..=50000).contains(&src.port) {
             return Err(format!("translated to port {}, which is not of the range", src.port));
         }
-        let number = translations.note(places.port_space(frame), sent.src, src, dst);
+        let number = if places.later_fragment {
+            // It shows no port; its datagram's first fragment says whose it is.
+            0
+        } else {
+            translations.note(places.port_space(frame), sent.src, src, dst)
+        };
         places.replace(frame, false, placeholder(number));
     } else if port == 2 && in_pool(dst.address) {
         // An untranslated packet from outside, shown by a table that shows everything.

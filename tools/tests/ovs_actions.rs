@@ -328,8 +328,7 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
     (
         "*",
         "udp, later fragment",
-        "Open vSwitch changes a checksum that a later fragment does not have, in the middle of its payload; and it \
-         holds fragments back to reassemble them, which weir does not do yet.",
+        "Open vSwitch changes a checksum that a later fragment does not have, in the middle of its payload.",
     ),
     ("*", "udp6, later fragment", "As udp, later fragment."),
     (
@@ -338,11 +337,6 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "Open vSwitch 3.1 does not verify SCTP's checksum; to weir, and to later ones, it is +inv.",
     ),
     ("committed twice in two zones", "sctp, wrong checksum", "As above: what is +inv is not translated."),
-    (
-        "tracked and on",
-        "udp, first fragment",
-        "Open vSwitch holds fragments back to reassemble them, which weir does not do yet.",
-    ),
 ];
 
 fn excused(table: &str, frame: &str) -> bool {

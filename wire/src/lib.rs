@@ -26,6 +26,7 @@
 pub mod build;
 pub mod checksum;
 pub mod extract;
+pub mod fragment;
 pub mod header;
 pub mod layers;
 pub mod numbers;

@@ -5,14 +5,18 @@ mod conntrack;
 mod ct;
 mod daemon;
 mod datapath;
+pub(crate) mod events;
 mod fdb;
 mod flows;
+mod fragments;
+mod limits;
 mod ports;
 mod selection;
 mod settings;
 mod spec;
 mod tuples;
 mod vsctl;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -183,13 +187,26 @@ const OFCTL: &[CommandSpec] = &[
 #[rustfmt::skip]
 const APPCTL: &[CommandSpec] = &[
     command("coverage/show", "", (0, 0), daemon::coverage_show, "Show every event counter that is not zero.").reading(),
+    command("dpctl/ct-del-limits", "[DP] zone=N[,N]...", (1, 2), limits::delete, "Take zones' own connection limits away."),
+    command("dpctl/ct-disable-tcp-seq-chk", "[DP]", (0, 1), limits::disable_check, "Take TCP segments outside their window for valid."),
+    command("dpctl/ct-enable-tcp-seq-chk", "[DP]", (0, 1), limits::enable_check, "Take TCP segments outside their window for invalid."),
+    command("dpctl/ct-get-limits", "[DP] [zone=N[,N]...]", (0, 2), limits::show, "Show the connection limits and counts of zones: of these, or of those with a limit of their own.").reading(),
     command("dpctl/ct-get-maxconns", "[DP]", (0, 1), conntrack::get_maxconns, "Show how many connections are admitted.").reading(),
     command("dpctl/ct-get-nconns", "[DP]", (0, 1), conntrack::get_nconns, "Show how many connections there are.").reading(),
+    command("dpctl/ct-get-sweep-interval", "[DP]", (0, 1), limits::show_sweep_interval, "Show the sweep interval that was set, in milliseconds.").reading(),
+    command("dpctl/ct-get-tcp-seq-chk", "[DP]", (0, 1), limits::show_check, "Show whether TCP segments outside their window are invalid.").reading(),
+    command("dpctl/ct-set-limits", "[DP] [default=L] [zone=N,limit=L]...", (1, 64), limits::set, "Limit the connections of zones; default=0 is no default, limit=0 admits none. Removes none."),
     command("dpctl/ct-set-maxconns", "[DP] N", (1, 2), conntrack::set_maxconns, "Set how many connections are admitted; removes none."),
+    command("dpctl/ct-set-sweep-interval", "[DP] MS", (1, 2), limits::set_sweep_interval, "Accepted and remembered: expired connections leave counts and limits at once anyway."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
     command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
+    command("dpctl/ipf-get-status", "[-m] [DP]", (0, 2), fragments::get_status, "Show what is done with fragments, and their counters (-m: also the datagrams that are not complete).").reading(),
+    command("dpctl/ipf-set-disabled", "[DP] v4|v6", (1, 2), fragments::set_disabled, "Put fragments together no longer: they are invalid to the tracker."),
+    command("dpctl/ipf-set-enabled", "[DP] v4|v6", (1, 2), fragments::set_enabled, "Put fragments together for the tracker."),
+    command("dpctl/ipf-set-max-nfrags", "[DP] N", (1, 2), fragments::set_max_nfrags, "Set how many fragments are held at the most (up to 5000); removes none."),
+    command("dpctl/ipf-set-min-frag", "[DP] v4|v6 N", (2, 3), fragments::set_min_frag, "Set the least size of fragments but the last, IP header included (400 or more)."),
     command("dpctl/show", "[-s] [DP]", (0, 2), datapath::show, "Show the datapath and its ports (-s: with counters).").reading(),
     command("dpif-netdev/pmd-rxq-show", "[-pmd CPU] [DP]", (0, 3), datapath::rxq_show, "Show which lcore polls which queue.").reading(),
     command("dpif-netdev/pmd-stats-clear", "[DP]", (0, 1), datapath::stats_clear, "Set the lcores' counters to zero."),
@@ -203,6 +220,13 @@ const APPCTL: &[CommandSpec] = &[
     command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),
     command("vlog/list", "", (0, 0), daemon::vlog_list, "Show the log level of each module.").reading(),
     command("vlog/set", "[MODULE][:DESTINATION][:LEVEL]...", (0, 32), daemon::vlog_set, "Set log levels (off, emer, err, warn, info, dbg) of all modules or some."),
+];
+
+#[rustfmt::skip]
+const ZONE: &[CommandSpec] = &[
+    command("list", "", (0, 0), zones::list, "Show the zones that have a limit or timeouts of their own.").reading(),
+    command("set-timeout", "ZONE NAME=SECONDS...", (2, 32), zones::set_timeout, "Set how long connections of a zone may be silent; what is not named stays as it is. Connections go by it from their next packet on."),
+    command("del-timeout", "ZONE", (1, 1), zones::del_timeout, "Let connections of a zone be silent as long as all others."),
 ];
 
 #[cfg(test)]

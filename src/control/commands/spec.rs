@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ct, vsctl};
+use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ZONE, ct, vsctl};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -18,11 +18,13 @@ pub enum Family {
     Vsctl,
     /// weir's own: connections.
     Ct,
+    /// weir's own: connection tracking zones.
+    Zone,
 }
 
 impl Family {
-    /// All families.
-    pub const ALL: [Self; 4] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct];
+    /// Every family.
+    pub const ALL: [Self; 5] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct, Self::Zone];
 
     /// The word in front of the command.
     #[must_use]
@@ -32,6 +34,7 @@ impl Family {
             Self::Appctl => "appctl",
             Self::Vsctl => "vsctl",
             Self::Ct => "ct",
+            Self::Zone => "zone",
         }
     }
 
@@ -40,7 +43,7 @@ impl Family {
     pub const fn failure(self) -> u8 {
         match self {
             Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl | Self::Ct => 1,
+            Self::Ofctl | Self::Vsctl | Self::Ct | Self::Zone => 1,
         }
     }
 
@@ -52,6 +55,7 @@ impl Family {
             Self::Appctl => APPCTL,
             Self::Vsctl => vsctl::COMMANDS,
             Self::Ct => ct::COMMANDS,
+            Self::Zone => ZONE,
         }
     }
 

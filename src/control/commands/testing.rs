@@ -1,13 +1,19 @@
 //! An engine in memory, and a host that only notes what it was asked, for tests of the commands.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use weir_shard::{Carried, ConnectionView, ProtocolState, TcpState, Traffic};
+use weir_shard::fragments::{DatagramKey, DatagramView};
+use weir_shard::{
+    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Traffic,
+};
 use weir_wire::Tuple;
 
 use super::{Daemon, Host};
-use crate::config::{Name, Peer, PortNumber};
+use crate::config::{Name, Peer, PortNumber, ZoneTimeouts, Zones};
 use crate::control::engine::*;
+use crate::control::events::{EventQueue, Subscription, TimedEvent};
+use crate::control::tracking::*;
 use crate::flow::key::{Key, at};
 use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
 use crate::pipeline::FlowCopy;
@@ -23,8 +29,13 @@ pub(crate) struct State {
     pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<ConnectionView>,
     pub(crate) limit: u32,
+    pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
     pub(crate) peers: Vec<Peer>,
+    pub(crate) zones: Zones,
+    pub(crate) liberal: bool,
+    pub(crate) interval: u32,
+    pub(crate) listeners: Vec<Arc<EventQueue>>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -76,6 +87,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
         limit: 3_000_000,
+        interval: DEFAULT_SWEEP_INTERVAL,
         ..State::default()
     };
     Arc::new(TestEngine(Mutex::new(state)))
@@ -202,6 +214,43 @@ impl Engine for TestEngine {
         Ok(())
     }
 
+    fn fragments(&self) -> Result<FragmentStatus, EngineError> {
+        Ok(self.state().fragments)
+    }
+
+    fn set_fragments(&self, change: FragmentChange) -> Result<(), EngineError> {
+        change.apply(&mut self.state().fragments.settings);
+        Ok(())
+    }
+
+    /// One row a batch.
+    fn fragmented_datagrams(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<DatagramView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let v4 = DatagramView {
+            key: DatagramKey {
+                src: [10, 1, 1, 1].into(),
+                dst: [10, 1, 1, 2].into(),
+                id: 3,
+                protocol: 17,
+                zone: 1,
+                recirculation: 0,
+            },
+            protocol: 17,
+            fragments: 2,
+            has_first: true,
+            has_last: true,
+            refused: false,
+        };
+        let (src, dst) = ([0xfc00u16, 0, 0, 0, 0, 0, 0, 1].into(), [0xfc00u16, 0, 0, 0, 0, 0, 0, 2].into());
+        let key = DatagramKey { src, dst, recirculation: 8, ..v4.key };
+        let v6 = DatagramView { key, fragments: 1, has_last: false, ..v4 };
+        rows.push(if from.slot == 0 { v4 } else { v6 });
+        Ok((from.slot == 0).then_some(Cursor { slot: 1, ..from }))
+    }
+
     fn datapath_flows(
         &self,
         from: Cursor,
@@ -265,6 +314,65 @@ impl Engine for TestEngine {
         };
         let own = PoolUse { name: "xdp-1".into(), port: Some(name("p1")), node: None, ..pool.clone() };
         vec![pool, own]
+    }
+}
+
+impl Tracking for TestEngine {
+    fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
+        let state = self.state();
+        let of_zone =
+            |zone| state.connections.iter().filter(|connection| connection.zone == zone).count() as u64;
+        Ok(Limits::new(&state.zones, zones, of_zone))
+    }
+
+    fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
+        change.record(&mut self.state().zones);
+        Ok(())
+    }
+
+    fn zone_timeouts(&self) -> BTreeMap<u16, ZoneTimeouts> {
+        self.state().zones.timeouts.clone()
+    }
+
+    fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
+        record(&mut self.state().zones.timeouts, zones);
+        Ok(())
+    }
+
+    fn checks_sequence(&self) -> bool {
+        !self.state().liberal
+    }
+
+    fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
+        self.state().liberal = !check;
+        Ok(())
+    }
+
+    fn sweep_interval(&self) -> u32 {
+        self.state().interval
+    }
+
+    fn set_sweep_interval(&self, milliseconds: u32) {
+        self.state().interval = milliseconds;
+    }
+
+    /// Each connection is told of at once, and then no more.
+    fn subscribe(&self, filter: EventFilter) -> Result<Subscription, EngineError> {
+        let queue = Arc::new(EventQueue::new(filter, 100));
+        let kinds = [
+            EventKind::New,
+            EventKind::Update(Changes::STATE.with(Changes::MARK)),
+            EventKind::Destroy(EndCause::Timeout),
+        ];
+        let connections = self.state().connections.clone();
+        let events = connections.into_iter().zip(kinds).map(|(connection, kind)| {
+            let event = Event { at: 0, kind, connection };
+            Arc::new(TimedEvent { event, time: 1_700_000_000_123 })
+        });
+        queue.push(&events.collect::<Vec<_>>(), 4);
+        queue.end();
+        self.state().listeners.push(Arc::clone(&queue));
+        Ok(Subscription::new(queue))
     }
 }
 

@@ -94,6 +94,11 @@ const LINES: &[&str] = &[
     "appctl dpctl/dump-conntrack -m -s zone=1",
     "appctl dpctl/dump-flows -m",
     "appctl dpctl/flush-conntrack zone=1 mark=1/0x1 labels=0x1 ct_nw_proto=6,ct_tp_src=80",
+    "appctl dpctl/ipf-get-status -m",
+    "appctl dpctl/ipf-set-disabled netdev@weir v6",
+    "appctl dpctl/ipf-set-enabled v4",
+    "appctl dpctl/ipf-set-max-nfrags 5000",
+    "appctl dpctl/ipf-set-min-frag v4 400",
     "appctl dpctl/show -s",
     "appctl dpif-netdev/pmd-rxq-show",
     "appctl dpif-netdev/pmd-stats-clear",
@@ -326,6 +331,47 @@ fn errors_have_open_vswitchs_words_and_exit_statuses() {
         ("appctl dpctl/flush-conntrack ct_nw_src=x", 2, "failed to parse field ct_nw_src (Invalid argument)"),
         ("appctl dpctl/ct-set-maxconns x", 2, "maxconns missing or malformed (Invalid argument)"),
         ("appctl dpctl/ct-set-maxconns -1", 2, "maxconns missing or malformed (Invalid argument)"),
+        (
+            "appctl dpctl/ipf-set-enabled v5",
+            2,
+            "parameter missing: 'v4' for IPv4 or 'v6' for IPv6 (Invalid argument)",
+        ),
+        (
+            "appctl dpctl/ipf-set-enabled",
+            2,
+            "\"dpctl/ipf-set-enabled\" command requires at least 1 arguments",
+        ),
+        (
+            "appctl dpctl/ipf-set-min-frag v7 500",
+            2,
+            "parameter missing: v4 for IPv4 or v6 for IPv6 (Invalid argument)",
+        ),
+        (
+            "appctl dpctl/ipf-set-min-frag v4 4294967296",
+            2,
+            "parameter missing for minimum fragment size (Invalid argument)",
+        ),
+        (
+            "appctl dpctl/ipf-set-min-frag v4 399",
+            2,
+            "requested minimum fragment size too small; see documentation (Operation not permitted)",
+        ),
+        (
+            "appctl dpctl/ipf-set-max-nfrags x",
+            2,
+            "parameter missing for maximum fragments (Invalid argument)",
+        ),
+        (
+            "appctl dpctl/ipf-set-max-nfrags 5001",
+            2,
+            "setting maximum fragments failed (Operation not permitted)",
+        ),
+        (
+            "appctl dpctl/ipf-get-status nodp",
+            2,
+            "datapath not found (Invalid argument)\n\"nodp\": the only datapath here is netdev@weir",
+        ),
+        ("appctl dpctl/ipf-get-status -x", 2, "Unrecognized option -x"),
         ("appctl vlog/set foo", 2, "no destination, level, or module \"foo\""),
         ("appctl exit now", 2, "invalid argument: \"now\""),
         ("appctl dpif-netdev/pmd-stats-show -pmd 7", 2, "CPU 7 does not poll"),
@@ -482,4 +528,58 @@ fn commands_work_over_a_real_socket() {
         assert_eq!(output.lines().count(), lines);
         assert!(chunks > 5, "{chunks}");
     }
+}
+
+#[test]
+fn what_is_done_with_fragments_prints_and_changes_as_open_vswitch_has_it() {
+    let (daemon, engine, _) = daemon();
+    let run = |line: &str| {
+        let (output, end) = call_on(&daemon, line, &[]);
+        assert_eq!(end, End::default(), "{line}");
+        output
+    };
+    engine.state().fragments.counters[0].duplicates = 3;
+    engine.state().fragments.held = 2;
+    assert_eq!(run("appctl dpctl/ipf-set-disabled v6"), "disabling fragmentation reassembly successful\n");
+    assert_eq!(
+        run("appctl dpctl/ipf-set-enabled netdev@weir v4"),
+        "enabling fragmentation reassembly successful\n"
+    );
+    assert_eq!(run("appctl dpctl/ipf-set-min-frag v6 400"), "setting minimum fragment size successful\n");
+    assert_eq!(run("appctl dpctl/ipf-set-max-nfrags 0"), "setting maximum fragments successful\n");
+    // Word for word what Open vSwitch 3.1 prints, but for the numbers.
+    let status = "        Fragmentation Module Status
+        ---------------------------
+        v4 enabled: 1
+        v6 enabled: 0
+        max num frags (v4/v6): 0
+        num frag: 2
+        min v4 frag size: 1200
+        v4 frags accepted: 0
+        v4 frags completed: 0
+        v4 frags expired: 0
+        v4 frags too small: 0
+        v4 frags overlapped: 3
+        v4 frags purged: 0
+        min v6 frag size: 400
+        v6 frags accepted: 0
+        v6 frags completed: 0
+        v6 frags expired: 0
+        v6 frags too small: 0
+        v6 frags overlapped: 0
+        v6 frags purged: 0
+";
+    assert_eq!(run("appctl dpctl/ipf-get-status"), status);
+    let lists = "
+        Fragment Lists:
+
+(src=10.1.1.1,dst=10.1.1.2,recirc_id=0,ip_id=3,dl_type=0x800,zone=1,nw_proto=17,num_fragments=2,state=first/last frag)
+(src=fc00::1,dst=fc00::2,recirc_id=8,ip_id=3,dl_type=0x86dd,zone=1,nw_proto=17,num_fragments=1,state=first frag)
+";
+    assert_eq!(run("appctl dpctl/ipf-get-status --more weir"), format!("{status}{lists}"));
+    let json: serde_json::Value =
+        serde_json::from_str(&run("appctl dpctl/ipf-get-status -m --json")).unwrap();
+    assert_eq!(json["v4"]["counters"]["duplicates"], 3);
+    assert_eq!((&json["v6"]["enabled"], &json["v6"]["min_size"]), (&false.into(), &400.into()));
+    assert_eq!(json["datagrams"][1]["state"], "first frag");
 }

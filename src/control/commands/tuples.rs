@@ -1,9 +1,10 @@
 //! Connections as text and as JSON.
 
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use weir_shard::{ConnectionView, Helper, ProtocolState};
+use weir_shard::{Carried, ConnectionView, Helper, ProtocolState};
 use weir_wire::Tuple;
 
 use crate::control::filter::icmp_parts;
@@ -47,6 +48,16 @@ pub(super) struct Json {
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
+    /// Milliseconds since it was committed.
+    age: u64,
+    /// When that was, in milliseconds since 1970.
+    start: u64,
+    /// Milliseconds since its last packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<u64>,
+    /// When that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +66,15 @@ struct JsonDirection {
     dst: IpAddr,
     #[serde(flatten)]
     transport: Transport,
+    /// Packets and bytes that it has carried.
+    #[serde(flatten)]
+    carried: Option<JsonCarried>,
+}
+
+#[derive(Serialize)]
+struct JsonCarried {
+    packets: u64,
+    bytes: u64,
 }
 
 /// What identifies a direction beside its addresses.
@@ -73,8 +93,8 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
-impl From<&Tuple> for JsonDirection {
-    fn from(tuple: &Tuple) -> Self {
+impl JsonDirection {
+    fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
         let transport = match icmp_parts(tuple) {
             Some((id, kind, code)) => Transport::Icmp { id, r#type: kind, code },
             None if tuple.has_ports() => {
@@ -82,12 +102,22 @@ impl From<&Tuple> for JsonDirection {
             }
             None => Transport::None {},
         };
-        Self { src: tuple.src(), dst: tuple.dst(), transport }
+        let carried = carried.map(|Carried { packets, bytes }| JsonCarried { packets, bytes });
+        Self { src: tuple.src(), dst: tuple.dst(), transport, carried }
     }
 }
 
 impl From<&ConnectionView> for Json {
     fn from(connection: &ConnectionView) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(connection, u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Json {
+    /// A connection as it was seen `now` milliseconds after 1970.
+    pub(super) fn at(connection: &ConnectionView, now: u64) -> Self {
+        let traffic = connection.traffic;
         let tcp = match connection.state {
             ProtocolState::Tcp { original, reply } => Some(JsonTcp {
                 state: original.max(reply).summary(),
@@ -99,14 +129,18 @@ impl From<&ConnectionView> for Json {
         Self {
             protocol: connection.protocol_name(),
             protocol_number: connection.original.protocol(),
-            orig: JsonDirection::from(&connection.original),
-            reply: JsonDirection::from(&connection.reply),
+            orig: JsonDirection::new(&connection.original, traffic.map(|traffic| traffic.original)),
+            reply: JsonDirection::new(&connection.reply, traffic.map(|traffic| traffic.reply)),
             zone: connection.zone,
             mark: connection.mark,
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
             tcp,
             helper: connection.helper.map(Helper::name),
+            age: connection.age,
+            start: now.saturating_sub(connection.age),
+            idle: traffic.map(|traffic| traffic.idle),
+            last_seen: traffic.map(|traffic| now.saturating_sub(traffic.idle)),
         }
     }
 }

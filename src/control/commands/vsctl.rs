@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use super::settings::{Draft, bridge_setting};
 use super::spec::entry;
+use super::zones::{self, OF_LINUX};
 use super::{Action, Call, CommandError, CommandSpec, Daemon, Family};
-use crate::config::{DevArgs, Name, PortNumber};
+use crate::config::{DevArgs, Name, PortNumber, ZoneTimeouts};
 use crate::control::engine::Change;
 use crate::control::output::Output;
 use crate::flow::nearest;
@@ -37,6 +38,9 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     step("list-ports", "BRIDGE", (1, 1), list_ports, "Show the names of a bridge's ports.").reading(),
     step("list-ifaces", "BRIDGE", (1, 1), list_ports, "The same: a port is one interface.").reading(),
     step("port-to-br", "PORT", (1, 1), port_to_br, "Show the bridge a port belongs to.").reading(),
+    step("add-zone-tp", "[--may-exist] DATAPATH zone=N NAME=SECONDS...", (3, 34), add_zone_tp, "Give a connection tracking zone timeouts of its own. DATAPATH is netdev."),
+    step("del-zone-tp", "[--if-exists] DATAPATH zone=N", (2, 2), del_zone_tp, "Take a zone's own timeouts away."),
+    step("list-zone-tp", "DATAPATH", (1, 1), list_zone_tp, "Show the zones with timeouts of their own.").reading(),
     step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more about a bridge or port added in the same invocation; of an Interface: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
 ];
 
@@ -100,6 +104,10 @@ fn steps(args: &[String], json: bool) -> Result<Vec<Step<'_>>, CommandError> {
 pub struct Plan {
     bridges: BTreeMap<String, Vec<PlannedPort>>,
     changes: Vec<Planned>,
+    /// The zones that have timeouts of their own, and those of them that are different from what they were.
+    zones: BTreeMap<u16, ZoneTimeouts>,
+    zone_changes: BTreeMap<u16, Option<ZoneTimeouts>>,
+    warnings: Vec<String>,
     /// Answers, in order: text and the same in JSON.
     answers: Vec<(String, serde_json::Value)>,
 }
@@ -122,7 +130,8 @@ enum Planned {
 /// Plans every step, and then changes what they ask for.
 pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Result<(), CommandError> {
     let steps = steps(call.args, call.json)?;
-    let mut plan = Plan::default();
+    let zones = daemon.engine.zone_timeouts();
+    let mut plan = Plan { zones: zones.clone(), ..Plan::default() };
     for bridge in daemon.engine.bridges()? {
         let ports = bridge.ports.into_iter().map(|port| PlannedPort {
             name: port.name.to_string(),
@@ -137,9 +146,18 @@ pub(super) fn transact(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -
         }
     }
     let changes = plan.changes.into_iter().map(settled).collect::<Result<Vec<_>, _>>()?;
-    if !changes.is_empty() {
-        daemon.engine.reconfigure(changes)?;
+    let before = plan.zone_changes.keys().map(|zone| (*zone, zones.get(zone).cloned())).collect();
+    if !plan.zone_changes.is_empty() {
+        daemon.engine.set_zone_timeouts(plan.zone_changes)?;
     }
+    if !changes.is_empty()
+        && let Err(error) = daemon.engine.reconfigure(changes)
+    {
+        // All or nothing.
+        daemon.engine.set_zone_timeouts(before)?;
+        return Err(error.into());
+    }
+    plan.warnings.iter().for_each(|warning| out.warn(warning));
     for (text, json) in &plan.answers {
         if call.json {
             out.json(json)?;
@@ -306,6 +324,58 @@ fn show(_: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
         bridges.push(serde_json::json!({ "name": bridge, "ports": entries }));
     }
     plan.answers.push((text, bridges.into()));
+    Ok(())
+}
+
+/// The datapath that a step names, in the words that each of them has for one that is not there.
+fn is_datapath(name: &str) -> bool {
+    ["netdev", "weir", super::datapath::NAME].contains(&name)
+}
+
+fn existing_datapath(step: &Step<'_>) -> Result<(), CommandError> {
+    let name = step.arg(0);
+    if is_datapath(name) { Ok(()) } else { Err(failed(format!("datapath {name} does not exist"))) }
+}
+
+fn add_zone_tp(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    existing_datapath(step)?;
+    let zone = zones::zone(step.arg(1))?;
+    if plan.zones.contains_key(&zone) && !step.has("--may-exist") {
+        return Err(failed(format!("zone id {zone} already exists")));
+    }
+    let is_ours = |arg: &&str| !arg.split_once('=').is_some_and(|(name, _)| OF_LINUX.contains(&name));
+    let (ours, others): (Vec<&str>, Vec<&str>) = step.args.iter().skip(2).partition(|arg| is_ours(arg));
+    let timeouts = zones::timeouts(ours)?;
+    let ignored =
+        others.iter().map(|other| format!("{other}: only Linux' connection tracker has this state"));
+    plan.warnings.extend(ignored);
+    // As ovs-vsctl has it: what was there is replaced.
+    plan.zones.insert(zone, timeouts.clone());
+    plan.zone_changes.insert(zone, Some(timeouts));
+    Ok(())
+}
+
+fn del_zone_tp(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    existing_datapath(step)?;
+    let zone = zones::zone(step.arg(1))?;
+    if plan.zones.remove(&zone).is_some() {
+        plan.zone_changes.insert(zone, None);
+    } else if !step.has("--if-exists") {
+        return Err(failed(format!("zone id {zone} does not exist")));
+    }
+    Ok(())
+}
+
+fn list_zone_tp(step: &Step<'_>, plan: &mut Plan) -> Result<(), CommandError> {
+    if !is_datapath(step.arg(0)) {
+        return Err(failed(format!("datapath: {} record not found", step.arg(0))));
+    }
+    let mut text = String::new();
+    for (zone, timeouts) in &plan.zones {
+        text.push_str(&format!("Zone:{zone}, Timeout Policies: {}\n", zones::words(timeouts)));
+    }
+    let json = serde_json::to_value(&plan.zones).map_err(|error| failed(error.to_string()))?;
+    plan.answers.push((text, json));
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! Any frames at any times through the whole pipeline: the example tables, a table of header changes and `normal`, with
 //! small limits so that they are met. Input: a byte that chooses the table, then packets, each a byte for port and
-//! time, two for its length, and its bytes. Every packet is sent or counted as dropped, and at the end everything
-//! expires.
+//! time, two for its length, and its bytes. Fragments are held, of any size (the first byte's higher bits say how
+//! many). Every packet is sent, held or counted as dropped, and at the end everything expires.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use weir::flow::{Command, FlowFile, NoNames};
 use weir::replay::{VirtualSwitch, secret};
-use weir_shard::ShardConfig;
+use weir_shard::{FragmentSettings, ShardConfig};
 
 const NAT: &str = include_str!("../../../examples/nat.flows");
 const ACL: &str = include_str!("../../../examples/acl.flows");
@@ -26,7 +26,10 @@ const CONNECTIONS: u32 = 64;
 fn switch(which: u8) -> VirtualSwitch {
     let text = [NAT, ACL, ACL6, CHANGES][usize::from(which % 4)];
     let flows = FlowFile::parse("fuzz", text.as_bytes(), Command::Add, &NoNames).expect("the tables are right").flows;
-    let shard = ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS / 2, ..ShardConfig::default() };
+    // Packets of a few bytes make fragments, and few of them fill the store.
+    let max = u32::from(which >> 2);
+    let fragments = FragmentSettings { min_size: [0; 2], max, ..FragmentSettings::default() };
+    let shard = ShardConfig { fragments, capacity: CONNECTIONS, max_connections: CONNECTIONS / 2, ..ShardConfig::default() };
     VirtualSwitch::new(&[1, 2, 3], &flows, shard, secret(1)).expect("a switch")
 }
 
@@ -49,8 +52,15 @@ fuzz_target!(|bytes: &[u8]| {
     }
     switch.flush();
     let counters = *switch.worker().counters();
-    assert_eq!(counters.received + counters.copies, counters.sent + counters.dropped_in_all(), "{counters:?}");
+    let held = switch.worker().held_fragments();
+    assert!(held <= u64::from(which >> 2));
+    assert_eq!(
+        counters.received + counters.copies,
+        counters.sent + counters.dropped_in_all() + held,
+        "{counters:?}"
+    );
     assert!(switch.worker().shard().len() <= CONNECTIONS / 2);
     switch.advance(now + 90_000_000);
     assert_eq!(switch.worker().shard().len(), 0, "every connection ends");
+    assert_eq!((switch.worker().held_fragments(), switch.worker().fragments().datagrams()), (0, 0), "every wait ends");
 });

@@ -94,7 +94,7 @@ fn helper(text: &str) -> Option<Helper> {
 }
 
 /// Reads words such as `src=10.0.0.0/8 dport=80`, also several in one argument with commas between.
-pub(super) fn criteria(args: &[&str]) -> Result<ConnectionFilter, CommandError> {
+pub(in crate::control::commands) fn criteria(args: &[&str]) -> Result<ConnectionFilter, CommandError> {
     let mut filter = ConnectionFilter::default();
     let mut seen: Vec<&str> = Vec::new();
     for word in args.iter().flat_map(|arg| arg.split(',')).filter(|word| !word.is_empty()) {

@@ -2,7 +2,7 @@
 //! is read in bounded slices between bursts; what a command holds is bounded however many connections there are.
 
 mod columns;
-mod criteria;
+pub(super) mod criteria;
 mod sorted;
 mod stats;
 
@@ -10,7 +10,7 @@ use weir_shard::ConnectionView;
 
 use super::spec::command;
 use super::tuples::Json;
-use super::{Call, CommandError, CommandSpec, Daemon};
+use super::{Call, CommandError, CommandSpec, Daemon, events};
 use crate::control::engine::{ConnectionFilter, Cursor};
 use crate::control::output::Output;
 use columns::{COLUMNS, Table};
@@ -25,6 +25,7 @@ const SORTED: usize = 100;
 pub(super) const COMMANDS: &[CommandSpec] = &[
     command("list", "[--limit N] [--after CURSOR] [--sort KEY] [FILTER]...", (0, 64), list, "List the connections that FILTER chooses, all without one. With --limit N at most N; when there are more, CURSOR on standard error (in JSON: \"next\") says where --after goes on. With --sort KEY the N largest by KEY, 100 without --limit.").reading(),
     command("show", "FILTER...|'LINE'", (1, 64), show, "Show one connection in detail. FILTER has to choose exactly one; LINE is a line of a dump, as it was printed.").reading(),
+    command("events", events::USAGE, (0, 64), events::stream, events::HELP).reading(),
     command("flush", "--all|FILTER...", (1, 64), flush, "Remove the connections that FILTER chooses, and say how many they were; --all removes every one.").reading(),
     command("stats", "[FILTER]...", (0, 64), stats::stats, "Count the connections that FILTER chooses by zone, protocol and state.").reading(),
     command("watch", "[stats|list] [--every SECONDS] [--count N] [--limit N] [FILTER]...", (0, 64), watch, "Repeat stats (or list, of at most 20 connections without --limit) every SECONDS, 2 without --every, and show what has changed; end after N times with --count. In JSON, one answer a line."),

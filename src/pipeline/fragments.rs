@@ -1,0 +1,354 @@
+//! Fragments on their way through the tracker. At a `ct` a fragment leaves its burst and waits for the rest of its
+//! datagram. When that is complete the tracker sees it once, as one packet, put together in a buffer that is always
+//! there; then every fragment takes over the state and the translation and goes on by itself, from the step behind the
+//! `ct`, in the order of offsets. The next `ct` holds them again.
+//!
+//! A fragment that cannot be put together goes to the tracker alone, to which it is invalid. What waits in vain is
+//! dropped after 15 seconds, as hosts do; nobody waits for it any more.
+//!
+//! Bursts with fragments are worked in pieces, each fragment by itself, so that a datagram that is complete is through
+//! with all its steps before the packets behind it begin theirs. Nothing here is on the way of other packets.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+use weir_shard::fragments::{DatagramKey, Family, Fragment as Place, MAX_LENGTH, Offer};
+use weir_shard::{FragmentSettings, Fragments, Outcome};
+use weir_wire::checksum::{self, Delta};
+use weir_wire::fragment::Piece;
+use weir_wire::{Fragment, Layers};
+
+use super::DropCause;
+use super::frame::{Frame, Transmit};
+use super::step::Step;
+use super::worker::{Batch, Changed, Packet, Start, Worker};
+use crate::flow::key::at;
+
+/// Where the datagram begins in its buffer: 0 would mean that there is none.
+const START: u16 = 1;
+/// Room behind it, so that with [`START`] the whole counts as an Ethernet frame.
+const REST: usize = 13;
+
+/// The fragments that wait, with all that is needed to bring them together.
+#[derive(Debug)]
+pub(super) struct Held<F> {
+    store: Fragments<u32>,
+    /// By the store's tokens.
+    packets: Slab<Packet<F>>,
+    /// Those whose waiting is over, until they are run.
+    ready: VecDeque<Packet<F>>,
+    taken: Vec<u32>,
+    /// Holds one datagram at a time.
+    buffer: Box<[u8]>,
+}
+
+impl<F> Held<F> {
+    pub(super) fn new(settings: FragmentSettings, secret: u64) -> Self {
+        Self {
+            store: Fragments::new(settings, secret),
+            packets: Slab::new(),
+            ready: VecDeque::new(),
+            taken: Vec::new(),
+            buffer: vec![0; usize::from(START) + MAX_LENGTH as usize + REST].into(),
+        }
+    }
+
+    pub(super) fn packets(&self) -> usize {
+        // Datagrams that were refused end by the sweep too.
+        self.packets.len() + self.store.datagrams()
+    }
+
+    #[inline]
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn key(
+        &self,
+        packet: &Packet<F>,
+        piece: &Piece,
+        frame: &[u8],
+        zone: u16,
+    ) -> Option<(DatagramKey, Place)> {
+        let header = packet.layers.l3_bytes(frame);
+        let addresses = |at: usize, length: usize| header.get(at..at + length);
+        let (src, dst) = if packet.layers.is_ipv4() {
+            let part = |at| Some(<[u8; 4]>::try_from(addresses(at, 4)?).ok()?.into());
+            (part(12)?, part(16)?)
+        } else {
+            let part = |at| Some(<[u8; 16]>::try_from(addresses(at, 16)?).ok()?.into());
+            (part(8)?, part(24)?)
+        };
+        let key = DatagramKey {
+            src,
+            dst,
+            id: piece.id,
+            protocol: if packet.layers.is_ipv4() { piece.protocol } else { 0 },
+            zone,
+            recirculation: u32::try_from(packet.key.read(at::RECIRC_ID, 4)).unwrap_or(0),
+        };
+        let place = Place {
+            offset: piece.offset,
+            length: u16::try_from(piece.data.len()).unwrap_or(u16::MAX),
+            more: piece.more,
+            packet_len: Piece::packet_len(&packet.layers),
+            header_len: piece.header_len,
+            protocol: piece.protocol,
+        };
+        Some((key, place))
+    }
+
+    /// Puts the datagram of the taken fragments together: where its headers are, and where its data begin.
+    fn assemble(&mut self) -> Option<(Layers, usize)>
+    where
+        F: Frame,
+    {
+        let (head, piece) = self.taken.first().and_then(|&token| piece_of(&self.packets, token))?;
+        let frame = head.frame.as_ref()?.bytes();
+        let (_, last) = self.taken.last().and_then(|&token| piece_of(&self.packets, token))?;
+        let data_len = last.offset.checked_add(u16::try_from(last.data.len()).ok()?)?;
+        let start = usize::from(START);
+        let whole = self.buffer.get_mut(start..)?;
+        if !piece.write_header(frame, &head.layers, data_len, whole) {
+            return None;
+        }
+        let data = whole.get_mut(usize::from(piece.header_len)..)?;
+        for &token in &self.taken {
+            let (packet, piece) = piece_of(&self.packets, token)?;
+            let from = packet.frame.as_ref()?.bytes().get(piece.data)?;
+            let at = usize::from(piece.offset);
+            data.get_mut(at..at + from.len())?.copy_from_slice(from);
+        }
+        let end = START.checked_add(piece.header_len)?.checked_add(data_len)?;
+        let outer =
+            Layers { ether_type: head.layers.ether_type, l3: START, l3_end: end, ..Layers::default() };
+        Some((outer.parse_quoted(&self.buffer, START), start + usize::from(piece.header_len)))
+    }
+}
+
+fn piece_of<F: Frame>(packets: &Slab<Packet<F>>, token: u32) -> Option<(&Packet<F>, Piece)> {
+    let packet = packets.get(token as usize)?;
+    Some((packet, Piece::of(packet.frame.as_ref()?.bytes(), &packet.layers)?))
+}
+
+impl<F: Frame> Packet<F> {
+    /// Takes addresses and data over from the datagram that the tracker has translated.
+    fn copy_back(&mut self, buffer: &[u8], data: usize) {
+        let Some(frame) = &mut self.frame else { return };
+        let Some(piece) = Piece::of(frame.bytes(), &self.layers) else { return };
+        let (header, l3) = (usize::from(START), usize::from(self.layers.l3));
+        let data = data + usize::from(piece.offset);
+        let bytes = frame.bytes_mut();
+        if let (Some(to), Some(from)) =
+            (bytes.get_mut(piece.data.clone()), buffer.get(data..data + piece.data.len()))
+        {
+            to.copy_from_slice(from);
+        }
+        let (at, length) = if self.layers.is_ipv4() { (12, 8) } else { (8, 32) };
+        let (Some(to), Some(from)) =
+            (bytes.get_mut(l3 + at..l3 + at + length), buffer.get(header + at..header + at + length))
+        else {
+            return;
+        };
+        let mut change = Delta::NONE;
+        change.change_at(false, to, from);
+        to.copy_from_slice(from);
+        if self.layers.is_ipv4()
+            && let Some(checksum) =
+                bytes.get_mut(l3 + 10..l3 + 12).and_then(|bytes| bytes.first_chunk_mut::<2>())
+        {
+            *checksum = change.apply(*checksum);
+        }
+        self.changed = self.changed.max(Changed::Network);
+    }
+}
+
+impl<F: Frame> Worker<F> {
+    /// Works a burst with fragments: each of them apart from the packets in front of it and behind it.
+    #[cold]
+    pub(super) fn run_apart<T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T) {
+        let mut part = Batch::new();
+        for packet in batch.drain(..) {
+            let is_fragment = packet.layers.fragment != Fragment::No;
+            if is_fragment {
+                self.run(now, &mut part, out, 0, Start::Classify);
+                part.clear();
+            }
+            part.push(packet);
+            if is_fragment {
+                self.run(now, &mut part, out, 0, Start::Classify);
+                part.clear();
+                self.run_ready(now, out);
+            }
+        }
+        self.run(now, &mut part, out, 0, Start::Classify);
+    }
+
+    /// Lets the fragments whose waiting is over go on. Those that meet another ct are ready once more; a packet meets
+    /// no more of them than its flows have steps and it may be recirculated.
+    #[cold]
+    pub(super) fn run_ready<T: Transmit<F>>(&mut self, now: u64, out: &mut T) {
+        let mut batch = Batch::new();
+        while self.held.has_ready() {
+            let count = self.held.ready.len().min(batch.capacity());
+            batch.extend(self.held.ready.drain(..count));
+            self.run(now, &mut batch, out, 0, Start::Resume);
+            batch.clear();
+        }
+    }
+
+    /// A fragment has come to its ct: `packet` is taken, to wait or to be run when its turn is.
+    #[cold]
+    pub(super) fn track_fragment(&mut self, now: u64, packet: &mut Packet<F>) {
+        let step = self.megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
+        let (Some(frame), Some(Step::Ct(action))) = (&packet.frame, step) else { return };
+        // The first fragment has all headers (RFC 7112), and every IPv4 header its own checksum.
+        let is_readable = (packet.layers.fragment == Fragment::Later || packet.layers.l4 != 0)
+            && (packet.layers.is_ipv6() || checksum::ipv4_header_is_valid(frame.bytes(), &packet.layers));
+        let bytes = frame.bytes();
+        let piece = if is_readable { Piece::of(bytes, &packet.layers) } else { None };
+        let named = piece.and_then(|piece| self.held.key(packet, &piece, bytes, action.zone));
+        let Some((key, place)) = named else {
+            let mut packet = packet.take();
+            self.track_alone(now, &mut packet);
+            self.held.ready.push_back(packet);
+            return;
+        };
+        self.megaflows.pin(packet.flow);
+        let slot = self.held.packets.insert(packet.take());
+        let token = u32::try_from(slot).unwrap_or(u32::MAX);
+        loop {
+            let Self { held, .. } = self;
+            let offer = held.store.offer(now, &key, &place, token, &mut held.taken);
+            match offer {
+                Offer::Held => return,
+                Offer::Complete => return self.track_datagram(now),
+                // Those that are given back go first, as they came first.
+                Offer::Refused(_) | Offer::Broken(_) => {
+                    held.taken.push(token);
+                    return self.track_each(now);
+                }
+                Offer::Expired => {
+                    for token in core::mem::take(&mut held.taken) {
+                        self.drop_held(token, DropCause::FragmentExpired);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows the datagram of the taken fragments to the tracker.
+    fn track_datagram(&mut self, now: u64) {
+        let Some((layers, data)) = self.held.assemble() else { return self.track_each(now) };
+        let Self { shard, megaflows, held, counters, .. } = self;
+        let head = held.taken.first().and_then(|&token| held.packets.get(token as usize));
+        let Some(head) = head else { return };
+        let step = megaflows.flow(head.flow).and_then(|flow| flow.recipe.steps.get(head.step));
+        let Some(Step::Ct(action)) = step else { return };
+        let mut meta = head.meta;
+        let end = usize::from(layers.l3_end) + REST;
+        let Some(whole) = held.buffer.get_mut(..end) else { return };
+        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, false);
+        shard.prefetch(&mut lookup);
+        let outcome = shard.execute(now, whole, &layers, &lookup, action, &mut meta);
+        for token in core::mem::take(&mut held.taken) {
+            let Some(mut packet) = held.packets.try_remove(token as usize) else { continue };
+            megaflows.unpin(packet.flow);
+            match outcome {
+                Outcome::Continue { rewritten } => {
+                    packet.meta = meta;
+                    packet.step += 1;
+                    if rewritten {
+                        packet.copy_back(&held.buffer, data);
+                    }
+                    held.ready.push_back(packet);
+                }
+                Outcome::Drop(reason) => counters.count_drop(reason.into()),
+            }
+        }
+    }
+
+    /// Shows each of the taken fragments to the tracker by itself.
+    fn track_each(&mut self, now: u64) {
+        for token in core::mem::take(&mut self.held.taken) {
+            let Some(mut packet) = self.held.packets.try_remove(token as usize) else { continue };
+            self.megaflows.unpin(packet.flow);
+            self.track_alone(now, &mut packet);
+            self.held.ready.push_back(packet);
+        }
+    }
+
+    /// Shows a fragment to the tracker by itself: invalid, unless its datagram has met its connection in this zone
+    /// already.
+    fn track_alone(&mut self, now: u64, packet: &mut Packet<F>) {
+        let Self { shard, megaflows, counters, .. } = self;
+        let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
+        let (Some(frame), Some(Step::Ct(action))) = (&mut packet.frame, step) else { return };
+        packet.step += 1;
+        let mut lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, false);
+        shard.prefetch(&mut lookup);
+        match shard.execute(now, frame.bytes_mut(), &packet.layers, &lookup, action, &mut packet.meta) {
+            Outcome::Continue { rewritten: true } => packet.changed = packet.changed.max(Changed::Network),
+            Outcome::Continue { rewritten: false } => {}
+            Outcome::Drop(reason) => {
+                counters.count_drop(reason.into());
+                packet.frame = None;
+            }
+        }
+    }
+
+    fn drop_held(&mut self, token: u32, cause: DropCause) {
+        if let Some(packet) = self.held.packets.try_remove(token as usize) {
+            self.megaflows.unpin(packet.flow);
+            self.counters.count_drop(cause);
+        }
+    }
+
+    /// Drops the fragments of up to `budget` datagrams whose time is over; how many datagrams it found.
+    #[cold]
+    pub(super) fn expire_fragments(&mut self, now: u64, budget: u32) -> u32 {
+        let mut gone = core::mem::take(&mut self.held.taken);
+        let mut tokens = Vec::new();
+        let found = self.held.store.sweep(now, budget, &mut gone, |token| tokens.push(token));
+        for token in tokens {
+            self.drop_held(token, DropCause::FragmentExpired);
+        }
+        self.held.taken = gone;
+        found
+    }
+
+    /// Drops what is held of these families.
+    #[cold]
+    pub fn purge_fragments(&mut self, families: &[Family]) {
+        let mut tokens = Vec::new();
+        self.held.store.purge(families, |token| tokens.push(token));
+        for token in tokens {
+            self.drop_held(token, DropCause::FragmentPurged);
+        }
+        if self.megaflows.has_retired() {
+            self.reclaim();
+        }
+    }
+
+    /// Changes what is done with fragments. Those held of a family that is turned off are dropped.
+    pub fn set_fragments(&mut self, settings: FragmentSettings) {
+        self.held.store.set(settings);
+        for family in Family::ALL {
+            if !settings.enabled[family as usize] {
+                self.purge_fragments(&[family]);
+            }
+        }
+    }
+
+    /// The store of fragments: settings, counters and what it holds.
+    #[must_use]
+    pub fn fragments(&self) -> &Fragments<u32> {
+        &self.held.store
+    }
+
+    /// Packets that wait for the rest of their datagrams.
+    #[must_use]
+    pub fn held_fragments(&self) -> u64 {
+        self.held.packets.len() as u64
+    }
+}
