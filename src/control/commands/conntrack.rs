@@ -76,6 +76,9 @@ pub(super) fn ct_flush_zone(
     Ok(())
 }
 
+/// Protocols that are counted by name, in Open vSwitch's order.
+const PROTOCOLS: [&str; 5] = ["tcp", "udp", "sctp", "icmp", "icmpv6"];
+
 #[derive(Serialize)]
 struct Stats {
     total: u64,
@@ -104,7 +107,10 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
     }
     out.line("Connections Stats:")?;
     out.line(format_args!("    Total: {}", stats.total))?;
-    for (protocol, count) in &stats.protocols {
+    let mut others = stats.total;
+    for protocol in PROTOCOLS {
+        let Some(count) = stats.protocols.get(protocol) else { continue };
+        others -= count;
         out.line(format_args!("\t{}: {count}", protocol.to_uppercase()))?;
         if protocol == "tcp" && !stats.tcp_states.is_empty() {
             out.line("\t  Conn per TCP states:")?;
@@ -112,6 +118,9 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
                 out.line(format_args!("\t    [{state}]={count}"))?;
             }
         }
+    }
+    if others > 0 {
+        out.line(format_args!("\tOther: {others}"))?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ impl Reference {
     pub(crate) fn run_exactly(&mut self, script: &Script) -> Report {
         let failed = |error: ovs::OvsError| Report { failures: vec![format!("{}: {error}", script.name)], ..Report::default() };
         let report = exact::run(&mut self.0, script, true).unwrap_or_else(failed);
-        if exact::changes_settings(script) {
+        if exact::leaves_traces(script) {
             self.0 = OvsDummy::start().expect("Open vSwitch starts");
         }
         report
