@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Ofctl(args) => cli::ofctl(args),
         Command::Appctl(args) => cli::appctl(args),
         Command::Vsctl(args) => cli::vsctl(args),
+        Command::Show(args) => cli::show(&args),
         Command::Ct(args) => cli::ct(args),
         Command::Zone(args) => cli::native(Family::Zone, args),
         Command::Config(args) => match args.command {

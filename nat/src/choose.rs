@@ -1,22 +1,30 @@
 //! Which address and port a new connection gets. The tracker calls this once for each new translated connection;
 //! it knows no table: whether a tuple is free is asked through a function, randomness is drawn through another.
 //!
-//! The search is bounded by work, [`PROBES`] questions for each end of the tuple that may change. A range with
-//! no more combinations of address and port than that is searched to the last; of a larger one every address gets
-//! an equal share of the probes (of more than [`PROBES`] addresses, that many get one). Half of a share stays near
-//! the port to start with, the other half goes where the tuple's hash says: clients that all come from one port
-//! must not all ask about the same few.
+//! The search is bounded by work, [`PROBES`] questions for each end of the tuple that may change, and by [`WALKED`]
+//! addresses:
+//!
+//! * A range of no more than [`PROBES`] combinations of address and port is searched to the last.
+//! * Of a larger one with no more than [`WALKED`] addresses, each address is asked for a few ports and then what is
+//!   left is spent where [`Occupancy`] does not know of every port that it is taken. What is learned stays learned, so
+//!   a full address is skipped at once, and the last free port of a crowded one is found.
+//! * Of still more addresses every one gets an equal share of the questions (of more than [`PROBES`], that many get
+//!   one). Half of a share stays near the port to start with, the other half goes where the tuple's hash says: clients
+//!   that all come from one port must not all ask about the same few.
 
 use core::net::Ipv4Addr;
 
 use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use crate::action::{AddressRange, NatAction, NatRange, PortSelection};
+use crate::occupancy::{End, Occupancy, Place};
 
 /// How many candidate tuples are asked about in one pass over a range. At some 100 ns for a probe of a large table
-/// a refused connection costs its lcore about 0.4 ms; with nine of ten ports of a large range taken, the chance
-/// to miss the free ones is below 10^-180.
+/// a refused connection costs its lcore about 0.4 ms.
 pub const PROBES: u32 = 4096;
+
+/// Most addresses of a range that are all walked to their last port. With as many boards in use this is some 0.1 ms.
+pub const WALKED: u32 = 1024;
 
 /// Ports tried one after the other before the search jumps and strides, if that is not more than half of an
 /// address's probes: neighbours stay neighbours while a range is thinly used, and no cluster of taken ports eats up
@@ -44,14 +52,14 @@ pub enum ChooseError {
 ///   ranges choose the address (to survive restarts, its key must).
 /// * `random` is drawn from where a port range says `random`.
 /// * `is_free` tells whether no connection has the given reply tuple.
+/// * `occupancy` is what earlier calls have learned, to be told of tuples that are released.
 ///
 /// The address is taken by hash over the range; when it has no free port the following ones are tried, the
 /// range being a ring. That holds for `persistent` too: it gives up the same address before the connection.
 ///
 /// A port range is searched from `min + hash % size`, or from a random port. Without one, the original port is
-/// kept if it is free, else the search stays within its class: 1 to 511, 512 to 1023, 1024 to 65535. An ICMP
-/// identifier is a port without classes. Other protocols have addresses only. If a range is too large to be searched
-/// to the last, each address is asked for a few ports from there on, then for some from where `hash` says.
+/// kept if it is free, else the search stays within its class: 1 to 511, 600 to 1023 (for 512 to 599 too), 1024 to
+/// 65535. An ICMP identifier is a port without classes. Other protocols have addresses only.
 ///
 /// A destination range changes the destination port only if it has ports; when nothing is free, the source port
 /// is changed too. The null address (0.0.0.0 or ::), or none, keeps the address, and the port unless that is
@@ -65,6 +73,7 @@ pub fn reply_tuple(
     hash: u64,
     source_hash: u64,
     random: &mut impl FnMut() -> u32,
+    occupancy: &mut Occupancy,
     is_free: &mut impl FnMut(&Tuple) -> bool,
 ) -> Result<Tuple, ChooseError> {
     let (range, end) = match action {
@@ -74,60 +83,154 @@ pub fn reply_tuple(
     };
     let addresses =
         AddressRing::new(range, original, end, if range.persistent { source_hash } else { hash })?;
-    let mut probes = 0;
-    let mut attempt = |translated: Tuple| {
-        probes += 1;
-        let reply = translated.reversed();
-        is_free(&reply).then_some(reply)
-    };
-
+    let mut search = Search { own: original, occupancy, is_free, probes: 0, limit: PROBES };
     let mut found = None;
     if addresses.keep {
-        found = attempt(*original);
+        found = search.ask(*original);
+        search.limit += search.probes;
     }
     let ports = PortRing::new(range, original, end, hash, random);
     if found.is_none() {
-        found =
-            search(&addresses, &ports, &mut |address, port| attempt(with_end(original, end, address, port)));
+        let candidate = |address, port| with_end(original, end, address, port);
+        found = search.run(&addresses, &ports, end, &candidate);
     }
-    if found.is_none() && matches!(end, End::Destination) && (original.has_ports() || original.is_icmp()) {
+    if found.is_none() && end == End::Destination && (original.has_ports() || original.is_icmp()) {
         let source_ports = PortRing::of_class(original, original.src_port(), hash);
-        found = search(&addresses, &source_ports, &mut |address, source_port| {
-            let translated = with_end(original, end, address, ports.at(0));
-            attempt(with_source_port(&translated, source_port))
-        });
+        let candidate = |address, source_port| {
+            with_source_port(&with_end(original, end, address, ports.at(0)), source_port)
+        };
+        search.limit = search.probes + PROBES;
+        found = search.run(&addresses, &source_ports, End::Source, &candidate);
     }
+    let probes = search.probes;
     found.ok_or(ChooseError::Exhausted { probes })
 }
 
-/// Which end of the tuple a range replaces.
-#[derive(Clone, Copy)]
-enum End {
-    Source,
-    Destination,
+/// A search under way.
+struct Search<'s, F> {
+    /// The new connection's own tuple, which cannot be its reply's too.
+    own: &'s Tuple,
+    occupancy: &'s mut Occupancy,
+    is_free: &'s mut F,
+    /// Questions so far, and how many there may be.
+    probes: u32,
+    limit: u32,
 }
 
-/// Walks the addresses and, for each, its share of the ports. At most [`PROBES`] attempts.
-fn search(
-    addresses: &AddressRing,
-    ports: &PortRing,
-    attempt: &mut impl FnMut(u128, u16) -> Option<Tuple>,
-) -> Option<Tuple> {
-    let address_count =
-        u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1).min(PROBES);
-    // Everything, if that is within the budget; else equal shares.
-    let ports_each = ports.len.min(PROBES / address_count);
-    let mut address_offset = addresses.start;
-    for number in 0..address_count {
-        let address = addresses.first.wrapping_add(address_offset);
-        for port in ports.share(ports_each, number) {
-            if let Some(reply) = attempt(address, port) {
-                return Some(reply);
+impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
+    /// The reply tuple of this translated one, if it is free.
+    fn ask(&mut self, translated: Tuple) -> Option<Tuple> {
+        self.probes += 1;
+        let reply = translated.reversed();
+        (reply != *self.own && (self.is_free)(&reply)).then_some(reply)
+    }
+
+    /// Keeps in mind that a reply tuple was taken. The own one is not in the table.
+    fn learn(&mut self, reply: &Tuple, end: End) {
+        if reply != self.own {
+            self.occupancy.learn(reply, end);
+        }
+    }
+
+    /// Walks the addresses and their ports; `candidate` makes the translated tuple.
+    fn run(
+        &mut self,
+        addresses: &AddressRing,
+        ports: &PortRing,
+        end: End,
+        candidate: &impl Fn(u128, u16) -> Tuple,
+    ) -> Option<Tuple> {
+        let count = u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1);
+        let few = ports.asked().checked_mul(count).is_some_and(|all| all <= PROBES);
+        if few || count > WALKED {
+            self.share_out(addresses, count.min(PROBES), ports, candidate)
+        } else {
+            self.walk(addresses, count, ports, end, candidate)
+        }
+    }
+
+    /// Equal shares: everything, if that is within the budget.
+    fn share_out(
+        &mut self,
+        addresses: &AddressRing,
+        count: u32,
+        ports: &PortRing,
+        candidate: &impl Fn(u128, u16) -> Tuple,
+    ) -> Option<Tuple> {
+        let each = PROBES / count;
+        for (number, address) in addresses.from_start(count) {
+            for port in ports.share(each, number) {
+                if let Some(reply) = self.ask(candidate(address, port)) {
+                    return Some(reply);
+                }
             }
         }
-        address_offset = if address_offset == addresses.last_offset { 0 } else { address_offset + 1 };
+        None
     }
-    None
+
+    /// Half of the budget in equal shares, then all that is left wherever a port may be free.
+    fn walk(
+        &mut self,
+        addresses: &AddressRing,
+        count: u32,
+        ports: &PortRing,
+        end: End,
+        candidate: &impl Fn(u128, u16) -> Tuple,
+    ) -> Option<Tuple> {
+        let each = PROBES / 2 / count;
+        for (number, address) in addresses.from_start(count) {
+            let place = Place::of(&candidate(address, ports.first).reversed(), end).0;
+            if self.occupancy.next(&place, ports.first, ports.last(), ports.first).is_none()
+                && ports.kept.is_none()
+            {
+                continue;
+            }
+            let near = each.div_ceil(2).min(NEIGHBOURS).min(ports.asked());
+            for port in ports.near(near) {
+                if let Some(reply) = self.ask(candidate(address, port)) {
+                    return Some(reply);
+                }
+            }
+            let found = self.walk_address(&place, address, (ports, number), end, each - near, candidate);
+            if found.is_some() {
+                return found;
+            }
+        }
+        for (number, address) in addresses.from_start(count) {
+            let left = self.limit.saturating_sub(self.probes);
+            if left == 0 {
+                return None;
+            }
+            let place = Place::of(&candidate(address, ports.first).reversed(), end).0;
+            let found = self.walk_address(&place, address, (ports, number), end, left, candidate);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Asks for up to `budget` ports of an address that are not known to be taken, far apart.
+    fn walk_address(
+        &mut self,
+        place: &Place,
+        address: u128,
+        (ports, number): (&PortRing, u32),
+        end: End,
+        budget: u32,
+        candidate: &impl Fn(u128, u16) -> Tuple,
+    ) -> Option<Tuple> {
+        for tried in 0..budget {
+            let from = ports.far(number, tried);
+            let port = self.occupancy.next(place, ports.first, ports.last(), from)?;
+            let translated = candidate(address, port);
+            if let Some(reply) = self.ask(translated) {
+                return Some(reply);
+            }
+            self.learn(&translated.reversed(), end);
+        }
+        None
+    }
 }
 
 /// The addresses of a range as numbers, entered at `first + start` and walked around.
@@ -142,6 +245,17 @@ struct AddressRing {
 }
 
 impl AddressRing {
+    /// The first `count` addresses from the one to start with, numbered.
+    fn from_start(&self, count: u32) -> impl Iterator<Item = (u32, u128)> {
+        let (first, last) = (self.first, self.last_offset);
+        let mut offset = self.start;
+        (0..count).map(move |number| {
+            let address = first.wrapping_add(offset);
+            offset = if offset == last { 0 } else { offset + 1 };
+            (number, address)
+        })
+    }
+
     fn new(range: &NatRange, original: &Tuple, end: End, hash: u64) -> Result<Self, ChooseError> {
         let own = match (original, end) {
             (Tuple::V4(tuple), End::Source) => u128::from(u32::from_be_bytes(tuple.src)),
@@ -172,6 +286,8 @@ struct PortRing {
     start: u32,
     /// Of the tuple: where the search goes when the ports at `start` are taken.
     hash: u64,
+    /// The original port where it lies between two classes: asked for before the ring.
+    kept: Option<u16>,
 }
 
 impl PortRing {
@@ -200,7 +316,7 @@ impl PortRing {
                     // The address was chosen by the high bits.
                     PortSelection::Default | PortSelection::Hash => (hash & 0xffff_ffff) as u32,
                 };
-                Self { first: min, len, start: drawn % len, hash }
+                Self { first: min, len, start: drawn % len, hash, kept: None }
             }
             (None, End::Source) => Self::of_class(original, kept, hash),
             (None, End::Destination) => Self::single(kept),
@@ -208,7 +324,7 @@ impl PortRing {
     }
 
     const fn single(port: u16) -> Self {
-        Self { first: port, len: 1, start: 0, hash: 0 }
+        Self { first: port, len: 1, start: 0, hash: 0, kept: None }
     }
 
     /// The ports that may stand in for `port`, `port` first.
@@ -216,27 +332,53 @@ impl PortRing {
         let (first, last): (u16, u16) = match port {
             _ if original.is_icmp() => (0, u16::MAX),
             0..512 => (1, 511),
-            512..1024 => (512, 1023),
+            512..1024 => (600, 1023),
             1024.. => (1024, u16::MAX),
         };
-        Self { first, len: u32::from(last - first) + 1, start: u32::from(port.saturating_sub(first)), hash }
+        Self {
+            first,
+            len: u32::from(last - first) + 1,
+            start: u32::from(port.saturating_sub(first)),
+            hash,
+            kept: (port != 0 && port < first).then_some(port),
+        }
+    }
+
+    /// The first `count` ports to ask for, no more than there are.
+    fn near(&self, count: u32) -> impl Iterator<Item = u16> {
+        self.kept.into_iter().chain((0..self.len).map(|offset| self.at(offset))).take(count as usize)
+    }
+
+    /// Ports that there are to ask for.
+    fn asked(&self) -> u32 {
+        self.len + u32::from(self.kept.is_some())
+    }
+
+    fn last(&self) -> u16 {
+        // first + len - 1 is a port.
+        self.first.wrapping_add(u16::try_from(self.len - 1).unwrap_or(0))
+    }
+
+    /// Where this tuple goes at the `number`th address when the ports at `start` are taken.
+    fn far(&self, number: u32, tried: u32) -> u16 {
+        let jump = (self.hash ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let offset = (jump + u64::from(tried) * u64::from(self.stride())) % u64::from(self.len);
+        self.at(u32::try_from(offset).unwrap_or(0))
     }
 
     /// The ports to ask about at one address, the `number`th that is tried: all of them if `count` is that many, else
     /// some from `start` on and the others, far apart, from a place that this tuple has for this address.
     fn share(&self, count: u32, number: u32) -> impl Iterator<Item = u16> {
+        let ring = count.min(self.asked()) - u32::from(self.kept.is_some() && count > 0);
         // Of an odd share every other address gets the smaller half: a share of one is spent on both in turn.
-        let half = (count + (number + 1) % 2) / 2;
-        let near = if count == self.len { count } else { half.min(NEIGHBOURS) };
-        let stride = u64::from(self.stride());
-        let jump = (self.hash ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        (0..count).map(move |tried| match tried.checked_sub(near) {
-            None => self.at(tried),
-            Some(far) => {
-                let offset = (jump + u64::from(far) * stride) % u64::from(self.len);
-                self.at(u32::try_from(offset).unwrap_or(0))
+        let half = (ring + (number + 1) % 2) / 2;
+        let near = if ring == self.len { ring } else { half.min(NEIGHBOURS) };
+        self.kept.into_iter().take(count as usize).chain((0..ring).map(move |tried| {
+            match tried.checked_sub(near) {
+                None => self.at(tried),
+                Some(far) => self.far(number, far),
             }
-        })
+        }))
     }
 
     /// The port `offset` behind the one to start with; `offset` is below `len`.

@@ -6,6 +6,18 @@ use weir_wire::numbers::protocol;
 
 const TCP: u8 = protocol::TCP;
 
+/// [`super::reply_tuple`] of one who has learned nothing yet.
+fn reply_tuple(
+    action: &NatAction,
+    original: &Tuple,
+    hash: u64,
+    source_hash: u64,
+    random: &mut impl FnMut() -> u32,
+    is_free: &mut impl FnMut(&Tuple) -> bool,
+) -> Result<Tuple, ChooseError> {
+    super::reply_tuple(action, original, hash, source_hash, random, &mut Occupancy::default(), is_free)
+}
+
 fn v4(src: [u8; 4], src_port: u16, dst: [u8; 4], dst_port: u16, protocol: u8) -> Tuple {
     Tuple4::new(src, dst, src_port, dst_port, protocol, 0).into()
 }
@@ -63,8 +75,18 @@ fn without_a_range_a_port_stays_in_its_class() {
     assert_eq!(low.len(), 511);
     assert_eq!(low.iter().take(3).map(Tuple::src_port).collect::<Vec<_>>(), [510, 511, 1]);
     let middle = exhaust(&action, &tcp(1023), 1);
-    assert_eq!(middle.len(), 512);
-    assert!(middle.iter().all(|tuple| (512..1024).contains(&tuple.src_port())));
+    assert_eq!(middle.len(), 424);
+    assert!(middle.iter().all(|tuple| (600..1024).contains(&tuple.src_port())));
+    // Between the classes a port is kept while it is free.
+    for action in [action, NatAction::Source(range(Some(("10.0.0.1", "10.0.0.9")), None))] {
+        let between = exhaust(&action, &tcp(555), 1);
+        assert_eq!(between.iter().take(3).map(Tuple::src_port).collect::<Vec<_>>(), [555, 600, 601]);
+        let addresses = between.iter().map(Tuple::src).collect::<HashSet<_>>().len();
+        assert_eq!(between.len(), addresses * 425);
+        assert_eq!(between.iter().filter(|tuple| tuple.src_port() == 555).count(), addresses);
+    }
+    let many = NatAction::Source(range(Some(("10.0.0.0", "10.0.15.255")), None));
+    assert_eq!(choose(&many, &tcp(555)).unwrap().src_port(), 555);
 }
 
 #[test]
@@ -219,7 +241,11 @@ fn strides_are_coprime_to_every_length() {
         if b == 0 { a } else { gcd(b, a % b) }
     }
     for len in 1..=65536 {
-        assert_eq!(gcd(PortRing { first: 0, len, start: 0, hash: 0 }.stride(), len), 1, "length {len}");
+        assert_eq!(
+            gcd(PortRing { first: 0, len, start: 0, hash: 0, kept: None }.stride(), len),
+            1,
+            "length {len}"
+        );
     }
 }
 
@@ -307,4 +333,147 @@ proptest! {
         let chosen = reply_tuple(&NatAction::Source(range), &tcp(9), hash, 0, &mut || 0, &mut |reply| free(reply));
         prop_assert!(chosen.is_ok_and(|reply| free(&reply)));
     }
+}
+
+/// A table of taken tuples, as a shard keeps one, with what it has learned; counts the questions of each call.
+#[derive(Default)]
+struct Table {
+    taken: HashSet<Tuple>,
+    occupancy: Occupancy,
+    most: u32,
+}
+
+impl Table {
+    fn choose(&mut self, action: &NatAction, original: &Tuple) -> Result<Tuple, ChooseError> {
+        let Self { taken, occupancy, most } = self;
+        let mut asked = 0;
+        let chosen = super::reply_tuple(
+            action,
+            original,
+            original.hash(&[5, 6]),
+            7,
+            &mut || 5,
+            occupancy,
+            &mut |reply| {
+                asked += 1;
+                !taken.contains(reply)
+            },
+        );
+        *most = asked.max(*most);
+        assert!(*most <= PROBES, "{asked} questions");
+        chosen
+    }
+
+    fn add(&mut self, action: &NatAction, original: &Tuple) -> Result<Tuple, ChooseError> {
+        let reply = self.choose(action, original)?;
+        assert!(self.taken.insert(reply), "{reply} was handed out twice");
+        self.occupancy.take(&reply);
+        Ok(reply)
+    }
+
+    fn remove(&mut self, reply: &Tuple) {
+        assert!(self.taken.remove(reply));
+        self.occupancy.release(reply);
+    }
+}
+
+/// Clients that all talk to one remote endpoint.
+fn client(number: u32, protocol: u8) -> Tuple {
+    let [_, a, b, c] = number.to_be_bytes();
+    v4([10, a, b, c], 40_000, [8, 8, 8, 8], 80, protocol)
+}
+
+#[test]
+fn one_address_serves_every_one_of_its_ports_towards_one_remote_and_then_no_more() {
+    let all_ports = range(Some(("192.0.2.1", "192.0.2.1")), Some((1, u16::MAX)));
+    for selection in [PortSelection::Default, PortSelection::Random] {
+        let action = NatAction::Source(NatRange { selection, ..all_ports });
+        let mut table = Table::default();
+        for number in 0..65_535 {
+            table
+                .add(&action, &client(number, TCP))
+                .unwrap_or_else(|error| panic!("client {number}: {error}"));
+        }
+        assert!(matches!(table.choose(&action, &client(70_000, TCP)), Err(ChooseError::Exhausted { .. })));
+        assert!(table.occupancy.len() <= 1);
+        // Another remote has all of them.
+        let elsewhere = v4([10, 0, 0, 1], 40_000, [8, 8, 8, 9], 80, TCP);
+        assert!(table.choose(&action, &elsewhere).is_ok());
+        // What is released is found again, each of them.
+        let released: HashSet<Tuple> =
+            table.taken.iter().copied().filter(|reply| reply.dst_port() % 9_000 == 17).collect();
+        for reply in &released {
+            table.remove(reply);
+        }
+        let found: HashSet<Tuple> =
+            (0..released.len()).map(|_| table.add(&action, &client(71_000, TCP)).unwrap()).collect();
+        assert_eq!(found, released);
+        assert!(table.choose(&action, &client(70_001, TCP)).is_err());
+        let all: Vec<Tuple> = table.taken.iter().copied().collect();
+        for reply in &all {
+            table.remove(reply);
+        }
+        assert!(table.occupancy.is_empty());
+    }
+}
+
+#[test]
+fn identifiers_of_pings_are_handed_out_to_the_last_one_too() {
+    let action = NatAction::Source(range(Some(("192.0.2.1", "192.0.2.1")), None));
+    let mut table = Table::default();
+    for number in 0..65_536u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        table.add(&action, &v4([10, a, b, c], 500, [8, 8, 8, 8], 8 << 8, protocol::ICMP)).unwrap();
+    }
+    assert!(table.choose(&action, &v4([10, 9, 9, 9], 500, [8, 8, 8, 8], 8 << 8, protocol::ICMP)).is_err());
+}
+
+#[test]
+fn of_a_large_pool_every_address_serves_to_its_last_port() {
+    // 255 addresses, 300 ports each: 76 500 combinations.
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.255")), Some((5000, 5299))));
+    let mut table = Table::default();
+    for number in 0..255 * 300 {
+        table.add(&action, &client(number, TCP)).unwrap_or_else(|error| panic!("client {number}: {error}"));
+    }
+    assert!(matches!(table.choose(&action, &client(99_999, TCP)), Err(ChooseError::Exhausted { .. })));
+    assert_eq!(table.taken.iter().map(Tuple::dst).collect::<HashSet<_>>().len(), 255);
+    for address in 1..=255u8 {
+        let only = v4([8, 8, 8, 8], 80, [10, 0, 0, address], 5000 + u16::from(address), TCP);
+        table.remove(&only);
+        assert_eq!(table.add(&action, &client(88_888, TCP)), Ok(only));
+    }
+}
+
+#[test]
+fn what_is_full_is_known_and_asks_nothing_any_more() {
+    let action = NatAction::Source(range(Some(("10.0.0.1", "10.0.0.4")), Some((1024, u16::MAX))));
+    let mut occupancy = Occupancy::default();
+    let mut calls = 0;
+    // Nothing is free, and nobody has learned so: each call learns more, within its budget, until all is known.
+    loop {
+        let refused =
+            super::reply_tuple(&action, &client(calls, TCP), 9, 7, &mut || 5, &mut occupancy, &mut |_| false);
+        let Err(ChooseError::Exhausted { probes }) = refused else { panic!("{refused:?}") };
+        calls += 1;
+        assert!(probes <= PROBES);
+        if probes == 0 {
+            break;
+        }
+        assert!(calls < 100, "{probes} questions still");
+    }
+    assert!(calls >= 4 * 64_512 / PROBES, "{calls} calls");
+}
+
+#[test]
+fn a_destination_range_of_one_port_serves_as_many_clients_as_there_are_source_ports_in_the_class() {
+    let action = NatAction::Destination(range(Some(("10.0.0.1", "10.0.0.1")), Some((80, 80))));
+    let mut table = Table::default();
+    // One client behind an address that reuses its port in many zones' stead: the same source end again and again.
+    let call = v4([192, 0, 2, 7], 40_000, [203, 0, 113, 1], 80, TCP);
+    for number in 0..64_512 {
+        let reply = table.add(&action, &call).unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert_eq!((reply.src_port(), reply.dst_port() >= 1024), (80, true));
+    }
+    assert!(table.choose(&action, &call).is_err());
 }

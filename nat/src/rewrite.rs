@@ -176,7 +176,7 @@ fn rewrite_sctp(l4: &mut [u8], fragment: Fragment, ports: Ports) -> Result<(), U
 /// outer source, which may be a router's, becomes that of `to` if the translation changes that end at all: a
 /// router behind the translation must not be seen either (RFC 5508 section 4.2). Of the quoted packet the
 /// addresses, ports or identifier, the IPv4 header checksum and, where it was quoted, the L4 checksum are
-/// rewritten, but for SCTP's, which covers bytes that are rarely there. The outer checksums are updated.
+/// rewritten, SCTP's too, although most of what it covers is not there. The outer checksums are updated.
 ///
 /// # Errors
 /// See [`Untranslatable`]; the frame is then unchanged.
@@ -206,6 +206,7 @@ fn icmp_error_v4(
     let (ip, message, inner_packet) = split_error(frame, layers, inner_layers)?;
     let ip = ip.first_chunk_mut::<20>().ok_or(Untranslatable::IpHeader)?;
     let (inner_ip, inner_l4) = split_quote(inner_packet, inner_layers)?;
+    let inner_header_len = inner_layers.l4.saturating_sub(inner_layers.l3);
     let inner_ip = inner_ip.first_chunk_mut::<20>().ok_or(Untranslatable::Quote)?;
 
     let inner_dst = [inner_ip[16], inner_ip[17], inner_ip[18], inner_ip[19]];
@@ -215,7 +216,9 @@ fn icmp_error_v4(
     let mut covered = inner;
     let ports = Ports { src: quoted.src_port.to_be_bytes(), dst: quoted.dst_port.to_be_bytes() };
     let pseudo = if quoted.is_icmp() { Delta::NONE } else { inner };
-    covered.merge(rewrite_quoted_l4(inner_l4, quoted.protocol, quoted.is_icmp(), ports, pseudo)?);
+    let whole_len = u16::from_be_bytes([inner_ip[2], inner_ip[3]]).saturating_sub(inner_header_len);
+    let kind = Quoted { protocol: quoted.protocol, icmp: quoted.is_icmp(), whole_len };
+    covered.merge(rewrite_quoted_l4(inner_l4, kind, ports, pseudo)?);
     let old_checksum = [inner_ip[10], inner_ip[11]];
     write_v4(inner_ip, quoted.src, quoted.dst, inner);
     covered.change2(old_checksum, [inner_ip[10], inner_ip[11]]);
@@ -243,13 +246,17 @@ fn icmp_error_v6(
     let (ip, message, inner_packet) = split_error(frame, layers, inner_layers)?;
     let ip = ip.first_chunk_mut::<40>().ok_or(Untranslatable::IpHeader)?;
     let (inner_ip, inner_l4) = split_quote(inner_packet, inner_layers)?;
+    let inner_header_len = inner_layers.l4.saturating_sub(inner_layers.l3);
     let inner_ip = inner_ip.first_chunk_mut::<40>().ok_or(Untranslatable::Quote)?;
 
     let inner = delta_v6(inner_ip, quoted);
     let end_kept = inner_ip.get(24..40) == Some(&to.src);
     let mut covered = inner;
     let ports = Ports { src: quoted.src_port.to_be_bytes(), dst: quoted.dst_port.to_be_bytes() };
-    covered.merge(rewrite_quoted_l4(inner_l4, quoted.protocol, quoted.is_icmp(), ports, inner)?);
+    let whole_len = u16::from_be_bytes([inner_ip[4], inner_ip[5]]).saturating_add(40);
+    let whole_len = whole_len.saturating_sub(inner_header_len);
+    let kind = Quoted { protocol: quoted.protocol, icmp: quoted.is_icmp(), whole_len };
+    covered.merge(rewrite_quoted_l4(inner_l4, kind, ports, inner)?);
     write_v6(inner_ip, quoted.src, quoted.dst);
 
     let src = match ip.get(8..).and_then(|address| address.first_chunk::<16>()) {
@@ -293,21 +300,30 @@ fn split_quote<'f>(
     packet.split_at_mut_checked(usize::from(header_len)).ok_or(Untranslatable::Quote)
 }
 
+/// What is known of a quoted packet.
+#[derive(Clone, Copy)]
+struct Quoted {
+    protocol: u8,
+    icmp: bool,
+    /// Bytes of L4 that it had before it was cut, by its IP header.
+    whole_len: u16,
+}
+
 /// Rewrites what was quoted of L4 and tells what changed in it, its checksum included.
 fn rewrite_quoted_l4(
     l4: &mut [u8],
-    protocol: u8,
-    icmp: bool,
+    Quoted { protocol, icmp, whole_len }: Quoted,
     ports: Ports,
     pseudo: Delta,
 ) -> Result<Delta, Untranslatable> {
     let mut changed = Delta::NONE;
     let Some((head, rest)) = l4.split_first_chunk_mut::<8>() else { return Err(Untranslatable::Quote) };
+    let old_ports = [head[0], head[1], head[2], head[3]];
     if icmp {
         changed.change2([head[4], head[5]], ports.src);
         [head[4], head[5]] = ports.src;
     } else if matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
-        changed.change4([head[0], head[1], head[2], head[3]], ports.joined());
+        changed.change4(old_ports, ports.joined());
         [head[0], head[1], head[2], head[3]] = ports.joined();
     }
     let mut covered = pseudo;
@@ -317,6 +333,11 @@ fn rewrite_quoted_l4(
             let old = [*c0, *c1];
             [*c0, *c1] = covered.apply(old);
             changed.change2(old, [*c0, *c1]);
+        }
+        (protocol::SCTP, [c0, c1, c2, c3, ..]) if old_ports != ports.joined() => {
+            let old = [*c0, *c1, *c2, *c3];
+            [*c0, *c1, *c2, *c3] = checksum::sctp_change(old, old_ports, ports.joined(), whole_len);
+            changed.change4(old, [*c0, *c1, *c2, *c3]);
         }
         (protocol::UDP, _) if [head[6], head[7]] != [0, 0] => {
             let old = [head[6], head[7]];

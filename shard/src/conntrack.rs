@@ -1,19 +1,21 @@
 //! The ct action: the third stage, in which a packet meets its connection, or starts one. All that ovs-actions(7)
 //! says of `ct` happens here, in the order verify, track, commit, translate.
 
-use weir_nat::choose::{ChooseError, reply_tuple};
+use weir_nat::choose::ChooseError;
 use weir_nat::rewrite::translate_v4;
 use weir_nat::{NatAction, Untranslatable, translate, translate_icmp_error};
 use weir_wire::extract::{ChecksumTrust, Extracted};
 use weir_wire::numbers::protocol;
-use weir_wire::{Invalid, Layers, Tuple, Tuple4, Tuple6};
+use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
 use crate::events::{Changes, EndCause, EventKind};
+use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
+use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
 use crate::table::Full;
@@ -22,7 +24,7 @@ use crate::table::connection::{Connection, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
-use crate::{datagram, icmp};
+use crate::{datagram, icmp, sctp};
 
 /// Connections that are looked at for each new one: two leave for one that comes, so that those that have expired
 /// never pile up faster than the sweep between bursts takes them.
@@ -109,7 +111,11 @@ impl Shard {
                 return self.start(packet, tuple, hash);
             }
             Verdict::Invalid => {
-                self.counters.tcp_out_of_window += 1;
+                if tuple.protocol() == protocol::SCTP {
+                    self.counters.sctp_out_of_state += 1;
+                } else {
+                    self.counters.tcp_out_of_window += 1;
+                }
                 return self.judge_outside(packet, slot);
             }
         };
@@ -119,6 +125,9 @@ impl Shard {
         };
         packet.set_state(state.with(reply));
         self.belong(packet, slot);
+        if self.table.connection(slot.index()).has(flag::ASSISTED) {
+            return self.assist(packet, slot);
+        }
         self.apply_nat(packet, slot, None)
     }
 
@@ -184,7 +193,7 @@ impl Shard {
 
     /// The slot, unless its connection has expired: then it is removed on sight.
     #[inline]
-    fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
+    pub(crate) fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
         if self.table.connection(slot.index()).deadline.is_past(moment) {
             self.end(slot.index(), EndCause::Timeout);
             return None;
@@ -219,8 +228,14 @@ impl Shard {
     #[inline]
     fn track_unwatched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
         let liberal = self.liberal_tcp;
-        let connection = self.table.connection_mut(slot.index());
-        let (verdict, timeout) = judge(connection, slot.direction(), packet, liberal);
+        let Self { table, companions, .. } = self;
+        let acknowledged = if table.connection(slot.index()).has(flag::EDITED) {
+            companions.stream(table.cold(slot.index()).companion, slot.direction().opposite())
+        } else {
+            None
+        };
+        let connection = table.connection_mut(slot.index());
+        let (verdict, timeout) = judge(connection, slot.direction(), packet, acknowledged, liberal);
         if matches!(verdict, Verdict::Established | Verdict::New) {
             self.table.count(slot, packet.frame.len(), tick(packet.moment));
         }
@@ -268,8 +283,8 @@ impl Shard {
     /// A segment that does not belong to the connection which its tuple names: invalid, but never shown with a
     /// private address, so its connection's translation is applied, as Open vSwitch does it.
     #[cold]
-    fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
-        packet.judge_invalid();
+    pub(crate) fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
+        let _ = packet.judge_invalid();
         self.show(packet, slot);
         self.apply_nat(packet, slot, None)
     }
@@ -293,6 +308,9 @@ impl Shard {
         packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label } else { 0 };
         packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation });
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+        if connection.has(flag::RELATED) {
+            self.show_parent(packet, slot.index());
+        }
     }
 
     /// Takes mark, label and helper of a commit over; says which of them are different now.
@@ -315,6 +333,7 @@ impl Shard {
             let helper = &mut self.table.cold_mut(index).helper;
             changes = changes.with(Changes::HELPER.when(number != *helper));
             *helper = number;
+            self.table.connection_mut(index).flags |= flag::HELPED;
         }
         changes
     }
@@ -324,6 +343,7 @@ impl Shard {
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
+                protocol::SCTP => &mut self.counters.sctp_bad_start,
                 _ => &mut self.counters.icmp_bad_start,
             };
             *counter += u64::from(!packet.again);
@@ -338,10 +358,12 @@ impl Shard {
             original: Some(*tuple),
             ..CtMeta::default()
         };
+        let expected = if self.expectations.is_empty() { None } else { self.expected(packet, tuple) };
         if !packet.action.commit {
             return UNTOUCHED;
         }
-        let reply = match self.choose_reply(packet, tuple, hash) {
+        let expected_nat = expected.filter(|expected| packet.wants_nat() && expected.is_translated());
+        let reply = match self.choose_reply(packet, tuple, hash, expected_nat.as_ref()) {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
         };
@@ -359,6 +381,10 @@ impl Shard {
             }
         };
         self.counters.created += 1;
+        if !self.occupancy.is_empty() {
+            self.occupancy.take(tuple);
+            self.occupancy.take(&reply);
+        }
         self.zones.enter(packet.action.zone);
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
@@ -374,12 +400,22 @@ impl Shard {
         self.arm(index);
         let slot = Slot::new(index, Direction::Original);
         self.table.count(slot, packet.frame.len(), tick(packet.moment));
-        let _ = self.refresh(packet.action, index);
+        match &expected {
+            // Mark and label are the parent's; this commit's own do not apply (as observed of Open vSwitch).
+            Some(expected) => self.adopt(packet, index, expected, expected_nat.is_some()),
+            None => {
+                let _ = self.refresh(packet.action, index);
+            }
+        }
         if self.events.listening() {
             self.record(index, EventKind::New);
         }
         self.show(packet, slot);
-        let outcome = self.apply_nat(packet, slot, None);
+        let outcome = if self.table.connection(index).has(flag::ASSISTED) {
+            self.assist(packet, slot)
+        } else {
+            self.apply_nat(packet, slot, None)
+        };
         self.sweep_to(packet.moment, TOLL);
         outcome
     }
@@ -405,22 +441,24 @@ impl Shard {
     }
 
     /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
-    fn choose_reply(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Result<Tuple, Outcome> {
+    fn choose_reply(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        expected: Option<&Expectation>,
+    ) -> Result<Tuple, Outcome> {
         self.admit(packet)?;
+        if let Some(expected) = expected {
+            return self.expected_reply(packet, tuple, expected);
+        }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
-                let source_hash = source_of(tuple).hash(&self.address_secret);
-                let (table, moment) = (&self.table, packet.moment);
-                let mut is_free = |reply: &Tuple| {
-                    let found = table.find(reply, table.hash(reply));
-                    reply != tuple
-                        && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-                };
-                let random = &mut self.random;
-                match reply_tuple(&nat, tuple, hash, source_hash, &mut || random.next(), &mut is_free) {
+                match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
                     Err(ChooseError::Exhausted { .. }) => {
                         self.counters.nat_exhausted += 1;
+                        self.exhaustions.note(packet.action.zone, nat);
                         return Err(Outcome::Drop(DropReason::NatExhausted));
                     }
                     Err(ChooseError::FamilyMismatch) => {
@@ -443,7 +481,12 @@ impl Shard {
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline]
-    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
+    pub(crate) fn apply_nat(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: Slot,
+        inner_layers: Option<&Layers>,
+    ) -> Outcome {
         let connection = self.table.connection(slot.index());
         if !packet.wants_nat()
             || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
@@ -455,6 +498,7 @@ impl Shard {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
+        let edited = connection.has(flag::EDITED) && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
             (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
@@ -466,6 +510,9 @@ impl Shard {
         match done {
             Ok(()) => {
                 packet.meta.state = packet.meta.state.with(bits);
+                if edited {
+                    return self.adjust(packet, slot);
+                }
                 Outcome::Continue { rewritten: true }
             }
             Err(_) => self.drop_untranslated(DropReason::Untranslatable),
@@ -480,12 +527,12 @@ impl Shard {
 }
 
 /// One call's arguments.
-struct Packet<'a> {
-    moment: Moment,
-    frame: &'a mut [u8],
-    layers: &'a Layers,
-    action: &'a CtAction,
-    meta: &'a mut CtMeta,
+pub(crate) struct Packet<'a> {
+    pub(crate) moment: Moment,
+    pub(crate) frame: &'a mut [u8],
+    pub(crate) layers: &'a Layers,
+    pub(crate) action: &'a CtAction,
+    pub(crate) meta: &'a mut CtMeta,
     /// An earlier ct action of this zone has seen it, and counted it.
     again: bool,
 }
@@ -508,11 +555,18 @@ impl Packet<'_> {
         self.meta.zone = self.action.zone;
     }
 
+    /// Invalid. Of a known connection the caller translates it; any other has no translation, and is not sent
+    /// without one where the action would have translated it.
     #[cold]
     fn judge_invalid(&mut self) -> Outcome {
         let state = CtState::TRK.with(CtState::INV);
         *self.meta = CtMeta { state, zone: self.action.zone, ..CtMeta::default() };
-        UNTOUCHED
+        match self.action.nat {
+            Some(NatAction::Source(_) | NatAction::Destination(_)) if self.action.commit => {
+                Outcome::Drop(DropReason::NatInvalid)
+            }
+            _ => UNTOUCHED,
+        }
     }
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
@@ -543,13 +597,24 @@ fn judge(
     connection: &mut Connection,
     direction: Direction,
     packet: &Packet<'_>,
+    acknowledged: Option<&Stream>,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
     let state = &mut connection.peers[0].state;
     let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
         (protocol::TCP, _) => {
-            return match Segment::parse(packet.frame, packet.layers) {
-                Some(segment) => tcp::track(&mut connection.peers, direction, &segment, liberal),
+            let Some(mut segment) = Segment::parse(packet.frame, packet.layers) else {
+                return (Verdict::Invalid, None);
+            };
+            if let Some(stream) = acknowledged {
+                // Each side is tracked in its own numbers, from which an edit may have taken its peer away.
+                segment.ack = stream.backward(segment.ack, Round::Down);
+            }
+            return tcp::track(&mut connection.peers, direction, &segment, liberal);
+        }
+        (protocol::SCTP, _) => {
+            return match sctp::Packet::parse(packet.frame, packet.layers) {
+                Some(packet) => sctp::track(&mut connection.peers, direction, &packet),
                 None => (Verdict::Invalid, None),
             };
         }
@@ -574,26 +639,19 @@ fn connection_family(layers: &Layers) -> Family {
 fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeout)> {
     let (state, timeout) = match tuple.protocol() {
         protocol::TCP => return tcp::start(&Segment::parse(packet.frame, packet.layers)?),
+        protocol::SCTP => return sctp::start(&sctp::Packet::parse(packet.frame, packet.layers)?),
         _ if tuple.is_icmp() => icmp::start(tuple)?,
         _ => datagram::start(),
     };
     Some(([Peer::with_state(state), Peer::default()], timeout))
 }
 
-/// True if a connection other than TCP was seen in both directions.
+/// True if a connection other than TCP and SCTP was seen in both directions.
 pub(crate) fn is_answered(connection: &Connection) -> bool {
     let state = connection.peers[0].state;
     let is_icmp =
         matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
     if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
-}
-
-/// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
-    match tuple {
-        Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
-        Tuple::V6(tuple) => Tuple::V6(Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
-    }
 }
 
 #[cfg(test)]

@@ -46,9 +46,16 @@ counters! {
     events_lost "Events that a listener had no room for.";
     established "Packets found to be part of an established connection.";
     new "Packets found to be new.";
+    expectations "Data connections that control connections announced.";
+    expectations_refused "Data connections announced that were one too many to be expected.";
+    expected "Data connections committed that were expected.";
+    broken_control "Segments with an FTP command or reply that announces no valid address and port.";
+    edited "Packets whose payload was edited for a translation.";
     related "ICMP errors found to be related to a connection.";
     tcp_out_of_window "TCP segments outside their connection's window.";
     tcp_bad_start "TCP segments that may not start a connection.";
+    sctp_out_of_state "SCTP packets whose tag or chunks do not fit their association.";
+    sctp_bad_start "SCTP packets that may not start an association.";
     icmp_bad_start "ICMP answers without a query.";
     icmp_unknown "ICMP errors about packets of no connection.";
 }

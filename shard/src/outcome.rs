@@ -8,6 +8,10 @@ pub enum Outcome {
         /// Its headers were translated: whoever has parsed fields of it must read them again.
         rewritten: bool,
     },
+    /// The packet goes on when its payload has been edited as [`Shard::take_edits`](crate::Shard::take_edits) says,
+    /// lengths and checksums with it; its headers were translated. One whose buffer has no room for that must not go
+    /// on.
+    Edit,
     /// The packet must not go on.
     Drop(DropReason),
 }
@@ -50,6 +54,7 @@ reasons! {
     NatExhausted "nat_exhausted" "No address and port of the range is free.";
     NatFamily "nat_family" "The range's addresses are of another family than the packet.";
     NatRefused "nat_refused" "The connection was to be translated and was refused: limit reached or table full.";
-    Untranslatable "untranslatable" "The packet's headers cannot carry the translation.";
+    NatInvalid "nat_invalid" "The packet is invalid and of no connection, so that the range which it was to be translated by cannot be applied.";
+    Untranslatable "untranslatable" "The packet's headers, or the addresses in its payload, cannot carry the translation.";
     Stale "stale" "The connection that had translated the packet ended before its next ct action.";
 }

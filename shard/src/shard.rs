@@ -5,14 +5,20 @@ use thiserror::Error;
 
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
+use crate::companions::Companions;
 use crate::counters::Counters;
 use crate::events::{EndCause, EventKind, Events};
+use crate::exhaustion::{Exhaustion, Exhaustions};
+use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
 use crate::table::bucket::Direction;
+use crate::table::connection::flag;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
 use crate::view::{Carried, ConnectionView, ProtocolState, Traffic};
 use crate::zones::{Due, TooManyPolicies, Zones};
+use weir_nat::Occupancy;
+use weir_nat::alg::Edits;
 use weir_wire::numbers::protocol;
 
 /// What a shard is made for.
@@ -67,8 +73,16 @@ pub struct Shard {
     pub(crate) counters: Counters,
     pub(crate) events: Events,
     pub(crate) random: Random,
+    pub(crate) expectations: Expectations,
+    pub(crate) companions: Companions,
+    /// Of the packet that was executed last.
+    pub(crate) edits: Edits,
     /// Key for hashes of source addresses alone.
     pub(crate) address_secret: [u64; 2],
+    /// What is known of crowded ranges' ports.
+    pub(crate) occupancy: Occupancy,
+    /// Ranges that ran out, for the log.
+    pub(crate) exhaustions: Exhaustions,
 }
 
 /// How far a walk over the connections has come.
@@ -124,6 +138,11 @@ impl Shard {
             events: Events::default(),
             random: Random(c ^ d.rotate_left(32)),
             address_secret: [c, d],
+            occupancy: Occupancy::default(),
+            exhaustions: Exhaustions::default(),
+            expectations: Expectations::new([c.rotate_left(16), d]),
+            companions: Companions::default(),
+            edits: Edits::new(),
         })
     }
 
@@ -141,6 +160,9 @@ impl Shard {
 
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
         let until = tick(moment);
+        if !self.expectations.is_empty() {
+            self.expectations.expire(moment, budget);
+        }
         for done in 0..budget {
             match self.zones.next(self.table.links(), until) {
                 Due::Connection(index) => self.look_at(index, until),
@@ -209,7 +231,21 @@ impl Shard {
         *counter += 1;
         let zone = self.table.connection(index).zone();
         self.zones.leave(self.table.links(), zone, index);
+        if !self.occupancy.is_empty() {
+            for direction in [Direction::Original, Direction::Reply] {
+                self.occupancy.release(&self.table.tuple(index, direction));
+            }
+        }
+        if self.table.connection(index).has(flag::ASSISTED) {
+            self.forget(index);
+        }
         self.table.remove(index);
+    }
+
+    /// Ranges of addresses and ports that ran out since this was last asked.
+    #[must_use]
+    pub fn take_exhaustions(&mut self) -> Vec<Exhaustion> {
+        self.exhaustions.take()
     }
 
     /// What happened so far.
@@ -381,10 +417,13 @@ impl Shard {
         let cold = self.table.cold(index);
         let original = self.table.tuple(index, Direction::Original);
         let [first, second] = &connection.peers;
-        let state = if connection.protocol() == protocol::TCP {
-            ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() }
-        } else {
-            ProtocolState::Other { answered: crate::conntrack::is_answered(connection) }
+        let state = match connection.protocol() {
+            protocol::TCP => ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() },
+            protocol::SCTP => {
+                let (state, tags) = crate::sctp::shown(&connection.peers);
+                ProtocolState::Sctp { state, tags }
+            }
+            _ => ProtocolState::Other { answered: crate::conntrack::is_answered(connection) },
         };
         ConnectionView {
             original,
@@ -396,9 +435,10 @@ impl Shard {
             age: moment.saturating_sub(cold.created),
             state,
             helper: Helper::from_number(cold.helper),
-            source_nat: connection.has(crate::table::connection::flag::SOURCE_NAT),
-            destination_nat: connection.has(crate::table::connection::flag::DESTINATION_NAT),
+            source_nat: connection.has(flag::SOURCE_NAT),
+            destination_nat: connection.has(flag::DESTINATION_NAT),
             traffic: self.traffic(index, moment),
+            parent: self.companions.get(cold.companion).and_then(|companion| companion.parent),
         }
     }
 }

@@ -164,6 +164,22 @@ impl Peer {
         Self { low: 0, high: 0, window: 0, scale: 0, state }
     }
 
+    /// Two numbers of a tracker other than TCP's.
+    pub(crate) const fn with_numbers(first: u32, second: u32) -> Self {
+        Self { low: first, high: second, window: 0, scale: 0, state: 0 }
+    }
+
+    /// The numbers that [`Peer::with_numbers`] put there.
+    #[inline]
+    pub(crate) const fn numbers(&self) -> (u32, u32) {
+        (self.low, self.high)
+    }
+
+    /// The same in a state of another tracker's.
+    pub(crate) const fn in_state(self, state: u8) -> Self {
+        Self { state, ..self }
+    }
+
     #[inline]
     pub(crate) fn tcp_state(&self) -> TcpState {
         TcpState::ALL.get(usize::from(self.state)).copied().unwrap_or_default()
@@ -210,7 +226,7 @@ const fn is_at_or_after(a: u32, b: u32) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     seq: u32,
-    ack: u32,
+    pub(crate) ack: u32,
     window: u16,
     flags: u8,
     /// Window scale option; only looked for in a SYN.

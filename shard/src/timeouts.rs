@@ -50,6 +50,14 @@ timeouts! {
     UdpFirst "udp_first" 60 "One packet was seen. Also for protocols without ports.";
     UdpSingle "udp_single" 60 "Several packets in one direction.";
     UdpMultiple "udp_multiple" 30 "Both directions were seen. RFC 4787 REQ-5 asks for two minutes, which a deployment sets; Open vSwitch's value is kept.";
+    SctpClosed "sctp_closed" 10 "The association was aborted or shut down: stray packets may still be in the network.";
+    SctpCookieWait "sctp_cookie_wait" 30 "INIT was seen. It is repeated after 1, 3, 7 and 15 seconds (RFC 9260 sections 6.3.3 and 16: RTO.Initial 1 s, doubled each time).";
+    SctpCookieEchoed "sctp_cookie_echoed" 60 "COOKIE ECHO was seen. A cookie is valid for 60 seconds (RFC 9260 section 16, Valid.Cookie.Life).";
+    SctpEstablished "sctp_established" 210 "Idle paths are probed every 30 seconds (HB.interval); after five unanswered probes (Path.Max.Retrans) and RTO.Max of 60 seconds the path has failed (RFC 9260 sections 8.2 and 16).";
+    SctpShutdownSent "sctp_shutdown_sent" 30 "SHUTDOWN was seen, which is repeated after 1, 3, 7 and 15 seconds (RFC 9260 section 9.2).";
+    SctpShutdownReceived "sctp_shutdown_recd" 30 "The other side's SHUTDOWN was seen: as sctp_shutdown_sent.";
+    SctpShutdownAckSent "sctp_shutdown_ack_sent" 30 "SHUTDOWN ACK was seen: repeated like SHUTDOWN, until SHUTDOWN COMPLETE.";
+    SctpHeartbeatSent "sctp_heartbeat_sent" 30 "A path that began without a handshake was not answered yet: one heartbeat interval (RFC 9260 section 16).";
     IcmpFirst "icmp_first" 60 "A query without an answer. RFC 5508 REQ-1 asks for 60 seconds.";
     IcmpReply "icmp_reply" 30 "A query was answered.";
 }

@@ -1,11 +1,13 @@
 //! A connection as it is shown: what dumps and filters of flushes get to see.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use weir_wire::Tuple;
 use weir_wire::numbers::protocol;
 
 use crate::action::Helper;
+use crate::sctp::SctpState;
 use crate::tcp::TcpState;
 
 /// What a connection's tracker knows, as far as it is shown.
@@ -17,6 +19,13 @@ pub enum ProtocolState {
         original: TcpState,
         /// Who was called.
         reply: TcpState,
+    },
+    /// SCTP.
+    Sctp {
+        /// How far the association is.
+        state: SctpState,
+        /// Verification tags of packets in the original and in the reply direction; 0 is not known yet.
+        tags: [u32; 2],
     },
     /// Any other protocol.
     Other {
@@ -72,6 +81,66 @@ pub struct ConnectionView {
     pub destination_nat: bool,
     /// What it has carried, where that is counted.
     pub traffic: Option<Traffic>,
+    /// The original tuple of the control connection that announced it.
+    pub parent: Option<Tuple>,
+}
+
+/// A data connection that is expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpectationView {
+    /// What its first packet will be; source port 0 stands for any.
+    pub original: Tuple,
+    /// Where it will be sent: the same place, unless the control connection is translated.
+    pub target: (IpAddr, u16),
+    /// The original tuple of the control connection.
+    pub parent: Tuple,
+    /// Zone.
+    pub zone: u16,
+    /// ct_mark that it will have.
+    pub mark: u32,
+    /// ct_label that it will have, host order.
+    pub label: u128,
+    /// Milliseconds until it is given up.
+    pub remaining: u64,
+    /// Whose helper expects it.
+    pub helper: Helper,
+}
+
+impl ExpectationView {
+    /// The protocol as dumps name it.
+    #[must_use]
+    pub fn protocol_name(&self) -> String {
+        protocol_name(self.original.protocol())
+    }
+}
+
+/// The line of `dpctl/dump-conntrack-exp`.
+impl fmt::Display for ExpectationView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.protocol_name())?;
+        write!(f, ",orig=({}),parent=({})", self.original, self.parent)?;
+        if self.zone != 0 {
+            write!(f, ",zone={}", self.zone)?;
+        }
+        if self.mark != 0 {
+            write!(f, ",mark={}", self.mark)?;
+        }
+        if self.label != 0 {
+            write!(f, ",labels={:#x}", self.label)?;
+        }
+        write!(f, ",helper={}", self.helper.name())
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp".into(),
+        protocol::ICMPV6 => "icmpv6".into(),
+        protocol::TCP => "tcp".into(),
+        protocol::UDP => "udp".into(),
+        protocol::SCTP => "sctp".into(),
+        other => other.to_string(),
+    }
 }
 
 impl ConnectionView {
@@ -90,14 +159,7 @@ impl ConnectionView {
     /// The protocol's name in dumps, or its number.
     #[must_use]
     pub fn protocol_name(&self) -> String {
-        match self.original.protocol() {
-            protocol::ICMP => "icmp".into(),
-            protocol::ICMPV6 => "icmpv6".into(),
-            protocol::TCP => "tcp".into(),
-            protocol::UDP => "udp".into(),
-            protocol::SCTP => "sctp".into(),
-            other => other.to_string(),
-        }
+        protocol_name(self.original.protocol())
     }
 }
 
@@ -131,16 +193,24 @@ impl fmt::Display for Line<'_> {
         if view.label != 0 {
             write!(f, ",labels={:#x}", view.label)?;
         }
-        if let ProtocolState::Tcp { original, reply } = view.state {
-            if self.states {
+        match view.state {
+            ProtocolState::Tcp { original, reply } if self.states => {
                 write!(f, ",protoinfo=(state_orig={},state_reply={})", original.name(), reply.name())?;
-            } else {
+            }
+            ProtocolState::Tcp { original, reply } => {
                 write!(f, ",protoinfo=(state={})", original.max(reply).summary())?;
             }
+            ProtocolState::Sctp { state, tags: [original, reply] } => {
+                write!(f, ",protoinfo=(state={state},vtag_orig={original},vtag_reply={reply})")?;
+            }
+            ProtocolState::Other { .. } => {}
         }
-        match view.helper {
-            Some(helper) => write!(f, ",helper={}", helper.name()),
-            None => Ok(()),
+        if let Some(helper) = view.helper {
+            write!(f, ",helper={}", helper.name())?;
+        }
+        match view.parent {
+            Some(parent) if self.states => write!(f, ",parent=({parent})"),
+            _ => Ok(()),
         }
     }
 }
@@ -164,6 +234,7 @@ mod tests {
             helper: None,
             source_nat: false,
             destination_nat: false,
+            parent: None,
             traffic: None,
         }
     }

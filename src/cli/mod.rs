@@ -6,6 +6,7 @@ mod ct;
 mod daemon;
 mod log;
 mod replay;
+mod show;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
+pub use show::{Show, ShowArgs, show};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;
@@ -74,6 +76,8 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
+    /// Print tables that are built in; needs no daemon.
+    Show(ShowArgs),
     /// List, filter, count, watch and remove connections.
     ///
     /// What people read is aligned; `--json` gives programs the same. A long list comes page by page, as it is

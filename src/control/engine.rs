@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use weir_shard::fragments::{DatagramView, Family};
-use weir_shard::{ConnectionView, FragmentCounters, FragmentSettings};
+use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSettings};
 
 use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber};
@@ -102,6 +102,16 @@ pub trait Engine: Tracking + Send + Sync {
         from: Cursor,
         most: usize,
         rows: &mut Vec<ConnectionView>,
+    ) -> Result<Option<Cursor>, EngineError>;
+    /// Appends some hundred of the data connections that are expected, beginning at `from`; `None` when there are no
+    /// more.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
     ) -> Result<Option<Cursor>, EngineError>;
     /// Removes the connections that match; their number.
     ///

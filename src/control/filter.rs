@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use weir_shard::{ConnectionView, DumpCursor, Helper, ProtocolState, Shard, TcpState};
+use weir_shard::{ConnectionView, DumpCursor, Helper, ProtocolState, SctpState, Shard, TcpState};
 use weir_wire::Tuple;
 
 /// Which connections are meant; all parts must hold. The default means all.
@@ -179,15 +179,16 @@ impl Translation {
     }
 }
 
-/// Names of the states of connections that are not TCP's.
+/// Names of the states of connections whose protocol has no machine.
 const ANSWERED: &str = "ANSWERED";
 const UNANSWERED: &str = "UNANSWERED";
 
-/// The state of a connection in one word: TCP's as dumps show it, and of others whether both sides were seen.
+/// The state of a connection in one word: TCP's and SCTP's as dumps show it, of others whether both sides were seen.
 #[must_use]
 pub fn state_name(connection: &ConnectionView) -> &'static str {
     match connection.state {
         ProtocolState::Tcp { original, reply } => original.max(reply).summary(),
+        ProtocolState::Sctp { state, .. } => state.name(),
         ProtocolState::Other { answered: true } => ANSWERED,
         ProtocolState::Other { answered: false } => UNANSWERED,
     }
@@ -197,6 +198,7 @@ pub fn state_name(connection: &ConnectionView) -> &'static str {
 #[must_use]
 pub fn state_names() -> Vec<&'static str> {
     let mut names: Vec<&str> = TcpState::ALL.into_iter().map(TcpState::summary).collect();
+    names.extend(SctpState::ALL.map(SctpState::name));
     names.extend([ANSWERED, UNANSWERED]);
     names.sort_unstable();
     names.dedup();

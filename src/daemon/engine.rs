@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weir_shard::fragments::DatagramView;
-use weir_shard::{ConnectionView, DumpCursor};
+use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
 
 use super::devices::Device;
 use super::state::{BATCH, share};
@@ -177,6 +177,26 @@ impl Engine for Datapath {
             return Ok(next_shard(from, state.lcores.len()));
         }
         Ok(Some(Cursor { shard: from.shard, slot: u64::from(cursor.slot()) }))
+    }
+
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let state = self.state();
+        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
+        let (found, next) = lcore.call(move |polling| {
+            let (now, mut rows) = (polling.now(), Vec::new());
+            let shard = polling.worker().shard();
+            let next = shard.dump_expectations(now, from.slot, BATCH, &mut |row| rows.push(row.clone()));
+            (rows, next)
+        })?;
+        rows.extend(found);
+        Ok(match next {
+            Some(slot) => Some(Cursor { shard: from.shard, slot }),
+            None => next_shard(from, state.lcores.len()),
+        })
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {

@@ -6,6 +6,7 @@ mod devices;
 mod engine;
 mod error;
 mod events;
+mod exhaustion;
 mod fragments;
 mod placement;
 mod pools;

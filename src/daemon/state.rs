@@ -8,6 +8,7 @@ use weir_numa::pin::pin_current_thread;
 use weir_shard::{FragmentSettings, ShardConfig};
 
 use super::devices::Device;
+use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
 use super::tracking::Settings;
@@ -39,6 +40,7 @@ pub(super) struct State {
     behind: bool,
     /// The warning about tracking on several lcores was given.
     warned: bool,
+    exhaustion: Report,
 }
 
 impl State {
@@ -80,6 +82,7 @@ impl State {
             profile,
             behind: false,
             warned: false,
+            exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows)?;
@@ -186,8 +189,24 @@ impl State {
         Ok(())
     }
 
+    /// Says which address ranges have run out.
+    fn report_exhaustion(&mut self) {
+        let now = self.now();
+        if !self.exhaustion.is_due(now) {
+            return;
+        }
+        // A fault of an lcore is reported where it matters.
+        let Ok(told) = self.ask(|polling| polling.worker_mut().shard_mut().take_exhaustions()) else {
+            return;
+        };
+        for line in self.exhaustion.lines(now, told.into_iter().flatten()) {
+            tracing::warn!("{line}");
+        }
+    }
+
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
+        self.report_exhaustion();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");

@@ -29,5 +29,6 @@ pub use key::{Key, Mask};
 pub use matching::Match;
 pub use nearest::nearest;
 pub use port::{NoNames, PortNames, PortNumber};
+pub use print::nat_text;
 pub use rule::{Expiry, Rule, RuleStats};
 pub use table::{Applied, ApplyError, ApplyProblem, FlowTables};

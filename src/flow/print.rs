@@ -303,7 +303,7 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
         Zone::Immediate(zone) => parts.push(format!("zone={zone}")),
         Zone::Field(src) => parts.push(format!("zone={}", subfield(src))),
     }
-    parts.extend(spec.nat.as_ref().map(nat));
+    parts.extend(spec.nat.as_ref().map(nat_text));
     if !spec.exec.is_empty() {
         parts.push(format!("exec({})", actions(&spec.exec, ports)));
     }
@@ -311,7 +311,9 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
     format!("ct({})", parts.join(","))
 }
 
-fn nat(action: &NatAction) -> String {
+/// A `nat(...)` as flows write it.
+#[must_use]
+pub fn nat_text(action: &NatAction) -> String {
     let (direction, range) = match action {
         NatAction::Apply => return "nat".into(),
         NatAction::Source(range) => ("src", range),

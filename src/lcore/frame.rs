@@ -19,6 +19,10 @@ impl Frame for Mbuf {
         self.prepend(count).is_ok()
     }
 
+    fn grow_back(&mut self, count: usize) -> bool {
+        self.append(count).is_ok()
+    }
+
     fn shrink_front(&mut self, count: usize) -> bool {
         self.adj(count).is_ok()
     }

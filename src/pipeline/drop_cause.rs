@@ -29,7 +29,9 @@ pub enum DropCause {
     NatFamily,
     /// It had to be translated and its connection was refused: the limit or the table's end was reached.
     NatRefused,
-    /// Its headers cannot carry the translation.
+    /// It is invalid, and a new connection of its flow would have been translated.
+    NatInvalid,
+    /// Its headers, or the addresses in its payload, cannot carry the translation.
     Untranslatable,
     /// The connection that had translated it ended before its next ct action.
     StaleConnection,
@@ -47,7 +49,7 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -60,6 +62,7 @@ impl DropCause {
         Self::NatExhausted,
         Self::NatFamily,
         Self::NatRefused,
+        Self::NatInvalid,
         Self::Untranslatable,
         Self::StaleConnection,
         Self::UnknownPort,
@@ -85,6 +88,7 @@ impl DropCause {
             Self::NatExhausted => "nat_exhausted",
             Self::NatFamily => "nat_family",
             Self::NatRefused => "nat_refused",
+            Self::NatInvalid => "nat_invalid",
             Self::Untranslatable => "untranslatable",
             Self::StaleConnection => "stale_connection",
             Self::UnknownPort => "unknown_port",
@@ -111,7 +115,10 @@ impl DropCause {
             Self::NatExhausted => "it had to be translated and every address and port was taken",
             Self::NatFamily => "it had to be translated to an address of another family",
             Self::NatRefused => "it had to be translated and its connection was refused",
-            Self::Untranslatable => "its headers cannot carry the translation",
+            Self::NatInvalid => {
+                "it is invalid, and its flow translates: untranslated it would show its address"
+            }
+            Self::Untranslatable => "its headers, or its payload, cannot carry the translation",
             Self::StaleConnection => "the connection that had translated it ended on the way",
             Self::UnknownPort => "it came in by a port of no bridge",
             Self::NoBuffers => "buffers ran out while copying it",
@@ -136,6 +143,7 @@ impl From<DropReason> for DropCause {
             DropReason::NatExhausted => Self::NatExhausted,
             DropReason::NatFamily => Self::NatFamily,
             DropReason::NatRefused => Self::NatRefused,
+            DropReason::NatInvalid => Self::NatInvalid,
             DropReason::Untranslatable => Self::Untranslatable,
             DropReason::Stale => Self::StaleConnection,
         }

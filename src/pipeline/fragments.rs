@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 use weir_shard::fragments::{DatagramKey, Family, Fragment as Place, MAX_LENGTH, Offer};
-use weir_shard::{FragmentSettings, Fragments, Outcome};
+use weir_shard::{DropReason, FragmentSettings, Fragments, Outcome};
 use weir_wire::checksum::{self, Delta};
 use weir_wire::fragment::Piece;
 use weir_wire::{Fragment, Layers};
@@ -163,6 +163,16 @@ impl<F: Frame> Packet<F> {
     }
 }
 
+/// Whether the headers were rewritten. Fragments keep their lengths, so a payload that has to be edited is one that
+/// cannot be translated: no FTP or TFTP host fragments its control packets.
+const fn without_edit(outcome: Outcome) -> Result<bool, DropReason> {
+    match outcome {
+        Outcome::Continue { rewritten } => Ok(rewritten),
+        Outcome::Edit => Err(DropReason::Untranslatable),
+        Outcome::Drop(reason) => Err(reason),
+    }
+}
+
 impl<F: Frame> Worker<F> {
     /// Works a burst with fragments: each of them apart from the packets in front of it and behind it.
     #[cold]
@@ -250,12 +260,12 @@ impl<F: Frame> Worker<F> {
         let Some(whole) = held.buffer.get_mut(..end) else { return };
         let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, false);
         shard.prefetch(&mut lookup);
-        let outcome = shard.execute(now, whole, &layers, &lookup, action, &mut meta);
+        let outcome = without_edit(shard.execute(now, whole, &layers, &lookup, action, &mut meta));
         for token in core::mem::take(&mut held.taken) {
             let Some(mut packet) = held.packets.try_remove(token as usize) else { continue };
             megaflows.unpin(packet.flow);
             match outcome {
-                Outcome::Continue { rewritten } => {
+                Ok(rewritten) => {
                     packet.meta = meta;
                     packet.step += 1;
                     if rewritten {
@@ -263,7 +273,7 @@ impl<F: Frame> Worker<F> {
                     }
                     held.ready.push_back(packet);
                 }
-                Outcome::Drop(reason) => counters.count_drop(reason.into()),
+                Err(reason) => counters.count_drop(reason.into()),
             }
         }
     }
@@ -287,10 +297,12 @@ impl<F: Frame> Worker<F> {
         packet.step += 1;
         let mut lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, false);
         shard.prefetch(&mut lookup);
-        match shard.execute(now, frame.bytes_mut(), &packet.layers, &lookup, action, &mut packet.meta) {
-            Outcome::Continue { rewritten: true } => packet.changed = packet.changed.max(Changed::Network),
-            Outcome::Continue { rewritten: false } => {}
-            Outcome::Drop(reason) => {
+        let outcome =
+            shard.execute(now, frame.bytes_mut(), &packet.layers, &lookup, action, &mut packet.meta);
+        match without_edit(outcome) {
+            Ok(true) => packet.changed = packet.changed.max(Changed::Network),
+            Ok(false) => {}
+            Err(reason) => {
                 counters.count_drop(reason.into());
                 packet.frame = None;
             }

@@ -2,6 +2,7 @@
 //! memory.
 
 use arrayvec::ArrayVec;
+use weir_wire::layers::MAX_FRAME;
 
 use super::PortId;
 
@@ -19,6 +20,8 @@ pub trait Frame: Sized {
     fn bytes_mut(&mut self) -> &mut [u8];
     /// Adds `count` bytes of undefined content in front; false (and no change) when there is no room.
     fn grow_front(&mut self, count: usize) -> bool;
+    /// Adds `count` bytes of undefined content at the end; false (and no change) when there is no room.
+    fn grow_back(&mut self, count: usize) -> bool;
     /// Removes `count` bytes in front; false (and no change) when the frame is shorter.
     fn shrink_front(&mut self, count: usize) -> bool;
     /// Cuts the frame to `length` bytes; a frame that is no longer stays as it is.
@@ -85,6 +88,15 @@ impl Frame for HeapFrame {
     fn grow_front(&mut self, count: usize) -> bool {
         let Some(start) = self.start.checked_sub(count) else { return false };
         self.start = start;
+        true
+    }
+
+    fn grow_back(&mut self, count: usize) -> bool {
+        let length = self.memory.len().saturating_add(count);
+        if length.saturating_sub(self.start) > MAX_FRAME {
+            return false;
+        }
+        self.memory.resize(length, 0);
         true
     }
 

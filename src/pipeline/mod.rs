@@ -12,6 +12,7 @@ pub mod fdb;
 pub mod fragments;
 pub mod frame;
 pub mod megaflow;
+pub mod payload;
 pub mod recirculation;
 pub mod rewrite;
 pub mod snapshot;

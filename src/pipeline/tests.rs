@@ -6,10 +6,13 @@ mod burst;
 mod caches;
 mod counters;
 mod fragments;
+mod ftp;
 mod headers;
 mod nat;
 mod normal;
 mod recirculation;
+mod tftp;
+mod zones;
 
 use weir_shard::{ConnectionView, DumpCursor, ShardConfig};
 use weir_wire::build::PacketBuilder;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use weir_shard::fragments::Family;
-use weir_shard::{CtMeta, CtState, Lookup, Outcome, Shard, ShardConfig, ShardError};
+use weir_shard::{CtMeta, CtState, DropReason, Lookup, Outcome, Shard, ShardConfig, ShardError};
 use weir_wire::{Fragment, Layers};
 
 use super::cache::ExactMatch;
@@ -15,6 +15,7 @@ use super::extract;
 use super::fragments::Held;
 use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 use super::megaflow::{FlowCopy, Megaflows};
+use super::payload;
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
@@ -550,8 +551,15 @@ impl<F: Frame> Worker<F> {
                 continue;
             };
             packet.step += 1;
-            match shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta) {
-                Outcome::Continue { rewritten } => {
+            let outcome =
+                shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
+            let outcome = match outcome {
+                Outcome::Continue { rewritten } => Ok(rewritten),
+                Outcome::Edit => edit(shard, frame, &mut packet.layers),
+                Outcome::Drop(reason) => Err(reason),
+            };
+            match outcome {
+                Ok(rewritten) => {
                     if rewritten {
                         packet.changed = packet.changed.max(Changed::Network);
                     }
@@ -563,7 +571,7 @@ impl<F: Frame> Worker<F> {
                     }
                     resumed.push(index);
                 }
-                Outcome::Drop(reason) => {
+                Err(reason) => {
                     counters.count_drop(reason.into());
                     packet.frame = None;
                 }
@@ -639,4 +647,15 @@ impl<F: Frame> Worker<F> {
         }
         Pause::Done
     }
+}
+
+/// Edits the payload of a packet as the tracker has said.
+#[cold]
+fn edit<F: Frame>(shard: &mut Shard, frame: &mut F, layers: &mut Layers) -> Result<bool, DropReason> {
+    let edits = shard.take_edits();
+    if !payload::edit(frame, layers, &edits) {
+        return Err(DropReason::Untranslatable);
+    }
+    *layers = Layers::parse(frame.bytes());
+    Ok(true)
 }

@@ -16,7 +16,7 @@ use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, 
 use weir::flow::{Applied, FlowMod, Rule};
 use weir::replay::VirtualSwitch;
 use weir_shard::fragments::{DatagramView, Family};
-use weir_shard::{ConnectionView, DumpCursor};
+use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
 
 /// Slots looked at in one piece.
 const BATCH: usize = 256;
@@ -240,6 +240,18 @@ impl Engine for MemoryEngine {
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
         rows.extend(filter.page(switch.worker().shard(), now, &mut cursor, BATCH, most));
         Ok((!cursor.is_done()).then(|| Cursor { shard: 0, slot: cursor.slot().into() }))
+    }
+
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        let shard = switch.worker().shard();
+        let next = shard.dump_expectations(now, from.slot, BATCH, &mut |row| rows.push(row.clone()));
+        Ok(next.map(|slot| Cursor { shard: 0, slot }))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {

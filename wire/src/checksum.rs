@@ -82,6 +82,21 @@ pub fn sctp(packet: &[u8]) -> [u8; 4] {
     crc32c::crc32c_append(crc, chunks).to_le_bytes()
 }
 
+/// The checksum of an SCTP packet of `len` bytes whose ports change from `old` to `new`, as header bytes, from that
+/// which it had: without its other bytes, of which an ICMP error may quote a few only. A CRC is linear, so the
+/// difference of two equally long packets has the difference of their checksums, whatever else they hold.
+#[must_use]
+pub fn sctp_change(checksum: [u8; 4], old: [u8; 4], new: [u8; 4], len: u16) -> [u8; 4] {
+    const ZEROS: [u8; 256] = [0; 256];
+    let Some(mut rest) = usize::from(len).checked_sub(4) else { return checksum };
+    let (mut old, mut new) = (crc32c::crc32c(&old), crc32c::crc32c(&new));
+    while let Some(piece) = ZEROS.get(..rest.min(ZEROS.len())).filter(|piece| !piece.is_empty()) {
+        (old, new) = (crc32c::crc32c_append(old, piece), crc32c::crc32c_append(new, piece));
+        rest -= piece.len();
+    }
+    (u32::from_le_bytes(checksum) ^ old ^ new).to_le_bytes()
+}
+
 /// What changed in checksummed data: collects any number of field changes and applies them to any number of
 /// checksums (RFC 1624 equation 3). A checksum that was right stays right, bit for bit what a
 /// recomputation gives; one that was wrong stays wrong by the same amount.

@@ -136,3 +136,18 @@ proptest! {
         prop_assert!(udp_exempt || !l4_is_valid(&frame, &layers));
     }
 }
+
+proptest! {
+    #[test]
+    fn an_sctp_checksum_follows_its_ports_without_the_packet_s_other_bytes(
+        mut packet in prop::collection::vec(any::<u8>(), 12..2000), ports: [u8; 4],
+    ) {
+        let (before, old) = (sctp(&packet), packet[..4].try_into().unwrap());
+        let len = u16::try_from(packet.len()).unwrap();
+        packet[..4].copy_from_slice(&ports);
+        prop_assert_eq!(sctp_change(before, old, ports, len), sctp(&packet));
+        // One that was wrong stays wrong by as much.
+        let wrong = before.map(|byte| byte ^ 0x5a);
+        prop_assert_eq!(sctp_change(wrong, old, ports, len), sctp(&packet).map(|byte| byte ^ 0x5a));
+    }
+}

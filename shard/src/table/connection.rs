@@ -23,6 +23,14 @@ pub(crate) mod flag {
     pub(crate) const LABEL: u16 = 0x04;
     /// The tuple is its own reply; it stands in the index once, as original.
     pub(crate) const MIRROR: u16 = 0x08;
+    /// A helper reads its packets.
+    pub(crate) const HELPED: u16 = 0x1000;
+    /// It was announced by a control connection, whose tuple its companion holds.
+    pub(crate) const RELATED: u16 = 0x2000;
+    /// Its payload was edited; its companion knows how.
+    pub(crate) const EDITED: u16 = 0x4000;
+    /// Something beside the ordinary is to be done.
+    pub(crate) const ASSISTED: u16 = HELPED | RELATED | EDITED;
 }
 
 /// The hot line.
@@ -70,6 +78,8 @@ pub(crate) struct Cold {
     pub(super) next_free: u32,
     /// 0, or the helper's number + 1.
     pub(crate) helper: u8,
+    /// 0, or the companion's number + 1.
+    pub(crate) companion: u32,
 }
 
 // SAFETY: integers only, for which 0 is valid.

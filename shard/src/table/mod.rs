@@ -351,8 +351,14 @@ impl Table {
             generation: connection.generation.wrapping_add(1),
             peers: Default::default(),
         };
-        self.cold[index as usize] =
-            Cold { label: 0, created: 0, link: Link::default(), next_free: self.free, helper: 0 };
+        self.cold[index as usize] = Cold {
+            label: 0,
+            created: 0,
+            link: Link::default(),
+            next_free: self.free,
+            helper: 0,
+            companion: 0,
+        };
         self.free = index + 1;
         self.len -= 1;
     }

@@ -6,6 +6,7 @@ mod ct;
 mod daemon;
 mod datapath;
 pub(crate) mod events;
+mod expectations;
 mod fdb;
 mod flows;
 mod fragments;
@@ -200,6 +201,7 @@ const APPCTL: &[CommandSpec] = &[
     command("dpctl/ct-set-sweep-interval", "[DP] MS", (1, 2), limits::set_sweep_interval, "Accepted and remembered: expired connections leave counts and limits at once anyway."),
     command("dpctl/ct-stats-show", "[-m] [DP] [zone=N]", (0, 3), conntrack::stats_show, "Count the connections by protocol (-m: also by TCP state).").reading(),
     command("dpctl/dump-conntrack", "[-m] [-s] [DP] [zone=N]", (0, 4), conntrack::dump, "Show the connections (-m: both peers' TCP state and counters, -s: time left).").reading(),
+    command("dpctl/dump-conntrack-exp", "[DP] [zone=N]", (0, 2), expectations::dump, "Show the data connections that helpers expect.").reading(),
     command("dpctl/dump-flows", "[-m] [--names] [DP]", (0, 3), datapath::dump_flows, "Show the megaflows of every lcore (--names: ports by name).").reading(),
     command("dpctl/flush-conntrack", "[DP] [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (0, 6), conntrack::flush, "Remove the connections that match; without arguments, all."),
     command("dpctl/ipf-get-status", "[-m] [DP]", (0, 2), fragments::get_status, "Show what is done with fragments, and their counters (-m: also the datagrams that are not complete).").reading(),

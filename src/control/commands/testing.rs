@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use weir_shard::fragments::{DatagramKey, DatagramView};
 use weir_shard::{
-    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ProtocolState, TcpState, Traffic,
+    Carried, Changes, ConnectionView, EndCause, Event, EventKind, ExpectationView, Helper, ProtocolState,
+    TcpState, Traffic,
 };
 use weir_wire::Tuple;
 
@@ -28,6 +29,7 @@ pub(crate) struct State {
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) tables: Option<FlowTables>,
     pub(crate) connections: Vec<ConnectionView>,
+    pub(crate) expectations: Vec<ExpectationView>,
     pub(crate) limit: u32,
     pub(crate) fragments: FragmentStatus,
     pub(crate) cleared: bool,
@@ -62,6 +64,21 @@ pub(crate) fn connection(host: u8) -> ConnectionView {
             reply: Carried { packets: 9, bytes: 12_870 },
             idle: 992,
         }),
+        parent: None,
+    }
+}
+
+pub(crate) fn expectation(zone: u16) -> ExpectationView {
+    let (client, server) = ([10, 1, 1, 1].into(), [10, 1, 1, 2].into());
+    ExpectationView {
+        original: Tuple::new(server, [10, 1, 1, 240].into(), 0, 8080, 6, zone).unwrap(),
+        target: (client, 8080),
+        parent: Tuple::new(client, server, 40_000, 21, 6, zone).unwrap(),
+        zone,
+        mark: 7,
+        label: 0x55,
+        remaining: 59_999,
+        helper: Helper::Ftp,
     }
 }
 
@@ -86,6 +103,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         bridges: vec![Bridge { name: name("br0"), ports: vec![port("p1", 1), port("p2", 2)] }],
         tables: Some(tables),
         connections: (1..=3).map(connection).collect(),
+        expectations: vec![expectation(1), expectation(2)],
         limit: 3_000_000,
         interval: DEFAULT_SWEEP_INTERVAL,
         ..State::default()
@@ -194,6 +212,18 @@ impl Engine for TestEngine {
         }
         let next = Cursor { slot: u64::try_from(at).unwrap(), ..from };
         Ok((at < state.connections.len()).then_some(next))
+    }
+
+    /// One row a batch.
+    fn expectations(
+        &self,
+        from: Cursor,
+        rows: &mut Vec<ExpectationView>,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let state = self.state();
+        let start = usize::try_from(from.slot).unwrap();
+        rows.extend(state.expectations.get(start).cloned());
+        Ok((start + 1 < state.expectations.len()).then_some(Cursor { slot: from.slot + 1, ..from }))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {

@@ -92,6 +92,7 @@ const LINES: &[&str] = &[
     "appctl dpctl/ct-set-maxconns 20000",
     "appctl dpctl/ct-stats-show -m zone=1",
     "appctl dpctl/dump-conntrack -m -s zone=1",
+    "appctl dpctl/dump-conntrack-exp netdev@weir zone=1",
     "appctl dpctl/dump-flows -m",
     "appctl dpctl/flush-conntrack zone=1 mark=1/0x1 labels=0x1 ct_nw_proto=6,ct_tp_src=80",
     "appctl dpctl/ipf-get-status -m",
@@ -176,6 +177,25 @@ fn the_json_of_a_connection_names_every_part() {
     assert_eq!(json[2]["reply"]["dst"], "10.1.1.240");
     assert_eq!(json[0]["tcp"]["state"], "ESTABLISHED");
     assert_eq!(json[0]["labels"], "0x1");
+}
+
+#[test]
+fn expected_connections_print_with_their_parent() {
+    let line = |zone: &str| {
+        format!(
+            "tcp,orig=(src=10.1.1.2,dst=10.1.1.240,sport=0,dport=8080),\
+             parent=(src=10.1.1.1,dst=10.1.1.2,sport=40000,dport=21),zone={zone},mark=7,labels=0x55,helper=ftp\n"
+        )
+    };
+    assert_eq!(output("appctl dpctl/dump-conntrack-exp"), line("1") + &line("2"));
+    assert_eq!(output("appctl dpctl/dump-conntrack-exp zone=2"), line("2"));
+    assert_eq!(output("appctl dpctl/dump-conntrack-exp zone=3"), "");
+    let json: serde_json::Value =
+        serde_json::from_str(&output("appctl dpctl/dump-conntrack-exp --json zone=1")).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!((&json[0]["target"]["dst"], &json[0]["target"]["dport"]), (&"10.1.1.1".into(), &8080.into()));
+    assert_eq!((&json[0]["parent"]["dport"], &json[0]["helper"]), (&21.into(), &"ftp".into()));
+    assert_eq!((&json[0]["timeout"], &json[0]["labels"]), (&59.into(), &"0x55".into()));
 }
 
 #[test]
@@ -303,6 +323,12 @@ fn errors_have_open_vswitchs_words_and_exit_statuses() {
         ("appctl fdb/show br9", 2, "no such bridge"),
         ("appctl fdb/flush br9", 2, "no such bridge"),
         ("appctl dpctl/dump-conntrack -q", 2, "Unrecognized option -q"),
+        ("appctl dpctl/dump-conntrack-exp zone=x", 2, "failed to parse zone: \"zone=x\""),
+        (
+            "appctl dpctl/dump-conntrack-exp tcp",
+            2,
+            "\"tcp\" is neither zone=N nor a datapath (there is only netdev@weir)",
+        ),
         (
             "appctl dpctl/dump-conntrack system@x",
             2,

@@ -47,6 +47,8 @@ pub(super) struct Json {
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<JsonTcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sctp: Option<JsonSctp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     helper: Option<&'static str>,
     /// Milliseconds since it was committed.
     age: u64,
@@ -58,10 +60,13 @@ pub(super) struct Json {
     /// When that came.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<u64>,
+    /// The control connection that announced it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<JsonDirection>,
 }
 
 #[derive(Serialize)]
-struct JsonDirection {
+pub(super) struct JsonDirection {
     src: IpAddr,
     dst: IpAddr,
     #[serde(flatten)]
@@ -93,8 +98,15 @@ struct JsonTcp {
     state_reply: &'static str,
 }
 
+#[derive(Serialize)]
+struct JsonSctp {
+    state: &'static str,
+    vtag_orig: u32,
+    vtag_reply: u32,
+}
+
 impl JsonDirection {
-    fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
+    pub(super) fn new(tuple: &Tuple, carried: Option<Carried>) -> Self {
         let transport = match icmp_parts(tuple) {
             Some((id, kind, code)) => Transport::Icmp { id, r#type: kind, code },
             None if tuple.has_ports() => {
@@ -124,7 +136,13 @@ impl Json {
                 state_orig: original.name(),
                 state_reply: reply.name(),
             }),
-            ProtocolState::Other { .. } => None,
+            ProtocolState::Sctp { .. } | ProtocolState::Other { .. } => None,
+        };
+        let sctp = match connection.state {
+            ProtocolState::Sctp { state, tags: [vtag_orig, vtag_reply] } => {
+                Some(JsonSctp { state: state.name(), vtag_orig, vtag_reply })
+            }
+            _ => None,
         };
         Self {
             protocol: connection.protocol_name(),
@@ -136,11 +154,13 @@ impl Json {
             labels: format!("{:#x}", connection.label),
             timeout: connection.remaining / 1000,
             tcp,
+            sctp,
             helper: connection.helper.map(Helper::name),
             age: connection.age,
             start: now.saturating_sub(connection.age),
             idle: traffic.map(|traffic| traffic.idle),
             last_seen: traffic.map(|traffic| now.saturating_sub(traffic.idle)),
+            parent: connection.parent.as_ref().map(|parent| JsonDirection::new(parent, None)),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 mod accounting;
 mod events;
+mod invalid;
 mod limits;
 mod packets;
 mod property;
+mod there_and_back;
 mod zones;
 
 use weir_nat::{AddressRange, NatRange, PortSelection};

@@ -129,12 +129,12 @@ proptest! {
                         prop_assert_eq!(&packet.bytes, &before);
                         let ranged = matches!(action.nat, Some(NatAction::Source(_) | NatAction::Destination(_)));
                         let translated = meta.is_translated_in(action.zone);
-                        let invalid = meta.state.has(CtState::INV);
                         // A connection that was committed without a translation stays without.
                         let plain = meta.connection.is_some();
-                        prop_assert!(!(ranged && action.commit) || translated || invalid || plain);
+                        prop_assert!(!(ranged && action.commit) || translated || plain);
                     }
                     Outcome::Continue { rewritten: true } => prop_assert!(meta.is_translated_in(action.zone)),
+                    Outcome::Edit => prop_assert!(!lab.shard.take_edits().is_empty()),
                     Outcome::Drop(_) => break,
                 }
                 prop_assert!(meta.state.has(CtState::TRK));

@@ -1,0 +1,301 @@
+//! Data connections that control connections have announced: what is expected, until when, and whose it is. A packet
+//! asks here only when it starts a connection, and only if anything is expected at all. Everything is bounded:
+//! entries in all and for each control connection, and the time that each is kept.
+//!
+//! An entry is found by the tuple that its connection's first packet will come in with, source port left open. The
+//! zone is part of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use hashbrown::HashTable;
+use weir_wire::Tuple;
+
+use crate::action::Helper;
+use crate::clock::Moment;
+
+/// Milliseconds that a data connection is waited for. Clients connect or are called at once; servers give up after a
+/// minute (vsftpd's `accept_timeout` and `connect_timeout`; RFC 1350 section 7 leaves it to the parties).
+pub(crate) const LIFETIME: u64 = 60_000;
+
+/// Expectations of one shard.
+pub(crate) const MAX_EXPECTATIONS: usize = 65_536;
+
+/// Expectations of one control connection; a further one replaces the oldest. A client announces the next one when
+/// the last one has served.
+pub(crate) const MAX_FOR_ONE: usize = 4;
+
+/// Names an expectation; later ones have greater numbers.
+type Id = u64;
+
+/// One expected data connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expectation {
+    id: Id,
+    /// What comes in: source port 0.
+    pub(crate) tuple: Tuple,
+    /// Where it really goes: address and port of who waits for it.
+    pub(crate) target: (IpAddr, u16),
+    /// The address that who waits for it knows the other side by.
+    pub(crate) caller: IpAddr,
+    /// The control connection's slot.
+    pub(crate) parent: u32,
+    pub(crate) helper: Helper,
+    expires: Moment,
+}
+
+impl Expectation {
+    /// True if the data connection is to be translated at all.
+    pub(crate) fn is_translated(&self) -> bool {
+        self.has_other_target() || self.caller != self.tuple.src()
+    }
+
+    /// True if the destination is translated.
+    pub(crate) fn has_other_target(&self) -> bool {
+        self.target != (self.tuple.dst(), self.tuple.dst_port())
+    }
+
+    /// Milliseconds until it is given up.
+    pub(crate) const fn remaining(&self, moment: Moment) -> u64 {
+        self.expires.saturating_sub(moment)
+    }
+}
+
+/// What is to be expected, see [`Expectation`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announced {
+    pub(crate) tuple: Tuple,
+    pub(crate) target: (IpAddr, u16),
+    pub(crate) caller: IpAddr,
+    pub(crate) parent: u32,
+    pub(crate) helper: Helper,
+}
+
+/// Why something cannot be expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// As many are expected as may be.
+    Full,
+    /// The same tuple is expected for another target.
+    Taken,
+}
+
+/// All that is expected.
+#[derive(Debug)]
+pub(crate) struct Expectations {
+    table: HashTable<Expectation>,
+    /// The oldest first, which expires first: all live equally long.
+    by_age: BTreeMap<Id, Tuple>,
+    /// Of each control connection, the oldest first.
+    by_parent: BTreeMap<(u32, Id), Tuple>,
+    secret: [u64; 2],
+    next: Id,
+}
+
+impl Expectations {
+    pub(crate) const fn new(secret: [u64; 2]) -> Self {
+        Self { table: HashTable::new(), by_age: BTreeMap::new(), by_parent: BTreeMap::new(), secret, next: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What is expected of a packet with this tuple.
+    pub(crate) fn find(&self, tuple: &Tuple, moment: Moment) -> Option<Expectation> {
+        let key = without_source_port(tuple)?;
+        self.table
+            .find(key.hash(&self.secret), |entry| entry.tuple == key)
+            .filter(|entry| moment < entry.expires)
+            .copied()
+    }
+
+    /// Expects something from now on. What was expected with the same tuple for the same target is expected anew.
+    pub(crate) fn add(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
+        let &Announced { tuple, target, caller, parent, helper } = announced;
+        self.expire(moment, 2);
+        match self.find(&tuple, moment) {
+            Some(old) if old.target == target && old.caller == caller => self.remove(&old),
+            Some(_) => return Err(Refused::Taken),
+            None => {
+                // One that has expired and was not swept.
+                if let Some(old) = self.find(&tuple, 0) {
+                    self.remove(&old);
+                }
+            }
+        }
+        let own = || self.by_parent.range((parent, 0)..=(parent, Id::MAX));
+        if own().count() >= MAX_FOR_ONE
+            && let Some((_, oldest)) = own().next()
+            && let Some(oldest) = self.find(&oldest.clone(), 0)
+        {
+            self.remove(&oldest);
+        }
+        if self.len() >= MAX_EXPECTATIONS {
+            return Err(Refused::Full);
+        }
+        let id = self.next;
+        self.next += 1;
+        let entry = Expectation {
+            id,
+            tuple,
+            target,
+            caller,
+            parent,
+            helper,
+            expires: moment.saturating_add(LIFETIME),
+        };
+        let secret = self.secret;
+        self.table.insert_unique(tuple.hash(&secret), entry, |entry| entry.tuple.hash(&secret));
+        self.by_age.insert(id, tuple);
+        self.by_parent.insert((parent, id), tuple);
+        Ok(())
+    }
+
+    /// Forgets one, if it is still there.
+    pub(crate) fn remove(&mut self, expectation: &Expectation) {
+        let hash = expectation.tuple.hash(&self.secret);
+        if let Ok(found) = self.table.find_entry(hash, |entry| entry.id == expectation.id) {
+            found.remove();
+            self.by_age.remove(&expectation.id);
+            self.by_parent.remove(&(expectation.parent, expectation.id));
+        }
+        if self.table.is_empty() {
+            // A crowd that is gone keeps no memory.
+            self.table = HashTable::new();
+        }
+    }
+
+    /// Forgets what a control connection has announced.
+    pub(crate) fn remove_of(&mut self, parent: u32) {
+        while let Some((_, tuple)) = self.by_parent.range((parent, 0)..=(parent, Id::MAX)).next() {
+            let tuple = *tuple;
+            let Some(expectation) = self.find(&tuple, 0) else { return };
+            self.remove(&expectation);
+        }
+    }
+
+    /// Forgets up to `budget` of those that nobody has come for. Returns how many.
+    pub(crate) fn expire(&mut self, moment: Moment, budget: u32) -> u32 {
+        for done in 0..budget {
+            let Some((_, tuple)) = self.by_age.first_key_value() else { return done };
+            let tuple = *tuple;
+            match self.find(&tuple, 0) {
+                Some(oldest) if oldest.expires <= moment => self.remove(&oldest),
+                _ => return done,
+            }
+        }
+        budget
+    }
+
+    /// Up to `limit` of them, beginning with number `from`; and the number to go on with.
+    pub(crate) fn page(&self, from: u64, limit: usize) -> (impl Iterator<Item = &Expectation>, Option<u64>) {
+        let found = |tuple: &Tuple| self.table.find(tuple.hash(&self.secret), |entry| entry.tuple == *tuple);
+        let next = self.by_age.range(from..).nth(limit).map(|(id, _)| *id);
+        (self.by_age.range(from..).take(limit).filter_map(move |(_, tuple)| found(tuple)), next)
+    }
+}
+
+fn without_source_port(tuple: &Tuple) -> Option<Tuple> {
+    Tuple::new(tuple.src(), tuple.dst(), 0, tuple.dst_port(), tuple.protocol(), tuple.zone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(parent: u32, port: u16) -> Announced {
+        let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        Announced {
+            tuple: Tuple::new(src, dst, 0, port, 6, 5).unwrap(),
+            target: (dst, port),
+            caller: src,
+            parent,
+            helper: Helper::Ftp,
+        }
+    }
+
+    fn coming(port: u16, zone: u16) -> Tuple {
+        Tuple::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 20, port, 6, zone).unwrap()
+    }
+
+    fn consistent(all: &Expectations) {
+        assert_eq!((all.by_age.len(), all.by_parent.len()), (all.len(), all.len()));
+    }
+
+    #[test]
+    fn any_source_port_is_expected_and_nothing_else_may_differ() {
+        let mut all = Expectations::new([1, 2]);
+        all.add(0, &announced(3, 8080)).unwrap();
+        assert_eq!(all.find(&coming(8080, 5), 0).unwrap().parent, 3);
+        assert!(all.find(&coming(8081, 5), 0).is_none());
+        assert!(all.find(&coming(8080, 6), 0).is_none(), "another zone");
+        assert!(all.find(&coming(8080, 5).reversed(), 0).is_none());
+        assert!(!all.find(&coming(8080, 5), 0).unwrap().is_translated());
+    }
+
+    #[test]
+    fn what_nobody_comes_for_is_given_up_after_its_time() {
+        let mut all = Expectations::new([1, 2]);
+        all.add(1000, &announced(3, 8080)).unwrap();
+        all.add(2000, &announced(4, 8081)).unwrap();
+        assert!(all.find(&coming(8080, 5), 1000 + LIFETIME - 1).is_some());
+        assert!(all.find(&coming(8080, 5), 1000 + LIFETIME).is_none());
+        assert_eq!(all.expire(1000 + LIFETIME, 10), 1);
+        assert_eq!(all.expire(2000 + LIFETIME, 10), 1);
+        assert!(all.is_empty());
+        consistent(&all);
+    }
+
+    #[test]
+    fn an_announcement_that_is_repeated_lives_on_and_another_target_is_refused() {
+        let mut all = Expectations::new([1, 2]);
+        all.add(0, &announced(3, 8080)).unwrap();
+        all.add(LIFETIME - 1, &announced(4, 8080)).unwrap();
+        assert_eq!(all.find(&coming(8080, 5), LIFETIME + 1).unwrap().parent, 4);
+        let other = Announced { target: ([10, 0, 0, 3].into(), 8080), ..announced(5, 8080) };
+        assert_eq!(all.add(LIFETIME, &other), Err(Refused::Taken));
+        all.add(3 * LIFETIME, &other).unwrap();
+        assert_eq!(all.len(), 1, "what has expired is in nobody's way");
+        consistent(&all);
+    }
+
+    #[test]
+    fn a_control_connection_has_few_and_the_oldest_goes_first() {
+        let mut all = Expectations::new([1, 2]);
+        for port in 1..=10 {
+            all.add(u64::from(port), &announced(3, port)).unwrap();
+        }
+        all.add(11, &announced(4, 100)).unwrap();
+        assert_eq!(all.len(), MAX_FOR_ONE + 1);
+        assert!(all.find(&coming(6, 5), 11).is_none() && all.find(&coming(7, 5), 11).is_some());
+        all.remove_of(3);
+        assert_eq!(all.len(), 1);
+        consistent(&all);
+    }
+
+    #[test]
+    fn a_crowd_is_refused_and_leaves_nothing() {
+        let mut all = Expectations::new([1, 2]);
+        let of = |number: usize| {
+            let [.., a, b, c, d] = number.to_be_bytes();
+            let tuple = Tuple::new([a, b, c, d].into(), [10, 0, 0, 2].into(), 0, 80, 6, 0).unwrap();
+            Announced { tuple, parent: u32::try_from(number).unwrap(), ..announced(0, 80) }
+        };
+        for number in 0..MAX_EXPECTATIONS {
+            all.add(0, &of(number)).unwrap();
+        }
+        assert_eq!(all.add(0, &of(MAX_EXPECTATIONS)), Err(Refused::Full));
+        let (page, next) = all.page(0, 100);
+        assert_eq!((page.count(), next), (100, Some(100)));
+        assert_eq!(all.page(65_500, 100).1, None);
+        assert_eq!(all.expire(LIFETIME, u32::MAX), u32::try_from(MAX_EXPECTATIONS).unwrap());
+        assert!(all.is_empty());
+        consistent(&all);
+    }
+}
