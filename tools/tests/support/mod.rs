@@ -33,7 +33,10 @@ impl Reference {
 
     /// A script with flows.
     pub(crate) fn run_exactly(&mut self, script: &Script) -> Report {
-        let failed = |error: ovs::OvsError| Report { failures: vec![format!("{}: {error}", script.name)], ..Report::default() };
+        let failed = |error: ovs::OvsError| Report {
+            failures: vec![format!("{}: {error}", script.name)],
+            ..Report::default()
+        };
         let report = exact::run(&mut self.0, script, true).unwrap_or_else(failed);
         if exact::leaves_traces(script) {
             self.0 = OvsDummy::start().expect("Open vSwitch starts");
