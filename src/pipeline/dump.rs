@@ -165,6 +165,7 @@ pub fn matched(key: &Key, mask: &Mask, ports: Ports<'_>) -> String {
         groups.group("ct_tuple4", &[&v4[..], &protocol].concat());
     }
     let recirculation = key.read(at::RECIRC_ID, 4);
+    groups.group("dp_hash", &[("", at::DP_HASH, 4, Form::Hex)]);
     groups.raw("recirc_id", &[if recirculation == 0 { "0".into() } else { format!("{recirculation:#x}") }]);
     if mask.read(at::IN_PORT, 4) != 0 {
         groups.raw("in_port", &[ports(key.read(at::IN_PORT, 4) as PortId)]);
