@@ -253,7 +253,9 @@ impl<S: Switch> Run<'_, S> {
             if let Address::Variable(name) = place.address {
                 wrong.extend(self.variables.bind(name, Value::Address(address)).err());
             }
-            if let Port::Variable(name) = place.port {
+            if let Port::Variable(name) = place.port
+                && !places.later_fragment
+            {
                 wrong.extend(self.variables.bind(name, Value::Number(port)).err());
             }
         }
@@ -461,13 +463,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a script changes settings that outlive its connections, so that a switch should not be used again.
-pub fn changes_settings(script: &Script) -> bool {
+/// Whether a script leaves more behind than connections, settings or fragments that wait for others, so that a switch
+/// should not be used again.
+pub fn leaves_traces(script: &Script) -> bool {
     const HARMLESS: [&str; 4] = ["dump", "show", "get", "flush"];
     script.steps.iter().any(|placed| match &placed.step {
         Step::Command { words, .. } => {
             words.first().is_some_and(|name| !HARMLESS.iter().any(|harmless| name.contains(harmless)))
         }
+        Step::Packet(line) => line.options.iter().any(|(key, _)| key == "from"),
         _ => false,
     })
 }

@@ -29,11 +29,14 @@ pub enum LoadError {
     Script(#[from] ScriptError),
 }
 
+/// A script, or why it cannot be read, with the way to its file.
+pub type Found = (String, Result<Script, LoadError>);
+
 /// All scripts with the way to their files from the root, by name. What cannot be read stands in its place.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn all() -> Result<Vec<(String, Result<Script, LoadError>)>, LoadError> {
+pub fn all() -> Result<Vec<Found>, LoadError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let mut open = vec![root.join(DIRECTORY)];
     let mut found = Vec::new();

@@ -76,6 +76,9 @@ pub(super) fn ct_flush_zone(
     Ok(())
 }
 
+/// Protocols that are counted by name, in Open vSwitch's order.
+const PROTOCOLS: [&str; 5] = ["tcp", "udp", "sctp", "icmp", "icmpv6"];
+
 #[derive(Serialize)]
 struct Stats {
     total: u64,

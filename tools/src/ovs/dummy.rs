@@ -205,7 +205,11 @@ impl Switch for OvsDummy {
     fn command(&mut self, family: &str, words: &[&str]) -> Result<Result<String, String>, OvsError> {
         let answer = match (family, words.split_first()) {
             ("appctl", Some((name, args))) => self.control.call(name, args).map_err(OvsError::from),
-            ("ofctl", _) => self.daemons.ofctl(words),
+            // What changes flows counts for the next packet, not from the next look of the revalidators on.
+            ("ofctl", _) => self.daemons.ofctl(words).and_then(|text| {
+                self.control.call("revalidator/purge", &[])?;
+                Ok(text)
+            }),
             _ => return Ok(Err(format!("Open vSwitch has no `{family}`"))),
         };
         match answer {

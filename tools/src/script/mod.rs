@@ -35,7 +35,7 @@
 //!
 //! **Other lines**: `wait SECONDS`; `connections N`; `dump [-s] [zone=N]` and the connections that it must show;
 //! `appctl COMMAND ...`, `ofctl COMMAND ...` and the lines it must answer (`error: ` before those of a refusal, `*`
-//! for any); `counter NAME +N` for what weir counted since the line before; `differ $p $q` for variables that
+//! for any); `counter NAME +N` for what weir counted since the last such line; `differ $p $q` for variables that
 //! must not agree.
 //!
 //! **Differences from Open vSwitch**: a line `weir-only REASON` keeps a script from it, an indented line `ovs REASON`
@@ -769,7 +769,7 @@ pub enum Step {
         /// The lines it answers; `error: ` before those that go to standard error, `*` for any.
         lines: Vec<String>,
     },
-    /// weir has counted so many more since the step before.
+    /// weir has counted so many more since the last such step, or the beginning.
     Counter(String, u64),
     /// These variables must all be different.
     Differ(Vec<Name>),

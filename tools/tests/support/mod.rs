@@ -33,9 +33,12 @@ impl Reference {
 
     /// A script with flows.
     pub(crate) fn run_exactly(&mut self, script: &Script) -> Report {
-        let report = exact::run(&mut self.0, script, true)
-            .unwrap_or_else(|error| panic!("{}: Open vSwitch: {error}", script.name));
-        if exact::changes_settings(script) {
+        let failed = |error: ovs::OvsError| Report {
+            failures: vec![format!("{}: {error}", script.name)],
+            ..Report::default()
+        };
+        let report = exact::run(&mut self.0, script, true).unwrap_or_else(failed);
+        if exact::leaves_traces(script) {
             self.0 = OvsDummy::start().expect("Open vSwitch starts");
         }
         report
