@@ -77,7 +77,6 @@ pub(super) fn ct_flush_zone(
 }
 
 /// Protocols that are counted by name, in Open vSwitch's order.
-const PROTOCOLS: [&str; 5] = ["tcp", "udp", "sctp", "icmp", "icmpv6"];
 
 #[derive(Serialize)]
 struct Stats {
