@@ -222,8 +222,7 @@ pub fn action_set(actions: &[Action]) -> Vec<Action> {
     let Some(end) = ranked().map(|(rank, _)| rank).filter(|rank| rank.ends()).min() else {
         return Vec::new();
     };
-    let last =
-        |wanted: Rank| ranked().filter(move |(rank, _)| *rank == wanted).last().map(|(_, a)| a.clone());
+    let last = |wanted: Rank| ranked().rfind(|(rank, _)| *rank == wanted).map(|(_, a)| a.clone());
     let sets = ranked().filter(|(rank, _)| *rank == Rank::Set).map(|(_, action)| action.clone());
     let front = [Rank::StripVlan, Rank::PushVlan, Rank::DecTtl].into_iter().filter_map(last);
     front.chain(sets).chain(last(Rank::Queue)).chain(last(end)).collect()

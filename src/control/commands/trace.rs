@@ -306,7 +306,7 @@ fn flow_text(key: &Key) -> String {
     let mut kind = Match::ANY;
     let ip = matches!(number(at::ETH_TYPE, 2) as u16, ether_type::IPV4 | ether_type::IPV6);
     for (offset, length) in [(at::ETH_TYPE, 2), (at::NW_PROTO, 1)] {
-        if offset == at::ETH_TYPE || ip && number(at::NW_FRAG, 1) & 2 == 0 || ip {
+        if offset == at::ETH_TYPE || ip {
             kind.key.write(offset, length, number(offset, length));
             kind.mask.write(offset, length, u128::MAX);
         }

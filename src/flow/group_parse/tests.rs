@@ -193,12 +193,12 @@ fn mistakes_are_shown_where_they_are() {
 fn what_a_set_of_actions_swallows_is_said() {
     let warned = |bucket: &str| {
         let parsed = parse(&format!("group_id=1,type=all,bucket={bucket}"), GroupCommand::Add).unwrap();
-        parsed.warnings.iter().map(|(span, _)| span.clone()).collect::<Vec<_>>()
+        parsed.warnings.iter().map(|(span, _)| (span.start, span.end)).collect::<Vec<_>>()
     };
     assert!(warned("mod_nw_src:1.1.1.1,mod_nw_dst:2.2.2.2,push_vlan:0x8100,output:2").is_empty());
-    assert_eq!(warned("output:2,output:3"), [27..35]);
-    assert_eq!(warned("output:2,resubmit(,3)"), [36..48]);
-    assert_eq!(warned("resubmit(,3),output:2"), [27..39]);
+    assert_eq!(warned("output:2,output:3"), [(27, 35)]);
+    assert_eq!(warned("output:2,resubmit(,3)"), [(36, 48)]);
+    assert_eq!(warned("resubmit(,3),output:2"), [(27, 39)]);
 }
 
 #[test]
