@@ -38,7 +38,7 @@ impl Folder {
 
     fn options(&self, flows: PathBuf, ports: Vec<(u16, Option<PathBuf>)>) -> Options {
         let shard = ShardConfig { capacity: 1024, ..ShardConfig::default() };
-        Options { flows, ports, out: self.0.join("out"), shard, seed: 1 }
+        Options { flows, groups: None, ports, out: self.0.join("out"), shard, seed: 1 }
     }
 
     /// What a port sent: nanoseconds and bytes.

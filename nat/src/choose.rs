@@ -158,7 +158,7 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
         candidate: &impl Fn(u128, u16) -> Tuple,
     ) -> Option<Tuple> {
         let each = PROBES / count;
-        for (number, address) in addresses.from_start(count) {
+        for (number, address) in addresses.walk_round(count) {
             for port in ports.share(each, number) {
                 if let Some(reply) = self.ask(candidate(address, port)) {
                     return Some(reply);
@@ -178,7 +178,7 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
         candidate: &impl Fn(u128, u16) -> Tuple,
     ) -> Option<Tuple> {
         let each = PROBES / 2 / count;
-        for (number, address) in addresses.from_start(count) {
+        for (number, address) in addresses.walk_round(count) {
             let place = Place::of(&candidate(address, ports.first).reversed(), end).0;
             if self.occupancy.next(&place, ports.first, ports.last(), ports.first).is_none()
                 && ports.kept.is_none()
@@ -196,7 +196,7 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
                 return found;
             }
         }
-        for (number, address) in addresses.from_start(count) {
+        for (number, address) in addresses.walk_round(count) {
             let left = self.limit.saturating_sub(self.probes);
             if left == 0 {
                 return None;
@@ -246,7 +246,7 @@ struct AddressRing {
 
 impl AddressRing {
     /// The first `count` addresses from the one to start with, numbered.
-    fn from_start(&self, count: u32) -> impl Iterator<Item = (u32, u128)> {
+    fn walk_round(&self, count: u32) -> impl Iterator<Item = (u32, u128)> {
         let (first, last) = (self.first, self.last_offset);
         let mut offset = self.start;
         (0..count).map(move |number| {

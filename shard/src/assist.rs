@@ -176,17 +176,18 @@ impl Shard {
                 None => Ok(()),
             };
         }
-        let no_port = |shard: &mut Self| {
-            shard.counters.nat_exhausted += 1;
-            Refusal::Drop(DropReason::NatExhausted)
-        };
-        let wanted = recorded.unwrap_or(announcement.port);
-        let probes = if recorded.is_some() { 1 } else { PORT_PROBES };
+        if let Some(port) = recorded {
+            // Sent again: the words are settled. Should somebody else wait there by now, the first call is theirs.
+            if let Some(announced) = expected(port) {
+                let _ = self.expect(moment, &announced);
+            }
+            return Ok(());
+        }
         // Active clients are called from the port below the server's control port (RFC 959 section 3.2).
         let calling_port = self.table.tuple(index, slot.direction().opposite()).src_port().wrapping_sub(1);
-        for port in ports_from(wanted, probes) {
+        for port in ports_from(announcement.port, PORT_PROBES) {
             let Some(announced) = expected(port) else { continue };
-            if recorded.is_none() && self.is_somebodys(&announced.tuple, calling_port, moment) {
+            if self.is_somebodys(&announced.tuple, calling_port, moment) {
                 continue;
             }
             match self.expect(moment, &announced) {
@@ -195,9 +196,6 @@ impl Shard {
                 Err(Refused::Full) => {
                     return Err(Refusal::Drop(DropReason::NatRefused));
                 }
-            }
-            if recorded.is_some() {
-                return Ok(());
             }
             let text = announcement.text(ends.seen, port).ok_or(Refusal::Broken)?;
             let Ok(length) = u16::try_from(old.len()) else { return Err(Refusal::Broken) };
@@ -211,7 +209,8 @@ impl Shard {
                 Err(Refusal::Drop(DropReason::Untranslatable))
             };
         }
-        Err(no_port(self))
+        self.counters.nat_exhausted += 1;
+        Err(Refusal::Drop(DropReason::NatExhausted))
     }
 
     fn record_edit(&mut self, slot: Slot, at: u32, old: u16, text: weir_nat::alg::Text, port: u16) -> bool {

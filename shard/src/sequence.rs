@@ -59,17 +59,17 @@ impl Edit {
     }
 
     /// Bytes of the new text; never more than `MAX_TEXT`.
-    fn new(&self) -> u32 {
+    fn added(&self) -> u32 {
         u32::try_from(self.text.len()).unwrap_or(0)
     }
 
     fn growth(&self) -> u32 {
-        self.new().wrapping_sub(u32::from(self.old))
+        self.added().wrapping_sub(u32::from(self.old))
     }
 
     /// How much of the new text lies before byte `offset` of the old one.
     fn before(&self, offset: u32) -> u32 {
-        if offset < u32::from(self.old) { offset.min(self.new()) } else { self.new() }
+        if offset < u32::from(self.old) { offset.min(self.added()) } else { self.added() }
     }
 
     /// The new text of the old one's bytes from `from` to `to`.
@@ -139,7 +139,7 @@ impl Stream {
                 break;
             }
             let (inside, old) = (seq.wrapping_sub(start), u32::from(edit.old));
-            if is_before(seq, start.wrapping_add(edit.new())) {
+            if is_before(seq, start.wrapping_add(edit.added())) {
                 return match round {
                     Round::Down => edit.start.wrapping_add(inside.min(old - 1)),
                     Round::Up => edit.start.wrapping_add(inside.min(old)),

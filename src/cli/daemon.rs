@@ -12,14 +12,13 @@ use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use super::{Log, RunArgs};
-use crate::config::{self, Config, Profile};
+use crate::config::{self, Config, Profile, Tables};
 use crate::control::{ControlSocket, Daemon, Engine, Host, Limits, Server};
 use crate::daemon::Died;
-use crate::flow::FlowMod;
 
 /// Starts the datapath a configuration asks for, each bridge with its flows (in the order of the configuration's
 /// bridges). It runs until the last reference to the engine is dropped; when it breaks down before, [`Died`] is told.
-pub type Launch = fn(&Config, Vec<Vec<FlowMod>>, &Died) -> Result<Arc<dyn Engine>, String>;
+pub type Launch = fn(&Config, Vec<Tables>, &Died) -> Result<Arc<dyn Engine>, String>;
 
 const ORDERLY: u8 = 0;
 const FAILED: u8 = 1;
@@ -68,13 +67,20 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
     }
     // All flow files are read before anything starts.
     let mut flows = Vec::new();
+    let mut groups = Vec::new();
     for bridge in &config.bridges {
-        match config::flows(bridge) {
-            Ok(file) => flows.push(file),
+        match config::groups(bridge).and_then(|groups| Ok((groups, config::flows(bridge)?))) {
+            Ok((of_groups, of_flows)) => {
+                groups.push(of_groups);
+                flows.push(of_flows);
+            }
             Err(error) => return complain(&error, WRONG_INPUT),
         }
     }
-    let warnings = || flows.iter().flat_map(|file| &file.warnings);
+    let warnings = || {
+        let of_flows = flows.iter().flat_map(|file| &file.warnings).map(ToString::to_string);
+        groups.iter().flat_map(|file| file.warnings.clone()).chain(of_flows)
+    };
     if args.check {
         warnings().for_each(|warning| eprintln!("weir run: {warning}"));
         eprintln!("{}: fine", args.config.display());
@@ -87,8 +93,9 @@ pub fn run(args: &RunArgs, launch: Launch) -> u8 {
     warnings().for_each(|warning| warn!("{warning}"));
     // A fault of the program itself belongs in the log too.
     std::panic::set_hook(Box::new(|fault| error!("{fault}")));
-    let flows = flows.into_iter().map(|file| file.flows).collect();
-    match serve(&config, flows, log, launch) {
+    let both = groups.into_iter().zip(flows);
+    let tables = both.map(|(groups, flows)| Tables { groups: groups.changes, flows: flows.flows }).collect();
+    match serve(&config, tables, log, launch) {
         Ok(()) => ORDERLY,
         Err(reason) => {
             error!("{reason}");
@@ -102,14 +109,14 @@ fn complain(message: &dyn std::fmt::Display, status: u8) -> u8 {
     status
 }
 
-fn serve(config: &Config, flows: Vec<Vec<FlowMod>>, log: Log, launch: Launch) -> Result<(), String> {
+fn serve(config: &Config, tables: Vec<Tables>, log: Log, launch: Launch) -> Result<(), String> {
     let (end, ended) = mpsc::channel();
     watch_signals(end.clone()).map_err(|error| format!("cannot watch for signals: {error}"))?;
     // The socket first: a second daemon has to stop before it touches any port.
     let socket = ControlSocket::bind(&config.socket).map_err(|error| error.to_string())?;
     let faults = end.clone();
     let died: Died = Arc::new(move |reason| drop(faults.send(End::Fault(reason))));
-    let engine = launch(config, flows, &died)?;
+    let engine = launch(config, tables, &died)?;
     let daemon = Daemon { engine: Arc::clone(&engine), host: Arc::new(Process { end, log }) };
     let server = Server::start(socket, Limits::default(), Arc::new(daemon))
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;

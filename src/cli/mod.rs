@@ -178,6 +178,15 @@ pub struct OfctlArgs {
     /// With replace-flows: install unchanged flows anew, counters at zero.
     #[arg(long)]
     pub readd: bool,
+    /// With mod-group: add the group when there is none.
+    #[arg(long)]
+    pub may_create: bool,
+    /// With compose-packet: hexadecimal digits only.
+    #[arg(long)]
+    pub bare: bool,
+    /// With compose-packet: a wrong IP checksum.
+    #[arg(long)]
+    pub bad_csum: bool,
     /// Sort flows by FIELD, ascending; without FIELD by priority. May be given several times.
     #[arg(long, value_name = "FIELD", num_args = 0..=1, require_equals = true, default_missing_value = "priority")]
     pub sort: Vec<String>,

@@ -17,6 +17,9 @@ pub struct ReplayArgs {
     /// Flows in ovs-ofctl's language, one a line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub flows: PathBuf,
+    /// Groups that flows name, one a line; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub groups: Option<PathBuf>,
     /// Packets that come in by port NUMBER (pcap, microseconds or nanoseconds); once for each port. `N=` without a
     /// file is a port that only sends.
     #[arg(long = "port", value_name = "NUMBER=FILE", required = true)]
@@ -77,6 +80,10 @@ impl ReplayArgs {
     /// # Errors
     /// What is wrong.
     pub fn check(&self) -> Result<(), String> {
+        let stdin = std::path::Path::new("-");
+        if self.flows == stdin && self.groups.as_deref() == Some(stdin) {
+            return Err("flows and groups cannot both come from standard input".into());
+        }
         let mut seen = std::collections::BTreeSet::new();
         match self.ports.iter().find(|port| !seen.insert(port.number)) {
             Some(port) => Err(format!("--port {} is given twice; merge its captures first", port.number)),
@@ -119,6 +126,7 @@ pub fn replay(args: &ReplayArgs) -> u8 {
 fn options(args: &ReplayArgs, seed: u64) -> Options {
     Options {
         flows: args.flows.clone(),
+        groups: args.groups.clone(),
         ports: args.ports.iter().map(|port| (port.number.number(), port.capture.clone())).collect(),
         out: args.out.clone(),
         shard: ShardConfig {

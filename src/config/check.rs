@@ -170,19 +170,21 @@ fn bridges(file: Vec<file::Bridge>, directory: &Path) -> Result<Vec<Bridge>, Fau
     file.into_iter()
         .map(|bridge| {
             let name = unique(&bridge.name)?;
-            let flows = match bridge.flows {
+            let path = |what: &str, given: Option<Spanned<String>>| match given {
                 Some(text) if text.as_ref().is_empty() => {
-                    return Err(fault(&text, "the flow file's path cannot be empty; leave the key out"));
+                    Err(fault(&text, format!("the {what} file's path cannot be empty; leave the key out")))
                 }
-                other => other.map(|text| directory.join(text.into_inner())),
+                other => Ok(other.map(|text| directory.join(text.into_inner()))),
             };
+            let groups = path("group", bridge.groups)?;
+            let flows = path("flow", bridge.flows)?;
             let mut numbers = taken_numbers(&bridge.port)?;
             let ports = bridge
                 .port
                 .into_iter()
                 .map(|entry| port(entry, &mut unique, &mut numbers, &mut devices))
                 .collect::<Result<_, _>>()?;
-            Ok(Bridge { name, flows, ports })
+            Ok(Bridge { name, groups, flows, ports })
         })
         .collect()
 }

@@ -71,6 +71,7 @@ pub(super) struct Pool {
 #[serde(deny_unknown_fields)]
 pub(super) struct Bridge {
     pub(super) name: Spanned<String>,
+    pub(super) groups: Option<Spanned<String>>,
     pub(super) flows: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) port: Vec<Port>,

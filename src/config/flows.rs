@@ -2,22 +2,35 @@
 //! the bridge's ports.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::types::Bridge;
 use crate::flow::file::MAX_BYTES;
-use crate::flow::{Command, FileError, FlowFile, PortNames, PortNumber};
+use crate::flow::{
+    Command, FileError, FlowFile, FlowMod, GroupCommand, GroupFile, GroupMod, PortNames, PortNumber,
+};
+
+/// What a bridge begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Its groups, which the flows may name.
+    pub groups: Vec<GroupMod>,
+    /// Its flows.
+    pub flows: Vec<FlowMod>,
+}
 
 /// Why a bridge has no flows.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowsError {
     /// The file cannot be read.
-    #[error("{}: cannot read the flows of bridge \"{bridge}\": {source}", path.display())]
+    #[error("{}: cannot read the {what} of bridge \"{bridge}\": {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Whose.
         bridge: String,
+        /// What it holds.
+        what: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -40,14 +53,30 @@ pub fn flows(bridge: &Bridge) -> Result<FlowFile, FlowsError> {
     let Some(path) = &bridge.flows else {
         return Ok(FlowFile::parse("default", b"priority=0,actions=normal", Command::Add, bridge)?);
     };
-    let read = |source| FlowsError::Read { path: path.clone(), bridge: bridge.name.to_string(), source };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(read)?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_BYTES) {
-        return Err(FlowsError::TooLong { path: path.clone() });
-    }
+    let bytes = read(bridge, path, "flows")?;
     Ok(FlowFile::parse(&path.display().to_string(), &bytes, Command::Add, bridge)?)
+}
+
+/// Reads a bridge's group file, if it has one.
+///
+/// # Errors
+/// [`FlowsError`].
+pub fn groups(bridge: &Bridge) -> Result<GroupFile, FlowsError> {
+    let Some(path) = &bridge.groups else { return Ok(GroupFile::default()) };
+    let bytes = read(bridge, path, "groups")?;
+    Ok(GroupFile::parse(&path.display().to_string(), &bytes, GroupCommand::Add, bridge)?)
+}
+
+fn read(bridge: &Bridge, path: &Path, what: &'static str) -> Result<Vec<u8>, FlowsError> {
+    let failed =
+        |source| FlowsError::Read { path: path.to_owned(), bridge: bridge.name.to_string(), what, source };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_BYTES) {
+        return Err(FlowsError::TooLong { path: path.to_owned() });
+    }
+    Ok(bytes)
 }
 
 impl PortNames for Bridge {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::flow::nearest;
 
 pub use check::DEFAULT_SOCKET;
-pub use flows::{FlowsError, flows};
+pub use flows::{FlowsError, Tables, flows, groups};
 pub use types::{
     Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
     is_system_name,

@@ -234,6 +234,8 @@ pub struct Pool {
 pub struct Bridge {
     /// Its name.
     pub name: Name,
+    /// Groups to load at start, before the flows that name them; the path is resolved as theirs.
+    pub groups: Option<PathBuf>,
     /// Flows to load at start, already resolved against the configuration's directory.
     pub flows: Option<PathBuf>,
     /// Its ports, in the file's order.

@@ -12,8 +12,8 @@ use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSett
 
 use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber};
-use crate::flow::{self, Applied, ApplyError, FlowMod, Rule};
-use crate::pipeline::{FlowCopy, PortId};
+use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
+use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
 pub use crate::switch::FailMode;
 
@@ -28,6 +28,9 @@ pub enum EngineError {
     /// The tables refuse the flows.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The group table refuses the groups.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
     /// Anything else, told in full.
     #[error("{0}")]
     Refused(String),
@@ -63,6 +66,27 @@ pub trait Engine: Tracking + Send + Sync {
     /// # Errors
     /// [`EngineError::NoBridge`].
     fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError>;
+    /// Makes all of these changes of groups, in order, or none. Flows that name a deleted group go with it.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`], [`EngineError::Groups`].
+    fn change_groups(&self, bridge: &str, changes: Vec<GroupMod>) -> Result<(), EngineError>;
+    /// The groups by number, their counters up to date.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`].
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupRow>, EngineError>;
+    /// Sends packets through the datapath with their list of actions, one after another.
+    ///
+    /// # Errors
+    /// [`EngineError::NoBridge`]; when a group does not exist, or a packet is longer than the buffers. None was sent
+    /// then.
+    fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError>;
+    /// The bridges as an lcore would see them now, and the lcores' clock in milliseconds.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError>;
     /// The clock of the flows' times, in milliseconds.
     fn now_ms(&self) -> u64;
     /// The bridge's tables that hold flows or were looked up, ascending.
@@ -209,6 +233,43 @@ pub trait Engine: Tracking + Send + Sync {
     fn counters(&self) -> Result<Vec<Counter>, EngineError>;
     /// How full the pools of packet buffers are.
     fn pools(&self) -> Vec<PoolUse>;
+}
+
+/// A group, and how many flows name it.
+#[derive(Clone, Debug)]
+pub struct GroupRow {
+    /// The group with its counters.
+    pub entry: Arc<GroupEntry>,
+    /// Flows.
+    pub flows: usize,
+}
+
+impl GroupRow {
+    /// All groups of `tables`, by number.
+    #[must_use]
+    pub fn all(tables: &flow::FlowTables) -> Vec<Self> {
+        let references = tables.group_references();
+        let flows = |entry: &GroupEntry| references.get(&entry.group.id).copied().unwrap_or(0);
+        let entries = tables.groups().iter();
+        entries.map(|entry| Self { flows: flows(entry), entry: Arc::clone(entry) }).collect()
+    }
+}
+
+/// Refuses packets whose actions name a group that does not exist.
+///
+/// # Errors
+/// [`EngineError::Refused`].
+pub fn check_groups(packets: &PacketOut, tables: &flow::FlowTables) -> Result<(), EngineError> {
+    let missing = packets.actions.iter().find_map(|action| match action {
+        flow::Action::Group(group) if tables.groups().find(*group).is_none() => Some(*group),
+        _ => None,
+    });
+    match missing {
+        Some(group) => Err(EngineError::Refused(format!(
+            "there is no group {group} (OFPBAC_BAD_OUT_GROUP); nothing was sent"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Where a batched read goes on. The default begins at the beginning; what the parts mean is the engine's.

@@ -45,6 +45,12 @@ pub struct Options {
     pub names: bool,
     /// `--readd`: `replace-flows` installs unchanged flows anew, which resets their counters.
     pub readd: bool,
+    /// `--may-create`: `mod-group` adds the group when there is none.
+    pub may_create: bool,
+    /// `--bare`: `compose-packet` prints digits only.
+    pub bare: bool,
+    /// `--bad-csum`: `compose-packet` makes a packet with a wrong IP checksum.
+    pub bad_csum: bool,
     /// `--sort` and `--rsort`, most significant first.
     pub sort: Vec<SortKey>,
 }

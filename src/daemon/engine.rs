@@ -12,12 +12,12 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, Learning, Link, PoolUse, Port,
-    PortCounters, Queue, Table,
+    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link, PoolUse,
+    Port, PortCounters, Queue, Table, check_groups,
 };
-use crate::flow::{Applied, FlowMod, PortNames as _, Rule};
+use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
-use crate::pipeline::{PortId, fdb};
+use crate::pipeline::{PortId, Snapshot, fdb};
 use crate::switch::SwitchError;
 
 impl From<DaemonError> for EngineError {
@@ -100,6 +100,36 @@ impl Engine for Datapath {
         let state = self.state();
         state.report_flows()?;
         Ok(state.switch.bridge(bridge)?.tables().dump(filter))
+    }
+
+    fn change_groups(&self, bridge: &str, changes: Vec<GroupMod>) -> Result<(), EngineError> {
+        let mut state = self.state();
+        state.responsive()?;
+        let now = state.now();
+        let deleted = state.switch.apply_groups(bridge, &changes, now)?;
+        if deleted > 0 {
+            tracing::info!(bridge, flows = deleted, "flows were deleted with the groups that they name");
+        }
+        state.publish()?;
+        Ok(())
+    }
+
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupRow>, EngineError> {
+        let state = self.state();
+        state.report_flows()?;
+        Ok(GroupRow::all(state.switch.bridge(bridge)?.tables()))
+    }
+
+    fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError> {
+        let mut state = self.state();
+        check_groups(&packets, state.switch.bridge(bridge)?.tables())?;
+        Ok(state.send(bridge, packets)?)
+    }
+
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
+        let mut state = self.state();
+        let now = state.now();
+        Ok((state.switch.snapshot(), now))
     }
 
     fn now_ms(&self) -> u64 {

@@ -100,6 +100,9 @@ pub enum DaemonError {
     /// No random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(String),
+    /// A packet to send could not be put into a buffer.
+    #[error("the packet cannot be sent: {0}")]
+    PacketOut(String),
     /// The timer's thread.
     #[error("cannot start the timer thread: {0}")]
     Timer(std::io::Error),

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod exhaustion;
 mod fragments;
+mod packet_out;
 mod placement;
 mod pools;
 mod state;
@@ -21,9 +22,8 @@ use events::Collector;
 use state::State;
 use timer::Timer;
 
-use crate::config::Config;
+use crate::config::{Config, Tables};
 use crate::control::Engine;
-use crate::flow::FlowMod;
 
 /// Told when the datapath can no longer work: a polling thread has ended by a fault.
 pub type Died = Arc<dyn Fn(String) + Send + Sync>;
@@ -44,8 +44,8 @@ impl Datapath {
     ///
     /// # Errors
     /// What did not start, why, and what helps; nothing is left running then.
-    pub fn start(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Self, DaemonError> {
-        let state = Arc::new(Mutex::new(State::start(config, flows, died)?));
+    pub fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
+        let state = Arc::new(Mutex::new(State::start(config, tables, died)?));
         let timer = Timer::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
         let collector = Collector::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
         Ok(Self { _timer: timer, collector, state })
@@ -65,8 +65,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 ///
 /// # Errors
 /// The error's text.
-pub fn launch(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Arc<dyn Engine>, String> {
-    match Datapath::start(config, flows, died) {
+pub fn launch(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Arc<dyn Engine>, String> {
+    match Datapath::start(config, tables, died) {
         Ok(datapath) => Ok(Arc::new(datapath)),
         Err(error) => Err(error.to_string()),
     }

@@ -13,7 +13,7 @@ use super::placement::Placement;
 use super::pools::Pools;
 use super::tracking::Settings;
 use super::{DaemonError, Died};
-use crate::config::{Config, Conntrack, Profile};
+use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
 use crate::flow::{Action, FlowMod};
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
@@ -44,7 +44,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn start(config: &Config, flows: Vec<Vec<FlowMod>>, died: &Died) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
         let placement = Placement::find(config)?;
         let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
@@ -85,13 +85,14 @@ impl State {
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
-        state.bring_up(config, flows)?;
+        state.bring_up(config, tables)?;
         Ok(state)
     }
 
     /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
-    fn bring_up(&mut self, config: &Config, flows: Vec<Vec<FlowMod>>) -> Result<(), DaemonError> {
-        for (bridge, flows) in config.bridges.iter().zip(flows) {
+    fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
+        for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
+            self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
             self.warn_about_tracking(&flows);
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
@@ -213,7 +214,11 @@ impl State {
             return;
         }
         let now = self.now();
-        let changed = self.switch.expire(now);
+        let mut changed = self.switch.expire(now);
+        // Buckets of groups live and die with the links of ports.
+        for (&id, device) in &self.devices {
+            changed |= self.switch.set_link(id, device.link().up);
+        }
         if (changed || self.behind)
             && let Err(error) = self.publish()
         {

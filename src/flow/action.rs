@@ -42,6 +42,8 @@ pub enum Action {
     },
     /// Goes on in a later table; the last action of a flow.
     GotoTable(u8),
+    /// To a group.
+    Group(u32),
     /// Connection tracking.
     Ct(Box<CtSpec>),
     /// Forgets the connection.

@@ -13,7 +13,7 @@ use super::port::{self, PortNames, PortNumber};
 use super::value;
 
 /// Words that actions begin with.
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 41] = [
     "output",
     "normal",
     "flood",
@@ -24,6 +24,7 @@ const NAMES: [&str; 40] = [
     "drop",
     "resubmit",
     "goto_table",
+    "group",
     "ct",
     "ct_clear",
     "set_field",
@@ -57,8 +58,7 @@ const NAMES: [&str; 40] = [
 ];
 
 /// Actions of the language that have no meaning here (yet).
-const UNSUPPORTED: [&str; 28] = [
-    "group",
+const UNSUPPORTED: [&str; 27] = [
     "learn",
     "enqueue",
     "bundle",
@@ -91,8 +91,22 @@ const UNSUPPORTED: [&str; 28] = [
 /// What the actions stand beside.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
-    pub(crate) matching: &'a Match,
+    /// `None` where there is no match: in a group, or for a packet that comes with its actions. Any packet may come
+    /// then.
+    pub(crate) matching: Option<&'a Match>,
     pub(crate) table: Option<u8>,
+}
+
+impl Context<'_> {
+    /// Nothing is known of the packets.
+    pub(crate) const fn any() -> Self {
+        Self { matching: None, table: None }
+    }
+
+    /// True if an action that needs `prerequisite` may be written.
+    pub(crate) fn meets(&self, prerequisite: Prerequisite) -> bool {
+        self.matching.is_none_or(|matching| matching.meets(prerequisite))
+    }
 }
 
 /// Reads a list of actions.
@@ -134,7 +148,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(context: Context<'a>, ports: &'a dyn PortNames) -> Self {
-        let tagged = context.matching.meets(Prerequisite::Vlan);
+        let tagged = context.meets(Prerequisite::Vlan);
         Self { context, ports, in_exec: false, tagged, count: 0 }
     }
 
@@ -205,6 +219,7 @@ impl<'a> Reader<'a> {
         Ok(match key {
             "output" => self.output(item)?,
             "goto_table" => self.goto_table(item)?,
+            "group" => Action::Group(value::small("a group", item.needed_value()?, super::group::MAX_GROUP)?),
             "set_field" => self.set_field(text)?,
             "load" => self.load(text)?,
             "move" => self.move_(text)?,
@@ -358,7 +373,7 @@ impl<'a> Reader<'a> {
         }
         match ct.text {
             "" => {}
-            "ct" if self.context.matching.meets(Prerequisite::Ct) => {}
+            "ct" if self.context.meets(Prerequisite::Ct) => {}
             "ct" => {
                 return Err(ct.error(Problem::Prerequisite {
                     what: "resubmit(...,ct)".into(),
@@ -492,7 +507,7 @@ impl<'a> Reader<'a> {
     fn has(&self, text: Text<'_>, field: &Field) -> Result<(), Error> {
         let met = match field.prerequisite {
             Prerequisite::Vlan => self.tagged,
-            needed => self.context.matching.meets(needed),
+            needed => self.context.meets(needed),
         };
         if met {
             return Ok(());

@@ -24,7 +24,7 @@ pub(crate) fn ct(reader: &mut Reader<'_>, item: &Item<'_>) -> Result<CtSpec, Err
         }
         Err(text.error(Problem::Prerequisite { what: what.into(), needs: format!("{needs} in the match") }))
     };
-    let matching = reader.context.matching;
+    let matching = reader.context;
     prerequisite(matching.meets(Prerequisite::Ip), item.key, "ct", "ip or ipv6")?;
     let mut spec = CtSpec::default();
     let mut force = None;

@@ -80,6 +80,16 @@ pub enum Problem {
     LineTooLong { length: usize },
     #[error("more than {limit} actions", limit = super::flow::MAX_ACTIONS)]
     TooManyActions,
+    #[error("unknown word '{name}' in a group{}", suggestion(*.near))]
+    UnknownGroupWord { name: String, near: Option<&'static str> },
+    #[error("a packet has {min} to {max} bytes, not {length}", min = super::packet_out::MIN_PACKET, max = super::packet_out::MAX_PACKET)]
+    PacketLength { length: usize },
+    #[error("a group has at most {limit} buckets", limit = super::group::MAX_BUCKETS)]
+    TooManyBuckets,
+    #[error(
+        "'{name}' has no place in a bucket, which is a set of actions; put it in a table and resubmit there"
+    )]
+    NotInBucket { name: String },
 }
 
 fn suggestion(near: Option<&str>) -> String {

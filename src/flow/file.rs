@@ -19,6 +19,8 @@ pub enum FileError {
     Flow { source_name: String, line: usize, text: String, error: Box<Error> },
     #[error("{source_name}:{line}: more than {MAX_FLOWS} flows in one file; split it")]
     TooManyFlows { source_name: String, line: usize },
+    #[error("{source_name}:{line}: more than {limit} groups in one file; split it", limit = super::group_parse::MAX_GROUPS)]
+    TooManyGroups { source_name: String, line: usize },
     #[error("{source_name}:{line}: the line is not UTF-8 text")]
     NotText { source_name: String, line: usize },
 }
@@ -58,10 +60,8 @@ impl FlowFile {
         ports: &dyn PortNames,
     ) -> Result<Self, FileError> {
         let mut file = Self::default();
-        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line_number = number + 1;
-            let not_text = |_| FileError::NotText { source_name: source_name.to_owned(), line: line_number };
-            let line = core::str::from_utf8(line).map_err(not_text)?.trim_end_matches('\r');
+        for line in lines(source_name, bytes) {
+            let (line_number, line) = line?;
             let flow = line.split('#').next().unwrap_or_default();
             if flow.trim().is_empty() {
                 continue;
@@ -92,8 +92,20 @@ impl FlowFile {
     }
 }
 
+/// The lines of a file with their numbers, from 1.
+pub(super) fn lines<'a>(
+    source_name: &'a str,
+    bytes: &'a [u8],
+) -> impl Iterator<Item = Result<(usize, &'a str), FileError>> {
+    bytes.split(|byte| *byte == b'\n').zip(1..).map(move |(line, number)| {
+        let not_text = |_| FileError::NotText { source_name: source_name.to_owned(), line: number };
+        let line = core::str::from_utf8(line).map_err(not_text)?;
+        Ok((number, line.trim_end_matches('\r')))
+    })
+}
+
 /// A line as it is kept for a message: what is longer than any line may be is not worth keeping.
-fn shortened(line: &str) -> String {
+pub(super) fn shortened(line: &str) -> String {
     line.chars().take(super::flow::MAX_LINE).collect()
 }
 
@@ -113,7 +125,7 @@ pub fn parse_line(line: &str, default: Command, ports: &dyn PortNames) -> Result
 }
 
 /// What follows `word` and white space.
-fn behind_word<'a>(text: Text<'a>, word: &str) -> Option<Text<'a>> {
+pub(super) fn behind_word<'a>(text: Text<'a>, word: &str) -> Option<Text<'a>> {
     let rest = text.text.strip_prefix(word)?;
     let whole = rest.is_empty() || rest.starts_with([' ', '\t']);
     whole.then(|| text.slice(word.len(), text.text.len()).trim())

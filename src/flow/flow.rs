@@ -68,6 +68,8 @@ pub struct FlowMod {
     pub flags: Flags,
     /// Only flows that send to this port are deleted or shown.
     pub out_port: Option<PortNumber>,
+    /// Only flows that send to this group are deleted or shown.
+    pub out_group: Option<u32>,
     pub matching: Match,
     pub actions: Vec<Action>,
 }
@@ -93,6 +95,7 @@ impl FlowMod {
                 no_byte_counts: false,
             },
             out_port: None,
+            out_group: None,
             matching: Match::ANY,
             actions: Vec::new(),
         }
@@ -143,7 +146,7 @@ pub(crate) const SHORTHANDS: [(&str, u16, Option<u8>); 14] = [
 ];
 
 /// Words beside fields.
-const PROPERTIES: [&str; 17] = [
+const PROPERTIES: [&str; 18] = [
     "table",
     "priority",
     "cookie",
@@ -151,6 +154,7 @@ const PROPERTIES: [&str; 17] = [
     "hard_timeout",
     "importance",
     "out_port",
+    "out_group",
     "send_flow_rem",
     "check_overlap",
     "reset_counts",
@@ -202,7 +206,8 @@ impl<'a> Parser<'a> {
         match actions {
             Some((key, _)) if self.flow.command.selects() => return Err(key.error(Problem::UnwantedActions)),
             Some((_, text)) => {
-                let context = action_parse::Context { matching: &self.flow.matching, table: self.flow.table };
+                let context =
+                    action_parse::Context { matching: Some(&self.flow.matching), table: self.flow.table };
                 self.flow.actions = action_parse::actions(text, context, self.ports)?;
             }
             None if self.flow.command.selects() => {}
@@ -290,6 +295,16 @@ impl<'a> Parser<'a> {
             "out_port" if flow.command.selects() => {
                 let port = value::port(item.needed_value()?, self.ports)?;
                 flow.out_port = (port != super::port::NONE).then_some(port);
+            }
+            "out_group" if flow.command.selects() => {
+                let group = value::small("a group", item.needed_value()?, u32::MAX)?;
+                // OFPG_ANY, as leaving it out.
+                flow.out_group = (group != u32::MAX).then_some(group);
+            }
+            "out_group" => {
+                let problem =
+                    Problem::Other("out_group selects flows to delete or show; a new flow has none");
+                return Err(item.key.error(problem));
             }
             "out_port" => {
                 let problem = Problem::Other("out_port selects flows to delete or show; a new flow has none");
@@ -421,7 +436,7 @@ fn vlan_tag(key: &str, text: Text<'_>) -> Result<(u128, u128), Error> {
 }
 
 /// Where the actions begin, if `text` begins with them.
-fn actions_in(text: Text<'_>) -> Option<(Text<'_>, Text<'_>)> {
+pub(super) fn actions_in(text: Text<'_>) -> Option<(Text<'_>, Text<'_>)> {
     let text = text.slice(
         text.text.len() - text.text.trim_start_matches([',', ' ', '\t', '\r', '\n']).len(),
         text.text.len(),

@@ -67,6 +67,8 @@ pub mod at {
     pub const CT_TP_SRC: usize = 72;
     /// u16
     pub const CT_TP_DST: usize = 74;
+    /// u32: hash of the 5-tuple, where some group selects by it.
+    pub const DP_HASH: usize = 76;
     /// 16 bytes
     pub const CT_LABEL: usize = 80;
     /// 16 bytes

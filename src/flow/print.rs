@@ -197,6 +197,7 @@ pub fn action(action: &Action, ports: &dyn PortNames) -> String {
         Action::Controller(spec) => controller(spec),
         Action::Resubmit { port: number, table, ct } => resubmit(number.map(port), *table, *ct),
         Action::GotoTable(table) => format!("goto_table:{table}"),
+        Action::Group(group) => format!("group:{group}"),
         Action::Ct(spec) => ct(spec, ports),
         Action::CtClear => "ct_clear".into(),
         Action::SetField { field, value, mask } => set_field(field, *value, *mask, ports),
@@ -236,14 +237,19 @@ fn dotted(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(".")
 }
 
-fn set_field(field: &Field, value: u128, mask: u128, ports: &dyn PortNames) -> String {
-    // A VLAN id is written with the bit that says that there is a tag.
-    let value = if field.name == "vlan_vid" { value | u128::from(VLAN_PRESENT) } else { value };
-    let name = match field.name {
+/// A field's name where the field itself is meant, not its value in a match.
+pub(super) fn set_name(field: &Field) -> &'static str {
+    match field.name {
         "nw_src" => "ip_src",
         "nw_dst" => "ip_dst",
         name => name,
-    };
+    }
+}
+
+fn set_field(field: &Field, value: u128, mask: u128, ports: &dyn PortNames) -> String {
+    // A VLAN id is written with the bit that says that there is a tag.
+    let value = if field.name == "vlan_vid" { value | u128::from(VLAN_PRESENT) } else { value };
+    let name = set_name(field);
     let text = match field.format {
         Format::Decimal if mask != field.bits => format!("{value}/{}", hex(mask)),
         _ => value::print(field, value, mask, ports),
@@ -309,6 +315,13 @@ fn ct(spec: &CtSpec, ports: &dyn PortNames) -> String {
     }
     parts.extend(spec.helper.map(|helper| format!("alg={}", helper.name())));
     format!("ct({})", parts.join(","))
+}
+
+/// What a `ct` has inside, an action each: translation and what `exec` does; `drop` for nothing.
+pub(crate) fn inside_ct(spec: &CtSpec, ports: &dyn PortNames) -> Vec<String> {
+    let exec = spec.exec.iter().map(|one| action(one, ports));
+    let all: Vec<String> = spec.nat.as_ref().map(nat_text).into_iter().chain(exec).collect();
+    if all.is_empty() { vec!["drop".into()] } else { all }
 }
 
 /// A `nat(...)` as flows write it.
@@ -445,6 +458,7 @@ pub fn flow(flow: &FlowMod, ports: &dyn PortNames) -> String {
     ];
     parts.extend(numbers.iter().filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name}={n}")));
     parts.extend(flow.out_port.map(|number| format!("out_port={}", value::print_port(number, ports))));
+    parts.extend(flow.out_group.map(|group| format!("out_group={group}")));
     parts.extend(flags(&flow.flags).map(str::to_owned));
     parts.push(matching(&flow.matching, flow.priority, ports));
     parts.retain(|part| !part.is_empty());

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::action::Action;
 use super::flow::{Command, FlowMod};
+use super::group::GroupMod;
+use super::groups::{GroupError, Groups};
 use super::matching::Match;
 use super::rule::{Expiry, Rule, RuleStats};
 
@@ -31,6 +34,8 @@ pub enum ApplyProblem {
          check_overlap look at one flow only)"
     )]
     TooMuchWork,
+    #[error("the flow names group {group}, which does not exist; add the group first (OFPBAC_BAD_OUT_GROUP)")]
+    NoSuchGroup { group: u32 },
     #[error("a flow to show cannot be applied")]
     NotAChange,
 }
@@ -67,6 +72,7 @@ struct Table {
 #[derive(Debug)]
 pub struct FlowTables {
     tables: BTreeMap<u8, Table>,
+    groups: Groups,
     hasher: RandomState,
     count: usize,
     max_flows: usize,
@@ -151,6 +157,7 @@ fn selected(rule: &Rule, by: &FlowMod, strict: bool) -> bool {
     matches
         && by.table.is_none_or(|table| table == rule.table)
         && by.cookie_match.is_none_or(|(cookie, mask)| rule.cookie & mask == cookie)
+        && by.out_group.is_none_or(|group| rule.actions.contains(&Action::Group(group)))
         && by.out_port.is_none_or(|port| rule.actions.iter().any(|action| action.outputs_to(port)))
 }
 
@@ -160,6 +167,7 @@ impl FlowTables {
     pub fn new(max_flows: usize) -> Self {
         Self {
             tables: BTreeMap::new(),
+            groups: Groups::default(),
             hasher: RandomState::new(),
             count: 0,
             max_flows,
@@ -191,6 +199,58 @@ impl FlowTables {
     /// version is what it was has the same rules as then.
     pub fn tables(&self) -> impl Iterator<Item = (u8, u64, &[Arc<Rule>])> {
         self.tables.iter().map(|(number, table)| (*number, table.version, table.rules.as_slice()))
+    }
+
+    /// The groups that flows can name.
+    #[must_use]
+    pub const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Makes all the changes of groups in order, or none of them. Flows that name a deleted group go with it
+    /// (`OpenFlow` 1.3 section 6.7); their number.
+    pub fn apply_groups(&mut self, changes: &[GroupMod], now_ms: u64) -> Result<usize, GroupError> {
+        let gone = self.groups.apply(changes, now_ms)?;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let names = |action: &Action| matches!(action, Action::Group(group) if gone.contains(group));
+        let (mut deleted, mut touched) = (0, Vec::new());
+        for (number, table) in &mut self.tables {
+            let rules = table.rules.iter().enumerate();
+            let places: Vec<_> =
+                rules.filter(|(_, rule)| rule.actions.iter().any(names)).map(|(at, _)| at).collect();
+            if !places.is_empty() {
+                touched.push(*number);
+            }
+            // From behind, so that the places before stay what they are.
+            for at in places.into_iter().rev() {
+                deleted += usize::from(table.remove(&self.hasher, at).is_some());
+            }
+        }
+        self.count -= deleted;
+        self.touch(touched);
+        Ok(deleted)
+    }
+
+    /// How many flows name each group.
+    #[must_use]
+    pub fn group_references(&self) -> BTreeMap<u32, usize> {
+        let mut counts = BTreeMap::new();
+        for rule in self.tables.values().flat_map(|table| &table.rules) {
+            let named: BTreeSet<u32> = rule
+                .actions
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Group(group) => Some(*group),
+                    _ => None,
+                })
+                .collect();
+            for group in named {
+                *counts.entry(group).or_insert(0) += 1;
+            }
+        }
+        counts
     }
 
     /// Makes all the changes in order, or none of them.
@@ -271,6 +331,15 @@ impl FlowTables {
         steps: &mut Vec<Step>,
         done: &mut Applied,
     ) -> Result<(), ApplyProblem> {
+        if !change.command.selects() {
+            let missing = |action: &Action| match action {
+                Action::Group(group) if self.groups.find(*group).is_none() => Some(*group),
+                _ => None,
+            };
+            if let Some(group) = change.actions.iter().find_map(missing) {
+                return Err(ApplyProblem::NoSuchGroup { group });
+            }
+        }
         match change.command {
             Command::Add => self.add(change, now_ms, steps, done),
             Command::Modify | Command::ModifyStrict => self.modify(change, now_ms, steps, done),

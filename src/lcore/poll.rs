@@ -11,7 +11,7 @@ use weir_shard::fragments::Family;
 use super::clock::Clock;
 use super::handle::{Job, next};
 use super::transmit::Outputs;
-use crate::pipeline::{PortCounters, PortId, Worker};
+use crate::pipeline::{Injection, PortCounters, PortId, Worker};
 
 /// What an lcore does when there is nothing to receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +171,15 @@ impl Polling {
     #[must_use]
     pub fn unroutable(&self) -> u64 {
         self.outputs.unroutable()
+    }
+
+    /// Takes packets of the control side through the datapath, each on its own, and sends what comes of them.
+    pub fn inject(&mut self, injection: &Injection, frames: Vec<Mbuf>) {
+        let now = self.now();
+        for frame in frames {
+            self.worker.inject(now, injection, frame, &mut self.outputs);
+            self.outputs.flush();
+        }
     }
 
     /// Polls until the control side is gone.

@@ -146,7 +146,7 @@ impl Classifier {
 }
 
 /// The bits of the packet that actions read, beside those that their rule has matched.
-fn read_by(actions: &[Action]) -> Mask {
+pub(super) fn read_by(actions: &[Action]) -> Mask {
     let mut read = Key::ZERO;
     for action in actions {
         let subfield = match action {

@@ -13,6 +13,10 @@ pub enum DropCause {
     Normal,
     /// The flow's output port does not exist.
     NoSuchPort,
+    /// The flow's group does not exist.
+    NoSuchGroup,
+    /// The flow's group has no live bucket.
+    NoLiveBucket,
     /// Only a controller would have got it, and there is none.
     NoController,
     /// TTL or hop limit ran out in `dec_ttl`.
@@ -49,11 +53,13 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
         Self::NoSuchPort,
+        Self::NoSuchGroup,
+        Self::NoLiveBucket,
         Self::NoController,
         Self::TtlExpired,
         Self::TooManyResubmits,
@@ -80,6 +86,8 @@ impl DropCause {
             Self::TableMiss => "table_miss",
             Self::Normal => "normal",
             Self::NoSuchPort => "no_such_port",
+            Self::NoSuchGroup => "no_such_group",
+            Self::NoLiveBucket => "no_live_bucket",
             Self::NoController => "no_controller",
             Self::TtlExpired => "ttl_expired",
             Self::TooManyResubmits => "too_many_resubmits",
@@ -107,6 +115,8 @@ impl DropCause {
             Self::TableMiss => "no flow matched",
             Self::Normal => "normal does not forward it: to its own port, or to a reserved multicast address",
             Self::NoSuchPort => "the flow's output port does not exist",
+            Self::NoSuchGroup => "the flow's group does not exist",
+            Self::NoLiveBucket => "the flow's group has no live bucket",
             Self::NoController => "it was for a controller, and weir speaks to none",
             Self::TtlExpired => "the TTL or hop limit ran out in dec_ttl",
             Self::TooManyResubmits => "the tables resubmit in circles, or too deep",

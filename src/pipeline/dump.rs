@@ -221,6 +221,7 @@ fn fields(mut groups: Groups<'_>, ports: Ports<'_>) -> String {
     }
     groups.full = full;
     let recirculation = key.read(at::RECIRC_ID, 4);
+    groups.group("dp_hash", &[("", at::DP_HASH, 4, Form::Hex)]);
     groups.raw("recirc_id", &[if recirculation == 0 { "0".into() } else { format!("{recirculation:#x}") }]);
     if full {
         groups.raw("dp_hash", &["0/0".into()]);

@@ -16,6 +16,7 @@ use weir_shard::fragments::{DatagramKey, Family, Fragment as Place, MAX_LENGTH, 
 use weir_shard::{DropReason, FragmentSettings, Fragments, Outcome};
 use weir_wire::checksum::{self, Delta};
 use weir_wire::fragment::Piece;
+use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers};
 
 use super::DropCause;
@@ -49,7 +50,7 @@ impl<F> Held<F> {
             packets: Slab::new(),
             ready: VecDeque::new(),
             taken: Vec::new(),
-            buffer: vec![0; usize::from(START) + MAX_LENGTH as usize + REST].into(),
+            buffer: vec![0; usize::from(START) + MAX_LENGTH[1] as usize + REST].into(),
         }
     }
 
@@ -98,8 +99,8 @@ impl<F> Held<F> {
         Some((key, place))
     }
 
-    /// Puts the datagram of the taken fragments together: where its headers are, and where its data begin.
-    fn assemble(&mut self) -> Option<(Layers, usize)>
+    /// Puts the datagram of the taken fragments together.
+    fn assemble(&mut self) -> Option<Assembled>
     where
         F: Frame,
     {
@@ -108,8 +109,12 @@ impl<F> Held<F> {
         let (_, last) = self.taken.last().and_then(|&token| piece_of(&self.packets, token))?;
         let data_len = last.offset.checked_add(u16::try_from(last.data.len()).ok()?)?;
         let start = usize::from(START);
+        let data_at = start + usize::from(piece.header_len);
+        let end = data_at + usize::from(data_len);
+        let shown = u16::try_from(end).unwrap_or(u16::MAX);
+        let beyond = u16::try_from(end - usize::from(shown)).ok()?;
         let whole = self.buffer.get_mut(start..)?;
-        if !piece.write_header(frame, &head.layers, data_len, whole) {
+        if !piece.write_header(frame, &head.layers, data_len.saturating_sub(beyond), whole) {
             return None;
         }
         let data = whole.get_mut(usize::from(piece.header_len)..)?;
@@ -119,10 +124,82 @@ impl<F> Held<F> {
             let at = usize::from(piece.offset);
             data.get_mut(at..at + from.len())?.copy_from_slice(from);
         }
-        let end = START.checked_add(piece.header_len)?.checked_add(data_len)?;
         let outer =
-            Layers { ether_type: head.layers.ether_type, l3: START, l3_end: end, ..Layers::default() };
-        Some((outer.parse_quoted(&self.buffer, START), start + usize::from(piece.header_len)))
+            Layers { ether_type: head.layers.ether_type, l3: START, l3_end: shown, ..Layers::default() };
+        let layers = outer.parse_quoted(&self.buffer, START);
+        if beyond > 0 && !shorten(&mut self.buffer, &layers, end, beyond) {
+            return None;
+        }
+        Some(Assembled { layers, data: data_at, beyond })
+    }
+}
+
+/// A datagram in the buffer.
+struct Assembled {
+    layers: Layers,
+    /// Where its data begin.
+    data: usize,
+    /// Bytes of it behind the last that `layers` can name; see [`shorten`].
+    beyond: u16,
+}
+
+/// Offsets of 16 bits do not reach the last bytes of the longest datagrams, those of `ping -s 65507` for one. For ICMP
+/// and UDP, which nobody else fills so far, the checksum is verified here, over all of it, and what the tracker is
+/// shown is shorter by `beyond` bytes, the length that UDP announces too. False if the checksum is wrong, and for any
+/// other protocol.
+#[cold]
+fn shorten(buffer: &mut [u8], layers: &Layers, end: usize, beyond: u16) -> bool {
+    let Some((header, l4)) =
+        buffer.get_mut(..end).and_then(|whole| whole.split_at_mut_checked(layers.l4.into()))
+    else {
+        return false;
+    };
+    let header = header.get(usize::from(START)..).unwrap_or_default();
+    let Ok(len) = u16::try_from(l4.len()) else { return false };
+    let part = |at: usize| header.get(at..);
+    let pseudo = if layers.is_ipv6() {
+        let (Some(src), Some(dst)) =
+            (part(8).and_then(|b| b.first_chunk()), part(24).and_then(|b| b.first_chunk()))
+        else {
+            return false;
+        };
+        checksum::pseudo_v6(src, dst, layers.protocol, len.into())
+    } else {
+        let (Some(src), Some(dst)) =
+            (part(12).and_then(|b| b.first_chunk()), part(16).and_then(|b| b.first_chunk()))
+        else {
+            return false;
+        };
+        checksum::pseudo_v4(*src, *dst, layers.protocol, len)
+    };
+    match layers.protocol {
+        protocol::ICMP if layers.is_ipv4() => checksum::is_valid(checksum::sum(l4)),
+        protocol::ICMPV6 if layers.is_ipv6() => checksum::is_valid(pseudo + checksum::sum(l4)),
+        protocol::UDP => {
+            let Some(&[_, _, _, _, high, low, c0, c1]) = l4.first_chunk::<8>() else { return false };
+            let announced = u16::from_be_bytes([high, low]);
+            let is_right = match [c0, c1] {
+                [0, 0] => layers.is_ipv4(),
+                _ => checksum::is_valid(pseudo + checksum::sum(l4)),
+            };
+            is_right && announced <= len && announce(l4, announced.saturating_sub(beyond))
+        }
+        _ => false,
+    }
+}
+
+/// Writes the length into a UDP header.
+fn announce(udp: &mut [u8], length: u16) -> bool {
+    udp.get_mut(4..6).map(|field| field.copy_from_slice(&length.to_be_bytes())).is_some()
+}
+
+/// Undoes what [`shorten`] did to a UDP header.
+fn lengthen(buffer: &mut [u8], layers: &Layers, beyond: u16) {
+    if layers.protocol == protocol::UDP
+        && let Some(udp) = buffer.get_mut(usize::from(layers.l4)..)
+        && let Some(&[high, low]) = udp.get(4..6).and_then(|field| field.first_chunk())
+    {
+        announce(udp, u16::from_be_bytes([high, low]).saturating_add(beyond));
     }
 }
 
@@ -249,7 +326,9 @@ impl<F: Frame> Worker<F> {
 
     /// Shows the datagram of the taken fragments to the tracker.
     fn track_datagram(&mut self, now: u64) {
-        let Some((layers, data)) = self.held.assemble() else { return self.track_each(now) };
+        let Some(Assembled { layers, data, beyond }) = self.held.assemble() else {
+            return self.track_each(now);
+        };
         let Self { shard, megaflows, held, counters, .. } = self;
         let head = held.taken.first().and_then(|&token| held.packets.get(token as usize));
         let Some(head) = head else { return };
@@ -258,9 +337,12 @@ impl<F: Frame> Worker<F> {
         let mut meta = head.meta;
         let end = usize::from(layers.l3_end) + REST;
         let Some(whole) = held.buffer.get_mut(..end) else { return };
-        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, false);
+        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, beyond > 0);
         shard.prefetch(&mut lookup);
         let outcome = without_edit(shard.execute(now, whole, &layers, &lookup, action, &mut meta));
+        if beyond > 0 {
+            lengthen(&mut held.buffer, &layers, beyond);
+        }
         for token in core::mem::take(&mut held.taken) {
             let Some(mut packet) = held.packets.try_remove(token as usize) else { continue };
             megaflows.unpin(packet.flow);

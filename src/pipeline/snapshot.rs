@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use super::Fdb;
-use super::classifier::Classifier;
+use super::classifier::{Classifier, read_by};
+use super::group::GroupViews;
 use crate::flow::key::{Key, Mask, ORIGINAL_TUPLE};
 use crate::flow::port::PortNumber;
+use crate::flow::{GroupType, Selection};
 
 /// A port of the datapath, unique over all bridges.
 pub type PortId = u32;
@@ -21,6 +23,8 @@ pub struct PortEntry {
     pub number: PortNumber,
     /// Name, unique over all bridges.
     pub name: String,
+    /// It has a link, as far as anybody knows.
+    pub up: bool,
 }
 
 /// A bridge with its tables frozen.
@@ -30,6 +34,8 @@ pub struct BridgeView {
     pub name: String,
     /// Flow tables by number; a table without rules may be absent.
     pub tables: Vec<Option<Arc<Classifier>>>,
+    /// Groups by number.
+    pub groups: Arc<GroupViews>,
     /// OpenFlow number and datapath id of each port, ordered by number.
     pub ports: Vec<(PortNumber, PortId)>,
     /// Stations learned by `normal`.
@@ -56,6 +62,8 @@ pub struct Snapshot {
     pub bridges: Vec<Option<Arc<BridgeView>>>,
     /// Some rule matches on a connection's original tuple, or has an action that reads it.
     pub wants_original_tuple: bool,
+    /// Some group selects by the datapath's hash.
+    pub wants_hash: bool,
 }
 
 impl Snapshot {
@@ -72,7 +80,17 @@ impl Snapshot {
             .flatten()
             .flat_map(|bridge| bridge.tables.iter().flatten())
             .any(|table| table.reads(&tuple));
-        Self { generation, ports, bridges, wants_original_tuple }
+        let groups = bridges.iter().flatten().flat_map(|bridge| bridge.groups.values());
+        let wants_original_tuple = wants_original_tuple
+            || groups
+                .clone()
+                .flat_map(|group| &group.entry.programs)
+                .any(|program| !read_by(program).masked(&tuple).is_zero());
+        let by_hash = |selection: &Selection| !matches!(selection, Selection::Hash { .. });
+        let wants_hash = groups
+            .map(|group| &group.entry.group)
+            .any(|group| group.kind == GroupType::Select && by_hash(&group.selection));
+        Self { generation, ports, bridges, wants_original_tuple, wants_hash }
     }
 
     /// The port with this id.

@@ -7,6 +7,7 @@ mod caches;
 mod counters;
 mod fragments;
 mod ftp;
+mod groups;
 mod headers;
 mod nat;
 mod normal;

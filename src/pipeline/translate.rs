@@ -2,6 +2,7 @@
 //! every bit that was looked at is noted, so that the result serves all packets that agree in those bits.
 //! Runs on the lcore that had the miss, over an immutable snapshot; writes nothing but the learning table.
 
+mod group;
 mod headers;
 
 use std::sync::Arc;
@@ -10,14 +11,18 @@ use weir_shard::CtAction;
 use weir_wire::numbers::ether_type;
 
 use super::fdb::Station;
+use super::inject::Injection;
 use super::megaflow::{Learned, Recipe};
 use super::recirculation::{Context, Contexts};
 use super::step::Step;
+use super::trace::{Kind, Recirculation, Trace};
 use super::{BridgeView, DropCause, Snapshot};
+use crate::flow::flow::DEFAULT_PRIORITY;
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, ORIGINAL_TUPLE, WORDS, at};
+use crate::flow::port::NoNames;
 use crate::flow::port::{self, PortNumber};
 use crate::flow::rule::{Rule, RuleStats};
-use crate::flow::{Action, CtSpec, Subfield, Zone};
+use crate::flow::{Action, CtSpec, Subfield, Zone, print};
 
 /// Resubmits to the same or an earlier table inside each other, and resubmits in all, that a packet may take
 /// (ovs-actions(7), "Error Handling").
@@ -35,6 +40,27 @@ const MAX_STEPS: usize = 4096;
 
 /// Translates the packet with this datapath key. The contexts that the recipe names are held for it.
 pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u64) -> Recipe {
+    run(snapshot, contexts, key, now, None)
+}
+
+/// As [`translate`], and writes down what it does. Learns nothing.
+pub fn translate_traced(
+    snapshot: &Snapshot,
+    contexts: &mut Contexts,
+    key: &Key,
+    now: u64,
+    trace: &mut Trace,
+) -> Recipe {
+    run(snapshot, contexts, key, now, Some(trace))
+}
+
+fn run(
+    snapshot: &Snapshot,
+    contexts: &mut Contexts,
+    key: &Key,
+    now: u64,
+    trace: Option<&mut Trace>,
+) -> Recipe {
     let recirculation = key.read(at::RECIRC_ID, 4) as u32;
     let context = contexts.find(recirculation).cloned();
     let start = match &context {
@@ -69,30 +95,41 @@ pub fn translate(snapshot: &Snapshot, contexts: &mut Contexts, key: &Key, now: u
         flow.words[at::REG0 / 8..at::REG0 / 8 + 8].copy_from_slice(&context.registers);
     }
     let stack = context.map_or_else(Vec::new, |context| context.stack.into());
-    let mut translator = Translator {
-        bridge,
-        bridge_index,
-        contexts,
-        now,
-        base: flow,
-        flow,
-        written: Key::ZERO,
-        seen,
-        steps: Vec::new(),
-        rules: Vec::new(),
-        learned: Vec::new(),
-        held,
-        stack,
-        table: 0,
-        depth: 0,
-        nesting: 0,
-        resubmits: 0,
-        cause: None,
-        failed: None,
-    };
+    let mut translator = Translator::new(bridge, bridge_index, contexts, now, flow);
+    (translator.seen, translator.held, translator.stack) = (seen, held, stack);
+    translator.trace = trace;
     if let Some(rule) = translator.search(table) {
         translator.enter(table, &rule);
+    } else {
+        translator.note_miss(table);
     }
+    translator.finish()
+}
+
+/// Translates `actions` for one packet that the control side sends, with this datapath key: nothing was looked up for
+/// it, and its recipe is for it alone.
+pub fn translate_actions(
+    snapshot: &Snapshot,
+    contexts: &mut Contexts,
+    key: &Key,
+    now: u64,
+    injection: &Injection,
+) -> Recipe {
+    let named = |bridge: &Option<Arc<BridgeView>>| {
+        bridge.as_ref().is_some_and(|bridge| bridge.name == injection.bridge)
+    };
+    let index = snapshot.bridges.iter().position(named);
+    let Some((index, bridge)) = index.and_then(|index| Some((index, snapshot.bridge(index)?))) else {
+        return Recipe::dropping(Key::ZERO, Vec::new(), DropCause::UnknownPort);
+    };
+    let mut flow = *key;
+    flow.write(at::IN_PORT, 4, u128::from(injection.in_port));
+    let given = injection.fields.key;
+    for word in DATAPATH_WORDS..WORDS {
+        flow.words[word] = given.words[word];
+    }
+    let mut translator = Translator::new(bridge, index, contexts, now, flow);
+    translator.list(&injection.actions);
     translator.finish()
 }
 
@@ -107,6 +144,14 @@ impl Recipe {
             drop: Some(cause),
         }
     }
+}
+
+/// A rule as a trace shows it.
+fn headline(table: u8, rule: &Rule) -> String {
+    let matching = print::matching(&rule.matching, DEFAULT_PRIORITY, &NoNames);
+    let gap = if matching.is_empty() { "" } else { ", " };
+    let cookie = if rule.cookie == 0 { String::new() } else { format!(", cookie {:#x}", rule.cookie) };
+    format!("{table:>2}. {matching}{gap}priority {}{cookie}", rule.priority)
 }
 
 /// Whether the list of actions goes on.
@@ -130,6 +175,8 @@ struct Translator<'a> {
     flow: Key,
     /// Bits of `flow` that were written since `base` was brought up to it.
     written: Mask,
+    /// Bits of `flow` that were written at all.
+    changed: Mask,
     seen: Mask,
     steps: Vec<Step>,
     rules: Vec<Arc<RuleStats>>,
@@ -145,10 +192,76 @@ struct Translator<'a> {
     cause: Option<DropCause>,
     /// Translation broke off: the packet is dropped whatever came before.
     failed: Option<DropCause>,
+    /// Somebody wants to know.
+    trace: Option<&'a mut Trace>,
+}
+
+impl<'a> Translator<'a> {
+    fn new(
+        bridge: &'a Arc<BridgeView>,
+        bridge_index: usize,
+        contexts: &'a mut Contexts,
+        now: u64,
+        flow: Key,
+    ) -> Self {
+        Self {
+            bridge,
+            bridge_index,
+            contexts,
+            now,
+            base: flow,
+            flow,
+            written: Key::ZERO,
+            changed: Key::ZERO,
+            seen: Key::ZERO,
+            steps: Vec::new(),
+            rules: Vec::new(),
+            learned: Vec::new(),
+            held: Vec::new(),
+            stack: Vec::new(),
+            table: 0,
+            depth: 0,
+            nesting: 0,
+            resubmits: 0,
+            cause: None,
+            failed: None,
+            trace: None,
+        }
+    }
 }
 
 impl Translator<'_> {
+    /// Writes something down if somebody wants to know.
+    fn note(&mut self, kind: Kind, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.line(kind, text());
+        }
+    }
+
+    fn note_begin(&mut self, kind: Kind, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.begin(kind, text());
+        }
+    }
+
+    fn note_end(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.end();
+        }
+    }
+
+    fn note_miss(&mut self, table: u8) {
+        if let Some(trace) = &mut self.trace {
+            trace.begin(Kind::Table, format!("{table:>2}. No match."));
+            trace.line(Kind::Action, "drop");
+            trace.end();
+        }
+    }
+
     fn finish(mut self) -> Recipe {
+        if let Some(trace) = &mut self.trace {
+            trace.last = self.flow;
+        }
         if self.failed.is_some() {
             self.steps.clear();
         }
@@ -205,7 +318,9 @@ impl Translator<'_> {
         let deeper = u32::from(table <= from);
         self.depth += deeper;
         self.nesting += 1;
+        self.note_begin(Kind::Table, || headline(table, rule));
         let then = self.list(&rule.actions);
+        self.note_end();
         self.nesting -= 1;
         self.depth -= deeper;
         self.table = from;
@@ -213,7 +328,11 @@ impl Translator<'_> {
     }
 
     fn list(&mut self, actions: &[Action]) -> Then {
+        if actions.is_empty() {
+            self.note(Kind::Action, || "drop".into());
+        }
         for action in actions {
+            self.note(Kind::Action, || print::action(action, &NoNames));
             if self.steps.len() > MAX_STEPS {
                 return self.fail(DropCause::TooManyResubmits);
             }
@@ -259,6 +378,7 @@ impl Translator<'_> {
                     Then::Next | Then::EndList => Then::EndList,
                 };
             }
+            Action::Group(id) => return self.group(*id),
             Action::Ct(spec) => return self.ct(spec),
             Action::CtClear => {
                 self.steps.push(Step::ClearCt);
@@ -326,6 +446,7 @@ impl Translator<'_> {
     fn output(&mut self, number: PortNumber, cut: Option<u32>) {
         if number == self.in_port() {
             // Only in_port sends a packet back (ovs-actions(7), `output`).
+            self.note(Kind::Warning, || "skipping output to input port".into());
             self.cause.get_or_insert(DropCause::Action);
             return;
         }
@@ -342,7 +463,10 @@ impl Translator<'_> {
                     None => Step::Output(id),
                 });
             }
-            None => self.cause = Some(DropCause::NoSuchPort),
+            None => {
+                self.cause = Some(DropCause::NoSuchPort);
+                self.note(Kind::Warning, || "Nonexistent output port".into());
+            }
         }
     }
 
@@ -373,13 +497,19 @@ impl Translator<'_> {
         let destination = Station { vlan, mac: destination };
         let in_port = self.in_port();
         let fdb = &self.bridge.fdb;
-        if source.mac & MULTICAST == 0 && self.bridge.port(in_port).is_some() {
+        if source.mac & MULTICAST == 0 && self.bridge.port(in_port).is_some() && self.trace.is_none() {
             fdb.learn(source, in_port, self.now);
         }
         let version = fdb.version(source, destination);
         let port = if destination.mac & MULTICAST == 0 { fdb.port(destination) } else { None };
         self.learned.push(Learned { fdb: Arc::clone(fdb), source, destination, version });
-        match port.filter(|number| self.bridge.port(*number).is_some()) {
+        let port = port.filter(|number| self.bridge.port(*number).is_some());
+        self.note(Kind::Detail, || match port {
+            _ if destination.mac & MULTICAST != 0 => "multicast packet, flooding".into(),
+            Some(_) => "forwarding to learned port".into(),
+            None => "no learned MAC for destination, flooding".into(),
+        });
+        match port {
             Some(number) if number == in_port => self.cause = Some(DropCause::Normal),
             Some(number) => self.send(number, None),
             None => self.flood(),
@@ -409,7 +539,11 @@ impl Translator<'_> {
             self.swap_tuple();
         }
         self.flow.write(at::IN_PORT, 4, own);
-        rule.map_or(Then::Next, |rule| self.enter(table, &rule))
+        let Some(rule) = rule else {
+            self.note_miss(table);
+            return Then::Next;
+        };
+        self.enter(table, &rule)
     }
 
     /// `resubmit(...,ct)`: looks up with the connection's original tuple in place of the packet's (and back).
@@ -447,7 +581,7 @@ impl Translator<'_> {
             Zone::Field(subfield) => self.read(subfield) as u16,
         };
         let (mark, label) = self.exec(&spec.exec);
-        self.steps.push(Step::Ct(Box::new(CtAction {
+        let action = Box::new(CtAction {
             zone,
             commit: spec.commit,
             force: spec.force,
@@ -455,7 +589,11 @@ impl Translator<'_> {
             label: (label.1 != 0).then_some(label),
             helper: spec.helper,
             nat: spec.nat,
-        })));
+        });
+        if self.trace.is_some() {
+            print::inside_ct(spec, &NoNames).into_iter().for_each(|text| self.note(Kind::Action, || text));
+        }
+        self.steps.push(Step::Ct(action.clone()));
         if let Some(table) = spec.table {
             if self.stack.len() > MAX_STACK_KEPT {
                 return self.fail(DropCause::RecirculationContexts);
@@ -475,7 +613,17 @@ impl Translator<'_> {
             };
             self.held.push(id);
             self.steps.push(Step::Recirculate(id));
+            self.note(Kind::Detail, || {
+                format!("A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table {table}.")
+            });
+            let flow = self.flow;
+            if let Some(trace) = &mut self.trace {
+                trace.recirculations.push(Recirculation { id, flow, action: *action });
+            }
         }
+        self.note(Kind::Detail, || {
+            "Sets the packet to an untracked state, and clears all the conntrack fields.".into()
+        });
         // What follows sees the packet untracked (ovs-actions(7), `ct`).
         self.forget_connection();
         Then::Next

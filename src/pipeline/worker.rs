@@ -14,12 +14,14 @@ use super::counters::{Counters, PortCounters};
 use super::extract;
 use super::fragments::Held;
 use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
+use super::group;
+use super::inject::Injection;
 use super::megaflow::{FlowCopy, Megaflows};
 use super::payload;
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
-use super::translate::translate;
+use super::translate::{translate, translate_actions};
 use super::{DropCause, PortId, Snapshot};
 use crate::flow::key::{Key, at};
 
@@ -28,7 +30,7 @@ const MAX_RECIRCULATIONS: u8 = 32;
 /// Copies of copies that may be under way at once, and recirculated copies that a burst may come to in all:
 /// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
-const MAX_COPIES: u32 = 2048;
+pub(super) const MAX_COPIES: u32 = 2048;
 /// Connections that packets of one batch may be about to open.
 const MAX_OPENING: usize = 2 * BURST;
 /// Connections and megaflows that one housekeeping looks at, at the most.
@@ -62,7 +64,7 @@ pub struct Worker<F = HeapFrame> {
     /// By [`PortId`], one for every port that some snapshot had so far.
     ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
-    copies_left: u32,
+    pub(super) copies_left: u32,
 }
 
 /// A packet on its way.
@@ -97,6 +99,34 @@ pub(super) enum Changed {
     Network,
     /// Anything may be different.
     Everything,
+}
+
+impl<F: Frame> Packet<F> {
+    /// A packet that has just come in, its key still empty.
+    #[inline]
+    pub(super) fn new(frame: F) -> Self {
+        let layers = Layers::parse(frame.bytes());
+        Self {
+            frame: Some(frame),
+            layers,
+            key: Key::ZERO,
+            meta: CtMeta::default(),
+            flow: 0,
+            step: 0,
+            changed: Changed::No,
+            recirculated: 0,
+        }
+    }
+
+    /// Fills the key, but for the port.
+    #[inline]
+    pub(super) fn extract(&mut self, with_hash: bool) {
+        let Some(frame) = &self.frame else { return };
+        extract::headers(frame.bytes(), &self.layers, &mut self.key);
+        if with_hash {
+            group::stamp(&mut self.key);
+        }
+    }
 }
 
 pub(super) type Batch<F> = ArrayVec<Packet<F>, BURST>;
@@ -290,28 +320,19 @@ impl<F: Frame> Worker<F> {
         let mut fragmented = false;
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let layers = Layers::parse(frame.bytes());
-            fragmented |= layers.fragment != Fragment::No;
-            batch.push(Packet {
-                frame: Some(frame),
-                layers,
-                key: Key::ZERO,
-                meta: CtMeta::default(),
-                flow: 0,
-                step: 0,
-                changed: Changed::No,
-                recirculated: 0,
-            });
+            let packet = Packet::new(frame);
+            fragmented |= packet.layers.fragment != Fragment::No;
+            batch.push(packet);
         }
         // In place: a key is long to move.
+        let with_hash = self.snapshot.wants_hash;
         for packet in &mut batch {
-            let Some(frame) = &packet.frame else { continue };
-            extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
+            packet.extract(with_hash);
             packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         }
         let packets = batch.len() as u64;
         self.counters.bursts += 1;
-        self.counters.received += packets;
+        self.count_received(packets);
         if let Some(counters) = self.ports.get_mut(port as usize) {
             counters.received += packets;
             counters.received_bytes += bytes;
@@ -325,6 +346,22 @@ impl<F: Frame> Worker<F> {
         if self.held.has_ready() {
             self.run_ready(now, out);
         }
+        self.tidy();
+    }
+
+    #[inline]
+    pub(super) fn count_received(&mut self, packets: u64) {
+        self.counters.received += packets;
+    }
+
+    #[inline]
+    pub(super) fn has_ready_fragments(&self) -> bool {
+        self.held.has_ready()
+    }
+
+    /// Frees what no packet names any more, now that no burst is under way.
+    #[inline]
+    pub(super) fn tidy(&mut self) {
         if self.megaflows.has_retired() {
             self.reclaim();
         }
@@ -384,6 +421,13 @@ impl<F: Frame> Worker<F> {
         }
     }
 
+    /// Counts a packet that was given its flow for the flow's rules.
+    pub(super) fn count(&mut self, packet: &Packet<F>, now: u64) {
+        let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
+        let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
+        self.megaflows.count(packet.flow, length, flags, now);
+    }
+
     /// The packet's megaflow by way of the caches, or else of the tables.
     fn look_up(&mut self, now: u64, key: &Key, generation: u64) -> u32 {
         let hash = self.exact.hash(key);
@@ -415,6 +459,15 @@ impl<F: Frame> Worker<F> {
             self.counters.uncached += 1;
             self.megaflows.retire(flow);
         }
+        flow
+    }
+
+    /// A flow for one packet that brings its actions along. It is gone after the burst and no other packet finds it.
+    #[cold]
+    pub(super) fn install(&mut self, now: u64, key: &Key, injection: &Injection) -> u32 {
+        let recipe = translate_actions(&self.snapshot, &mut self.contexts, key, now, injection);
+        let flow = self.megaflows.insert(key, recipe, self.snapshot.generation, now);
+        self.megaflows.retire(flow);
         flow
     }
 
@@ -484,6 +537,9 @@ impl<F: Frame> Worker<F> {
         let word = &mut packet.key.words[at::RECIRC_ID / 8];
         *word = *word & !0xffff_ffff | u64::from(id);
         extract::connection(&packet.meta, self.snapshot.wants_original_tuple, &mut packet.key);
+        if self.snapshot.wants_hash {
+            group::stamp(&mut packet.key);
+        }
         true
     }
 

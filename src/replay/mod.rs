@@ -20,6 +20,7 @@ pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
 use crate::flow::file::{FileError, FlowFile, MAX_BYTES};
 use crate::flow::flow::Command;
 use crate::flow::port::{NoNames, PortNumber};
+use crate::flow::{GroupCommand, GroupFile};
 use crate::pipeline::{Frame as _, HeapFrame};
 
 /// What to replay.
@@ -27,6 +28,8 @@ use crate::pipeline::{Frame as _, HeapFrame};
 pub struct Options {
     /// Flow file, as `ovs-ofctl add-flows` takes it; `-` is standard input.
     pub flows: PathBuf,
+    /// Group file, as `ovs-ofctl add-groups` takes it.
+    pub groups: Option<PathBuf>,
     /// Ports with their captures; a port without one only sends.
     pub ports: Vec<(PortNumber, Option<PathBuf>)>,
     /// Folder for what each port sent, as `PORT.pcap`; made when missing.
@@ -100,11 +103,19 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     if options.ports.is_empty() {
         return Err(ReplayError::NoPorts);
     }
+    let groups = match &options.groups {
+        Some(path) => {
+            let text = read_flows(path)?;
+            GroupFile::parse(&path.display().to_string(), &text, GroupCommand::Add, &NoNames)?.changes
+        }
+        None => Vec::new(),
+    };
     let text = read_flows(&options.flows)?;
     let name = options.flows.display().to_string();
     let flows = FlowFile::parse(&name, &text, Command::Add, &NoNames)?.flows;
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
-    let mut switch = VirtualSwitch::new(&numbers, &flows, options.shard.clone(), secret(options.seed))?;
+    let (shard, secret) = (options.shard.clone(), secret(options.seed));
+    let mut switch = VirtualSwitch::with_groups(&numbers, &groups, &flows, shard, secret)?;
     let mut merge = Merge::open(&options.ports)?;
     let mut writers = Writers::create(&options.out, &options.ports, merge.precision())?;
     let end = feed(&mut switch, &mut merge, &mut writers, progress);

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use weir_shard::{ShardConfig, ShardError};
 
+use crate::control::engine::{EngineError, check_groups};
 use crate::flow::Applied;
 use crate::flow::flow::FlowMod;
 use crate::flow::port::PortNumber;
 use crate::flow::rule::Rule;
+use crate::flow::{GroupMod, PacketOut};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
-use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+use crate::pipeline::{Burst, HeapFrame, Injection, PortId, Transmit, Worker, WorkerConfig};
 use crate::switch::{Switch, SwitchError};
 
 /// Name of the only bridge.
@@ -65,12 +67,27 @@ impl VirtualSwitch {
         shard: ShardConfig,
         secret: [u64; 8],
     ) -> Result<Self, VirtualSwitchError> {
+        Self::with_groups(ports, &[], flows, shard, secret)
+    }
+
+    /// As [`VirtualSwitch::new`], with groups that the flows may name.
+    ///
+    /// # Errors
+    /// As [`VirtualSwitch::new`], and when the groups are refused.
+    pub fn with_groups(
+        ports: &[PortNumber],
+        groups: &[GroupMod],
+        flows: &[FlowMod],
+        shard: ShardConfig,
+        secret: [u64; 8],
+    ) -> Result<Self, VirtualSwitchError> {
         let mut switch = Switch::default();
         switch.add_bridge(BRIDGE, 0)?;
         let mut ids = Vec::new();
         for &number in ports {
             ids.push((number, switch.add_port(BRIDGE, &format!("p{number}"), Some(number))?));
         }
+        switch.apply_groups(BRIDGE, groups, 0)?;
         switch.replace(BRIDGE, flows, false, 0)?;
         let snapshot = switch.snapshot();
         let worker = Worker::new(WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret }, snapshot)?;
@@ -148,6 +165,41 @@ impl VirtualSwitch {
         let applied = self.switch.apply(BRIDGE, changes, self.now)?;
         self.publish();
         Ok(applied)
+    }
+
+    /// Sends packets with their actions, now.
+    ///
+    /// # Errors
+    /// When the actions name a group that does not exist; nothing is sent then.
+    pub fn packet_out(&mut self, packets: &PacketOut) -> Result<(), EngineError> {
+        self.flush();
+        check_groups(packets, self.switch.bridge(BRIDGE)?.tables())?;
+        let PacketOut { in_port, fields, packets, actions } = packets;
+        let (bridge, actions) = (BRIDGE.to_owned(), actions.as_slice().into());
+        let injection = Injection { bridge, in_port: *in_port, fields: *fields, actions };
+        for packet in packets {
+            self.worker.inject(self.now, &injection, HeapFrame::new(packet), &mut self.sent);
+        }
+        Ok(())
+    }
+
+    /// Changes the groups, all or nothing.
+    ///
+    /// # Errors
+    /// When a change is refused.
+    pub fn apply_groups(&mut self, changes: &[GroupMod]) -> Result<(), SwitchError> {
+        self.flush();
+        self.switch.apply_groups(BRIDGE, changes, self.now)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes a port's link away, or gives it back.
+    pub fn set_link(&mut self, number: PortNumber, up: bool) {
+        self.flush();
+        if self.id(number).is_some_and(|id| self.switch.set_link(id, up)) {
+            self.publish();
+        }
     }
 
     fn publish(&mut self) {

@@ -1,5 +1,6 @@
 //! What can be wrong with a change to the switch.
 
+use crate::flow::GroupError;
 use crate::flow::port::PortNumber;
 use crate::flow::table::ApplyError;
 
@@ -71,6 +72,9 @@ pub enum SwitchError {
     /// The flow tables refused it.
     #[error(transparent)]
     Flows(#[from] ApplyError),
+    /// The group table refused it.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
 }
 
 fn known_list(known: &[String]) -> String {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 pub use error::SwitchError;
 use serde::Serialize;
 
+use crate::flow::GroupMod;
 use crate::flow::action::Action;
 use crate::flow::flow::{Command, FlowMod};
 use crate::flow::port::{FIRST_RESERVED, PortNumber};
 use crate::flow::table::{Applied, FlowTables};
 use crate::pipeline::classifier::Classifier;
+use crate::pipeline::group::{self, GroupViews};
 use crate::pipeline::{BridgeView, Fdb, PortEntry, PortId, Snapshot};
 
 /// Ports of all bridges together.
@@ -88,6 +90,16 @@ pub struct Bridge {
     frozen: Vec<Option<Frozen>>,
     fdb: Arc<Fdb>,
     ports: BTreeMap<PortNumber, String>,
+    groups: FrozenGroups,
+}
+
+/// Groups as the lcores have them, and what they were made of.
+#[derive(Debug, Default)]
+struct FrozenGroups {
+    version: u64,
+    /// Ports with a link.
+    up: Vec<PortNumber>,
+    views: Arc<GroupViews>,
 }
 
 impl Bridge {
@@ -128,6 +140,16 @@ impl Bridge {
             let (lookups, matched) = classifier.statistics();
             Some(TableStatistics { table, rules: rules.len(), lookups, matched })
         })
+    }
+
+    /// Freezes the groups, if they or the links of ports have changed.
+    fn freeze_groups(&mut self, up: Vec<PortNumber>) -> Arc<GroupViews> {
+        let groups = self.tables.groups();
+        if self.groups.version != groups.version() || self.groups.up != up {
+            let views = group::views(groups, &|port| up.contains(&port), &self.groups.views);
+            self.groups = FrozenGroups { version: groups.version(), up, views: Arc::new(views) };
+        }
+        Arc::clone(&self.groups.views)
     }
 
     /// Freezes the tables that have changed.
@@ -175,9 +197,12 @@ impl Switch {
                     })
                     .collect();
                 own.sort_unstable();
+                let here = ports.iter().flatten().filter(|port| port.bridge == index && port.up);
+                let groups = bridge.freeze_groups(here.map(|port| port.number).collect());
                 Some(Arc::new(BridgeView {
                     name: bridge.name.clone(),
                     tables: bridge.freeze(),
+                    groups,
                     ports: own,
                     fdb: Arc::clone(&bridge.fdb),
                 }))
@@ -232,6 +257,7 @@ impl Switch {
             frozen: Vec::new(),
             fdb: Arc::default(),
             ports: BTreeMap::new(),
+            groups: FrozenGroups::default(),
         });
         Ok(())
     }
@@ -343,7 +369,7 @@ impl Switch {
         if id >= self.ports.len() {
             self.ports.resize(id + 1, None);
         }
-        self.ports[id] = Some(PortEntry { bridge: index, number, name: name.into() });
+        self.ports[id] = Some(PortEntry { bridge: index, number, name: name.into(), up: true });
         self.list_ports(index);
         PortId::try_from(id).map_err(|_| SwitchError::TooManyPorts)
     }
@@ -365,6 +391,12 @@ impl Switch {
         }
         self.list_ports(index);
         Ok(id)
+    }
+
+    /// Notes whether a port has a link; true if that is news.
+    pub fn set_link(&mut self, id: PortId, up: bool) -> bool {
+        let port = usize::try_from(id).ok().and_then(|id| self.ports.get_mut(id)?.as_mut());
+        port.is_some_and(|port| core::mem::replace(&mut port.up, up) != up)
     }
 
     fn list_ports(&mut self, index: usize) {
@@ -391,6 +423,19 @@ impl Switch {
     /// When the bridge does not exist or a change is refused.
     pub fn apply(&mut self, bridge: &str, changes: &[FlowMod], now: u64) -> Result<Applied, SwitchError> {
         Ok(self.bridge_mut(bridge)?.tables.apply(changes, now)?)
+    }
+
+    /// Applies changes of groups to a bridge, all of them or none; the number of flows that went with deleted groups.
+    ///
+    /// # Errors
+    /// When the bridge does not exist or a change is refused.
+    pub fn apply_groups(
+        &mut self,
+        bridge: &str,
+        changes: &[GroupMod],
+        now: u64,
+    ) -> Result<usize, SwitchError> {
+        Ok(self.bridge_mut(bridge)?.tables.apply_groups(changes, now)?)
     }
 
     /// Makes the flows of a bridge exactly these; flows that stay keep their counters,

@@ -5,6 +5,7 @@
 mod changes;
 mod commands;
 mod devices;
+mod groups;
 mod lcores;
 mod life;
 mod metal;

@@ -9,13 +9,13 @@ use weir::config::{PortNumber, ZoneTimeouts, Zones};
 use weir::control::Host;
 use weir::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, Lcore, Learned, Learning, PoolUse, Port,
+    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, PoolUse, Port,
     PortCounters, Table,
 };
 use weir::control::events::Subscription;
 use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
-use weir::flow::{Applied, FlowMod, Rule};
-use weir::pipeline::fdb;
+use weir::flow::{Applied, FlowMod, GroupMod, PacketOut, Rule};
+use weir::pipeline::{Snapshot, fdb};
 use weir::replay::VirtualSwitch;
 use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
@@ -211,6 +211,30 @@ impl Engine for MemoryEngine {
         let mut switch = self.switch();
         switch.rules()?;
         Ok(switch.switch().bridge(bridge)?.tables().dump(filter))
+    }
+
+    fn change_groups(&self, bridge: &str, changes: Vec<GroupMod>) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        switch.switch().bridge(bridge)?;
+        Ok(switch.apply_groups(&changes)?)
+    }
+
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupRow>, EngineError> {
+        let mut switch = self.switch();
+        switch.rules()?;
+        Ok(GroupRow::all(switch.switch().bridge(bridge)?.tables()))
+    }
+
+    fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError> {
+        let mut switch = self.switch();
+        switch.switch().bridge(bridge)?;
+        switch.packet_out(&packets)
+    }
+
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
+        let mut switch = self.switch();
+        let now = switch.now();
+        Ok((Arc::clone(switch.worker().snapshot()), now))
     }
 
     fn now_ms(&self) -> u64 {

@@ -135,6 +135,36 @@ impl Daemons {
         Ok(())
     }
 
+    /// Replaces all groups of the bridge; the flows that name them go.
+    fn load_groups(&self, groups: &str) -> Result<(), OvsError> {
+        let path = self.directory.join("groups");
+        fs::write(&path, groups).map_err(|source| OvsError::File { path: path.clone(), source })?;
+        let bridge = self.bridge();
+        let run =
+            |words: &[&str]| process::run(self.command("ovs-ofctl").args(["-O", "OpenFlow15"]).args(words));
+        run(&["del-groups", &bridge])?;
+        run(&["add-groups", &bridge, &path.to_string_lossy()])?;
+        Ok(())
+    }
+
+    /// What its bridge shows of its groups.
+    fn dump_groups(&self) -> Result<String, OvsError> {
+        let bridge = self.bridge();
+        // OpenFlow 1.0 with Nicira's extensions, which shows actions by the words they were given in.
+        Ok(process::run(self.command("ovs-ofctl").args(["--no-names", "dump-groups", &bridge]))?)
+    }
+
+    fn packet_out(&self, packets: &str) -> Result<(), OvsError> {
+        process::run(self.command("ovs-ofctl").args([
+            "-O",
+            "OpenFlow15",
+            "packet-out",
+            &self.bridge(),
+            packets,
+        ]))?;
+        Ok(())
+    }
+
     /// `ovs-ofctl` with `words`, among which the bridge is called as scripts do.
     fn ofctl(&self, words: &[&str]) -> Result<String, OvsError> {
         let bridge = self.bridge();

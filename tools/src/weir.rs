@@ -9,9 +9,9 @@ use weir::control::protocol::Request;
 use weir::control::{Daemon, Handler};
 use weir::flow::file::FileError;
 use weir::flow::port::{NoNames, PortNumber};
-use weir::flow::{Command, FlowFile};
+use weir::flow::{Command, FlowFile, GroupCommand, GroupFile, GroupMod, PacketOut};
 use weir::pipeline::{Frame, dump};
-use weir::replay::{VirtualSwitch, VirtualSwitchError, secret};
+use weir::replay::{BRIDGE, VirtualSwitch, VirtualSwitchError, secret};
 use weir::switch::SwitchError;
 use weir_shard::{DumpCursor, ShardConfig};
 
@@ -32,6 +32,9 @@ pub enum WeirError {
     /// It cannot be made with them.
     #[error(transparent)]
     Start(#[from] VirtualSwitchError),
+    /// A packet to send is wrong.
+    #[error("packet-out: {0}")]
+    PacketOut(String),
     /// It cannot show its flows.
     #[error(transparent)]
     Show(#[from] SwitchError),
@@ -43,6 +46,8 @@ pub struct WeirSwitch {
     engine: Arc<MemoryEngine>,
     /// How often flows were loaded: each time it draws other numbers.
     loads: u64,
+    /// For the next tables that are loaded.
+    groups: Vec<GroupMod>,
     now: u64,
 }
 
@@ -52,7 +57,12 @@ impl WeirSwitch {
     /// # Errors
     /// If memory runs out.
     pub fn start() -> Result<Self, WeirError> {
-        Ok(Self { engine: Arc::new(MemoryEngine::new(fresh("", 0)?)), loads: 0, now: 0 })
+        Ok(Self {
+            engine: Arc::new(MemoryEngine::new(fresh(&[], "", 0)?)),
+            loads: 0,
+            groups: Vec::new(),
+            now: 0,
+        })
     }
 
     /// The virtual switch, with all that was injected worked on.
@@ -60,6 +70,49 @@ impl WeirSwitch {
         let mut inner = self.engine.switch();
         inner.flush();
         inner
+    }
+
+    /// Takes these groups for the flows that are loaded next.
+    ///
+    /// # Errors
+    /// If one is wrong.
+    pub fn load_groups(&mut self, groups: &str) -> Result<(), WeirError> {
+        let file =
+            GroupFile::parse("groups", groups.as_bytes(), GroupCommand::Add, &NoNames).map_err(Box::new)?;
+        self.groups = file.changes;
+        Ok(())
+    }
+
+    /// The lines of `ofctl dump-groups`.
+    ///
+    /// # Errors
+    /// If its bridge is gone.
+    pub fn groups(&self) -> Result<Vec<String>, WeirError> {
+        let inner = self.engine.switch();
+        let groups = inner.switch().bridge(BRIDGE)?.tables().groups();
+        Ok(groups.iter().map(|entry| entry.dump_line(&NoNames)).collect())
+    }
+
+    /// Sends packets with their actions (`ofctl packet-out`) and gives what came out.
+    ///
+    /// # Errors
+    /// If they are refused.
+    pub fn packet_out(&mut self, packets: &str) -> Result<Vec<Emission>, WeirError> {
+        let packets =
+            PacketOut::parse(packets, &NoNames).map_err(|error| WeirError::PacketOut(error.to_string()))?;
+        self.engine.switch().packet_out(&packets).map_err(|error| WeirError::PacketOut(error.to_string()))?;
+        Ok(self.emissions())
+    }
+
+    fn emissions(&mut self) -> Vec<Emission> {
+        let sent = self.engine.switch().take_sent();
+        let mut emissions: Vec<_> = sent
+            .into_iter()
+            .map(|(port, frame)| Emission { port: port.into(), frame: frame.bytes().to_vec() })
+            .collect();
+        // Ports are independent of one another: their order is what the reference is read in.
+        emissions.sort_by_key(|emission| PORTS.iter().position(|port| *port == emission.port));
+        emissions
     }
 
     /// The lines of `ofctl dump-flows`.
@@ -87,11 +140,11 @@ impl WeirSwitch {
     }
 }
 
-fn fresh(flows: &str, seed: u64) -> Result<VirtualSwitch, WeirError> {
+fn fresh(groups: &[GroupMod], flows: &str, seed: u64) -> Result<VirtualSwitch, WeirError> {
     let flows = FlowFile::parse("flows", flows.as_bytes(), Command::Add, &NoNames).map_err(Box::new)?;
     let ports: Vec<_> = PORTS.iter().filter_map(|&port| PortNumber::try_from(port).ok()).collect();
     let shard = ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
-    Ok(VirtualSwitch::new(&ports, &flows.flows, shard, secret(seed))?)
+    Ok(VirtualSwitch::with_groups(&ports, groups, &flows.flows, shard, secret(seed))?)
 }
 
 impl Switch for WeirSwitch {
@@ -103,7 +156,7 @@ impl Switch for WeirSwitch {
 
     fn load(&mut self, flows: &str) -> Result<(), WeirError> {
         self.loads += 1;
-        self.engine = Arc::new(MemoryEngine::new(fresh(flows, self.loads)?));
+        self.engine = Arc::new(MemoryEngine::new(fresh(&self.groups, flows, self.loads)?));
         self.now = 0;
         Ok(())
     }
@@ -112,14 +165,8 @@ impl Switch for WeirSwitch {
         // A port beyond 16 bits does not exist; neither does 0, which drops the frame.
         let mut inner = self.engine.switch();
         inner.inject(PortNumber::try_from(port).unwrap_or(0), frame, self.now);
-        let sent = inner.take_sent();
-        let mut emissions: Vec<_> = sent
-            .into_iter()
-            .map(|(port, frame)| Emission { port: port.into(), frame: frame.bytes().to_vec() })
-            .collect();
-        // Ports are independent of one another: their order is what the reference is read in.
-        emissions.sort_by_key(|emission| PORTS.iter().position(|port| *port == emission.port));
-        Ok(emissions)
+        drop(inner);
+        Ok(self.emissions())
     }
 
     fn advance(&mut self, by: Duration) -> Result<(), WeirError> {

@@ -24,7 +24,7 @@ mod tests {
     fn requests_to_read_and_to_write_are_requests() {
         assert!(is_request(b"\0\x01boot.img\0octet\0"));
         assert!(is_request(b"\0\x02upload\0netascii\0"));
-        assert!(is_request(b"\0\x01a\0octet\0blksize\0001428\0"));
+        assert!(is_request(b"\0\x01a\0octet\0blksize\x001428\0"));
     }
 
     #[test]

@@ -33,9 +33,9 @@ pub const LARGEST_MAX: u32 = 5000;
 pub const LEAST_MIN_SIZE: u32 = 400;
 /// What one source may always hold, if so many are held at all: a datagram of 64 KiB in fragments of 1200 bytes is 55.
 pub const LEAST_SHARE: u32 = 64;
-/// Headers and data of a datagram, at the most: [`weir_wire::Layers`] has 16 bits for the packet's end, and 0 means
-/// that there is none.
-pub const MAX_LENGTH: u32 = 65_534;
+/// Headers and data of a datagram, at the most: IPv4's total length counts both (RFC 791 section 3.1), IPv6's payload
+/// length all behind the first 40 bytes (RFC 8200 section 3).
+pub const MAX_LENGTH: [u32; 2] = [65_535, 65_575];
 
 /// What tells datagrams apart that are under way at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -312,7 +312,7 @@ impl<T: Copy> Fragments<T> {
         if !self.settings.enabled[family] {
             return Offer::Refused(Cause::Disabled);
         }
-        if fragment.length == 0 || fragment.more && fragment.length % 8 != 0 {
+        if fragment.length == 0 || fragment.more && !fragment.length.is_multiple_of(8) {
             return Offer::Refused(Cause::Malformed);
         }
         if fragment.more && u32::from(fragment.packet_len) < self.settings.min_size[family] {
@@ -328,7 +328,7 @@ impl<T: Copy> Fragments<T> {
                 return Offer::Refused(Cause::Refused);
             }
         }
-        if fragment.end() + u32::from(fragment.header_len) > MAX_LENGTH {
+        if fragment.end() + u32::from(fragment.header_len) > MAX_LENGTH[family] {
             return match found {
                 Some(slot) => self.break_up(slot, Cause::TooLong, taken),
                 None => Offer::Refused(Cause::TooLong),
@@ -357,7 +357,7 @@ impl<T: Copy> Fragments<T> {
             // No gaps: there are no overlaps, and nothing lies beyond the end.
             let first = datagram.parts.first().filter(|_| place > 0);
             let header_len = first.map_or(fragment.header_len, |first| first.header_len);
-            if u32::from(header_len) + end.unwrap_or(0) > MAX_LENGTH {
+            if u32::from(header_len) + end.unwrap_or(0) > MAX_LENGTH[family] {
                 return self.break_up(slot, Cause::TooLong, taken);
             }
             self.end(slot, taken);

@@ -188,17 +188,24 @@ fn fragments_that_no_sender_makes_are_refused_without_harm() {
 
 #[test]
 fn sixty_four_kibibytes_are_the_end() {
-    // In IPv4 with a header of 20 bytes: 65514 bytes of data are the most.
-    let mut fits = store(FragmentSettings::default());
-    let (offer, _) = offer_all(&mut fits, &[part(0, 65_504, true), part(65_504, 10, false)]);
+    // In IPv4 with a header of 20 bytes: 65515 bytes of data are the most.
+    let mut fits = self::store(FragmentSettings::default());
+    let (offer, _) = offer_all(&mut fits, &[part(0, 65_504, true), part(65_504, 11, false)]);
     assert_eq!(offer, Offer::Complete);
-    let mut exceeds = store(FragmentSettings::default());
-    let (offer, taken) = offer_all(&mut exceeds, &[part(0, 65_504, true), part(65_504, 11, false)]);
+    let mut exceeds = self::store(FragmentSettings::default());
+    let (offer, taken) = offer_all(&mut exceeds, &[part(0, 65_504, true), part(65_504, 12, false)]);
     assert_eq!((offer, &taken[..]), (Offer::Broken(Cause::TooLong), &[0][..]));
+    // In IPv6 the first 40 bytes do not count.
+    let v6 = DatagramKey { src: IpAddr::from([1u16; 8]), dst: IpAddr::from([2u16; 8]), ..key(1, 1) };
+    let mut store = self::store(FragmentSettings::default());
+    for (length, expected) in [(32, Offer::Refused(Cause::TooLong)), (31, Offer::Held)] {
+        let last = Fragment { header_len: 40, ..part(65_504, length, false) };
+        assert_eq!(store.offer(0, &v6, &last, 0, &mut Vec::new()), expected);
+    }
     // A first fragment with more headers in front than the last one had.
-    let mut exceeds = store(FragmentSettings::default());
+    let mut exceeds = self::store(FragmentSettings::default());
     let first = Fragment { header_len: 28, ..part(0, 65_504, true) };
-    let (offer, taken) = offer_all(&mut exceeds, &[part(65_504, 10, false), first]);
+    let (offer, taken) = offer_all(&mut exceeds, &[part(65_504, 11, false), first]);
     assert_eq!((offer, &taken[..]), (Offer::Broken(Cause::TooLong), &[0][..]));
 }
 
@@ -368,7 +375,7 @@ struct Naive {
 
 impl Naive {
     fn offer(&mut self, fragment: &Fragment, token: u32) -> (Offer, Vec<u32>) {
-        if fragment.length == 0 || fragment.more && fragment.length % 8 != 0 {
+        if fragment.length == 0 || fragment.more && !fragment.length.is_multiple_of(8) {
             return (Offer::Refused(Cause::Malformed), Vec::new());
         }
         if self.broken {

@@ -10,12 +10,15 @@ mod expectations;
 mod fdb;
 mod flows;
 mod fragments;
+mod groups;
 mod limits;
 mod megaflows;
+mod packets;
 mod ports;
 mod selection;
 mod settings;
 mod spec;
+mod trace;
 mod tuples;
 mod vsctl;
 mod zones;
@@ -179,6 +182,17 @@ const OFCTL: &[CommandSpec] = &[
     command("mod-flows", "BRIDGE FLOW", (2, 2), flows::mod_flows, "Change the actions of the flows that FLOW matches; add it when there are none.").with_file(FileArgument::Dash(1)),
     command("del-flows", "BRIDGE [FLOW]", (1, 2), flows::del_flows, "Delete the flows, or those that FLOW matches.").with_file(FileArgument::Dash(1)),
     command("replace-flows", "BRIDGE FILE", (2, 2), flows::replace_flows, "Make the bridge's flows those of a file; unchanged ones keep their counters.").with_file(FileArgument::Path(1)),
+    command("add-group", "BRIDGE GROUP", (2, 2), groups::add_group, "Add one group; `-` as GROUP reads groups from standard input.").with_file(FileArgument::Dash(1)),
+    command("add-groups", "BRIDGE FILE", (2, 2), groups::add_groups, "Add the groups of a file, all or none; `-` is standard input.").with_file(FileArgument::Path(1)),
+    command("mod-group", "BRIDGE GROUP", (2, 2), groups::mod_group, "Make an existing group what GROUP says (--may-create: or a new one).").with_file(FileArgument::Dash(1)),
+    command("del-groups", "BRIDGE [GROUP]", (1, 2), groups::del_groups, "Delete the groups, or GROUP, and with them the flows that name them.").with_file(FileArgument::Dash(1)),
+    command("insert-buckets", "BRIDGE GROUP", (2, 2), groups::insert_buckets, "Add buckets to a group, at the place that command_bucket_id says.").with_file(FileArgument::Dash(1)),
+    command("remove-buckets", "BRIDGE GROUP", (2, 2), groups::remove_buckets, "Remove buckets from a group: all, or what command_bucket_id says.").with_file(FileArgument::Dash(1)),
+    command("dump-groups", "BRIDGE [GROUP]", (1, 2), groups::dump_groups, "Show the groups, or one.").reading(),
+    command("dump-group-stats", "BRIDGE [GROUP]", (1, 2), groups::dump_group_stats, "Show the groups' counters, or one's.").reading(),
+    command("dump-group-features", "BRIDGE", (1, 1), groups::dump_group_features, "Show what groups can do.").reading(),
+    command("packet-out", "BRIDGE PACKET-OUT | BRIDGE IN-PORT ACTIONS PACKET...", (2, 1024), packets::packet_out, "Send packets, given in hexadecimal, through actions: `in_port=1,packet=HEX,actions=resubmit(,0)`."),
+    local("compose-packet", "[--bare] [--bad-csum] FLOW [PAYLOAD|LENGTH]", (1, 4), packets::compose_packet, "Show a packet that FLOW matches in hexadecimal (--bare: digits only); needs no daemon.").reading(),
     local("parse-flow", "FLOW", (1, 1), flows::parse_flow, "Show a flow as it is understood; needs no daemon.").reading().with_file(FileArgument::Dash(0)),
     local("parse-flows", "FILE", (1, 1), flows::parse_flows, "Show a file's flows as they are understood; needs no daemon.").reading().with_file(FileArgument::Path(0)),
     command("ct-flush", "BRIDGE [zone=N] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
@@ -228,6 +242,7 @@ const APPCTL: &[CommandSpec] = &[
     command("fdb/stats-show", "BRIDGE", (1, 1), fdb::stats_show, "Show how many stations action NORMAL has learned, forgotten and seen move.").reading(),
     command("list-commands", "", (0, 0), daemon::list_appctl, "Show these commands.").reading(),
     command("netdev-dpdk/get-mempool-info", "[PORT]", (0, 1), datapath::mempool_info, "Show how full the pools of packet buffers are.").reading(),
+    command("ofproto/trace", "BRIDGE FLOW [--ct-next STATE]... [-generate | PACKET]", (2, 64), trace::trace, "Show the way of a packet through the tables, and send none.").reading(),
     command("revalidator/purge", "", (0, 0), megaflows::purge, "Forget all megaflows; packets are translated anew."),
     command("revalidator/wait", "", (0, 0), megaflows::wait, "Forget the megaflows that are out of date, and return when none is left."),
     command("version", "", (0, 0), daemon::version, "Show the daemon's version.").reading(),

@@ -16,9 +16,11 @@ use crate::control::engine::*;
 use crate::control::events::{EventQueue, Subscription, TimedEvent};
 use crate::control::tracking::*;
 use crate::flow::key::{Key, at};
-use crate::flow::{Applied, Command, FlowMod, FlowTables, NoNames, Rule};
-use crate::pipeline::FlowCopy;
+use crate::flow::{
+    Applied, Command, FlowFile, FlowMod, FlowTables, GroupCommand, GroupMod, NoNames, PacketOut, Rule,
+};
 use crate::pipeline::step::Step;
+use crate::pipeline::{FlowCopy, Snapshot};
 
 /// Everything is in plain sight behind one lock; all bridges share their flow tables.
 #[derive(Debug, Default)]
@@ -35,6 +37,9 @@ pub(crate) struct State {
     pub(crate) cleared: bool,
     pub(crate) purged: bool,
     pub(crate) peers: Vec<Peer>,
+    pub(crate) sent: Vec<PacketOut>,
+    /// The tables that a trace sees.
+    pub(crate) flows: String,
     pub(crate) zones: Zones,
     pub(crate) liberal: bool,
     pub(crate) interval: u32,
@@ -100,6 +105,9 @@ pub(crate) fn engine() -> Arc<TestEngine> {
     let mut tables = FlowTables::new(100);
     let text = "table=1,priority=10,ip,ct_state=-trk,idle_timeout=60,action=ct(nat,table=2)";
     tables.apply(&[FlowMod::parse(text, Command::Add, &NoNames).unwrap().flow], 500).unwrap();
+    let group =
+        GroupMod::parse("group_id=7,type=select,bucket=1", GroupCommand::Add, &NoNames).unwrap().change;
+    tables.apply_groups(&[group], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
     let state = State {
         bridges: vec![Bridge {
@@ -186,6 +194,42 @@ impl Engine for TestEngine {
     fn flows(&self, bridge: &str, filter: &FlowMod) -> Result<Vec<Arc<Rule>>, EngineError> {
         self.known(bridge)?;
         Ok(self.state().tables.as_ref().unwrap().dump(filter))
+    }
+
+    fn change_groups(&self, bridge: &str, changes: Vec<GroupMod>) -> Result<(), EngineError> {
+        self.known(bridge)?;
+        self.state().tables.as_mut().unwrap().apply_groups(&changes, 1_000)?;
+        Ok(())
+    }
+
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupRow>, EngineError> {
+        self.known(bridge)?;
+        Ok(GroupRow::all(self.state().tables.as_ref().unwrap()))
+    }
+
+    fn packet_out(&self, bridge: &str, packets: PacketOut) -> Result<(), EngineError> {
+        self.known(bridge)?;
+        let mut state = self.state();
+        check_groups(&packets, state.tables.as_ref().unwrap())?;
+        state.sent.push(packets);
+        Ok(())
+    }
+
+    /// A switch with the engine's bridge and ports and the NAT example.
+    fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
+        let mut switch = crate::switch::Switch::default();
+        let state = self.state();
+        for bridge in &state.bridges {
+            switch.add_bridge(bridge.name.as_str(), 0).unwrap();
+            for port in &bridge.ports {
+                switch
+                    .add_port(bridge.name.as_str(), port.name.as_str(), Some(port.number.number()))
+                    .unwrap();
+            }
+            let file = FlowFile::parse("f", state.flows.as_bytes(), Command::Add, &NoNames).unwrap();
+            switch.replace(bridge.name.as_str(), &file.flows, false, 0).unwrap();
+        }
+        Ok((switch.snapshot(), 0))
     }
 
     fn now_ms(&self) -> u64 {

@@ -20,6 +20,10 @@ pub(super) fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (S
             request.json = true;
             false
         }
+        "--may-create" => {
+            request.options.may_create = true;
+            false
+        }
         "--strict" => {
             request.options.strict = true;
             false
@@ -52,7 +56,15 @@ pub(super) fn call_on(daemon: &Daemon, line: &str, files: &[(&str, &str)]) -> (S
 }
 
 fn call(line: &str) -> (String, End) {
-    call_on(&daemon().0, line, &[("f", "table=0,actions=drop\n"), ("-", "actions=normal\n")])
+    call_on(
+        &daemon().0,
+        line,
+        &[
+            ("f", "table=0,actions=drop\n"),
+            ("-", "actions=normal\n"),
+            ("g", "group_id=2,type=all,bucket=1\n"),
+        ],
+    )
 }
 
 pub(super) fn output(line: &str) -> String {
@@ -106,6 +118,17 @@ const LINES: &[&str] = &[
     "appctl dpctl/ct-stats-show -m zone=1",
     "appctl dpctl/dump-conntrack -m -s zone=1",
     "appctl dpctl/dump-conntrack-exp netdev@weir zone=1",
+    "ofctl add-group br0 group_id=1,type=all,bucket=1",
+    "ofctl add-groups br0 g",
+    "ofctl mod-group br0 group_id=7,type=select,bucket=2",
+    "ofctl del-groups br0",
+    "ofctl insert-buckets br0 group_id=7,command_bucket_id=last,bucket=2",
+    "ofctl remove-buckets br0 group_id=7,command_bucket_id=first",
+    "ofctl dump-groups br0 7",
+    "ofctl dump-group-stats br0",
+    "ofctl dump-group-features br0",
+    "ofctl packet-out br0 1 output:2 ffffffffffff0000000000010800",
+    "ofctl compose-packet tcp,tp_dst=80 /4",
     "appctl dpctl/dump-flows -m",
     "appctl dpctl/flush-conntrack zone=1 mark=1/0x1 labels=0x1 ct_nw_proto=6,ct_tp_src=80",
     "appctl dpctl/ipf-get-status -m",
@@ -122,6 +145,7 @@ const LINES: &[&str] = &[
     "appctl fdb/flush br0",
     "appctl fdb/show br0",
     "appctl list-commands",
+    "appctl ofproto/trace br0 in_port=1,tcp",
     "appctl version",
     "appctl vlog/list",
     "appctl vlog/set control:console:dbg",
@@ -588,6 +612,231 @@ fn commands_work_over_a_real_socket() {
         assert_eq!(output.lines().count(), lines);
         assert!(chunks > 5, "{chunks}");
     }
+}
+
+#[test]
+fn groups_print_as_ovs_ofctl_prints_them() {
+    let (daemon, engine, _) = daemon();
+    let run =
+        |line: &str| call_on(&daemon, line, &[("-", "group_id=5,type=all,bucket=1\ndelete group_id=5\n")]);
+    let fine = |line: &str| {
+        let (output, end) = run(line);
+        assert_eq!(end, End::default(), "{line}");
+        output
+    };
+    fine("ofctl add-group br0 group_id=3,type=select,bucket=weight:5,watch_port:p2,output:p1,bucket=drop");
+    assert_eq!(
+        fine("ofctl dump-groups br0"),
+        "NXST_GROUP_DESC reply (xid=0x2):\n group_id=3,type=select,bucket=bucket_id:0,weight:5,watch_port:2,\
+         actions=output:1,bucket=bucket_id:1,actions=drop\n group_id=7,type=select,bucket=bucket_id:0,actions=output:1\n"
+    );
+    assert!(fine("ofctl --names dump-groups br0 3").contains("watch_port:p2,actions=output:p1,"));
+    assert_eq!(fine("ofctl dump-groups br0 99"), "NXST_GROUP_DESC reply (xid=0x2):\n");
+    fine("ofctl add-flow br0 actions=group:3");
+    assert_eq!(
+        fine("ofctl dump-group-stats br0 group_id=3"),
+        "NXST_GROUP reply (xid=0x6):\n group_id=3,duration=1.000s,ref_count=1,packet_count=0,byte_count=0,\
+         bucket0:packet_count=0,byte_count=0,bucket1:packet_count=0,byte_count=0\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&fine("ofctl dump-groups br0 3 --json")).unwrap();
+    assert_eq!((&json[0]["buckets"][0]["weight"], &json[0]["type"]), (&5.into(), &"select".into()));
+    let refused = |line: &str, message: &str| {
+        let before = fine("ofctl dump-groups br0");
+        let (_, end) = run(line);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{line}: {end:?}");
+        assert_eq!(fine("ofctl dump-groups br0"), before);
+    };
+    refused("ofctl add-group br0 group_id=3,type=all,bucket=1", "OFPGMFC_GROUP_EXISTS");
+    refused("ofctl mod-group br0 group_id=4,type=all,bucket=1", "OFPGMFC_UNKNOWN_GROUP");
+    refused("ofctl add-group br0 group_id=4,type=all,bucket=group:4", "OFPGMFC_LOOP");
+    refused(
+        "ofctl add-group br0 group_id=4,typo=all",
+        "group:1:12: unknown word 'typo' in a group; did you mean 'type'?",
+    );
+    refused("ofctl add-flow br0 actions=group:9", "OFPBAC_BAD_OUT_GROUP");
+    refused("ofctl dump-groups br0 x", "x is not a valid group ID");
+    refused("ofctl add-group br9 group_id=4,type=all", "br9 is not a bridge");
+    fine("ofctl --may-create mod-group br0 group_id=4,type=all,bucket=1");
+    fine("ofctl add-group br0 -");
+    let (_, end) = run("ofctl add-group br0 group_id=6,type=all,bucket=output:1,output:2");
+    assert!(end.exit == 0 && end.stderr.contains("only the last of this kind counts"), "{end:?}");
+    fine("ofctl del-groups br0 group_id=3");
+    assert_eq!(engine.state().tables.as_ref().unwrap().len(), 1, "its flow went along");
+}
+
+#[test]
+fn packets_are_sent_in_both_forms() {
+    let (daemon, engine, _) = daemon();
+    let run = |args: &[&str]| {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let request = Request { command: "ofctl packet-out".into(), args, ..Request::default() };
+        daemon.handle(request, &mut |text| panic!("silence, not {text}"))
+    };
+    let hex = "ffffffffffff0000000000010800";
+    assert_eq!(run(&["br0", &format!("in_port=p1, packet={hex}, actions=output:p2")]), End::default());
+    assert_eq!(run(&["br0", "none", "resubmit(,1)", hex, hex]), End::default());
+    let sent: Vec<_> =
+        engine.state().sent.iter().map(|out| (out.in_port, out.packets.len(), out.actions.len())).collect();
+    assert_eq!(sent, [(1, 1, 1), (0xffff, 2, 1)]);
+    for (args, message) in [
+        (&["br0", "none", "resubmit(,1)"][..], "give \"in_port=PORT,packet=HEX,actions=...\""),
+        (&["br0", "none", "resubmit(,1)", hex, "zz"], "packet:1:1: expected a packet in hexadecimal digits"),
+        (&["br0", "eth9", "2", hex], "in_port:1:1: unknown port 'eth9'"),
+        (&["br0", "1", "otput:2", hex], "actions:1:1: unknown action 'otput'"),
+        (&["br0", "in_port=1,actions=2"], "packet-out:1:20: expected packet=HEX"),
+        (&["br0", "1", "group:3", hex], "there is no group 3 (OFPBAC_BAD_OUT_GROUP)"),
+        (&["br9", "1", "2", hex], "br9 is not a bridge"),
+    ] {
+        let end = run(args);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{args:?}: {end:?}");
+    }
+    assert_eq!(engine.state().sent.len(), 2);
+}
+
+#[test]
+fn a_packet_is_composed_without_a_daemon() {
+    let bare = output("ofctl compose-packet --bare udp,nw_src=1.1.1.1,nw_dst=2.2.2.2,tp_src=1,tp_dst=2 abcd");
+    assert!(bare.starts_with("000000000000000000000000080045") && bare.contains("00010002000a"), "{bare}");
+    assert_eq!(bare.trim_end().len(), 2 * (14 + 20 + 8 + 2));
+    assert_ne!(
+        bare,
+        output(
+            "ofctl compose-packet --bare --bad-csum udp,nw_src=1.1.1.1,nw_dst=2.2.2.2,tp_src=1,tp_dst=2 abcd"
+        )
+    );
+    let dump = output("ofctl compose-packet dl_type=0x1234 /3");
+    assert_eq!(dump, "00000000  00 00 00 00 00 00 00 00-00 00 00 00 12 34 00 01\n00000010  02\n");
+    let json: serde_json::Value = serde_json::from_str(&output("ofctl compose-packet arp --json")).unwrap();
+    assert_eq!(json["length"], 42);
+    for (line, message) in [
+        ("ofctl compose-packet tpc", "flow:1:1: unknown field 'tpc'"),
+        ("ofctl compose-packet tcp xyz", "payload:1:1: the payload needs pairs of hexadecimal digits"),
+        ("ofctl compose-packet --wrong tcp", "unrecognized option '--wrong'"),
+    ] {
+        let (_, end) = call(line);
+        assert!(end.exit == 1 && end.stderr.contains(message), "{end:?}");
+    }
+}
+
+/// As Open vSwitch 3.1 prints them, but for the numbers of recirculations: it counts on, each trace of ours begins at 1.
+#[test]
+fn traces_of_the_example_tables_read_as_open_vswitchs() {
+    let (daemon, engine, _) = daemon();
+    let traced = |tables: &str, line: &str| {
+        tables.clone_into(&mut engine.state().flows);
+        let (output, end) = call_on(&daemon, &format!("appctl ofproto/trace br0 {line}"), &[]);
+        assert_eq!(end, End::default(), "{line}");
+        output
+    };
+    let zero = "vlan_tci=0x0000,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00";
+    let nat = include_str!("../../../examples/nat.flows");
+    let acl = include_str!("../../../examples/acl.flows");
+    let rest = "nw_tos=0,nw_ecn=0,nw_ttl=0,nw_frag=no";
+    let out = format!(
+        "in_port=1,{zero},nw_src=192.168.0.1,nw_dst=203.0.113.9,{rest},tp_src=1000,tp_dst=80,tcp_flags=0"
+    );
+    let line = "=".repeat(79);
+    let forked = "     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table 1.\n     \
+        -> Sets the packet to an untracked state, and clears all the conntrack fields.";
+    assert_eq!(
+        traced(nat, "in_port=1,tcp,nw_src=192.168.0.1,nw_dst=203.0.113.9,tp_src=1000,tp_dst=80"),
+        format!(
+            "Flow: tcp,{out}\n\nbridge(\"br0\")\n-------------\n 0. ct_state=-trk,ip, priority 10\n    ct(table=1,nat)\n    nat\n{forked}\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,ip,in_port=1,nw_frag=no\n\
+             Datapath actions: ct(nat),recirc(0x1)\n\n{line}\n\
+             recirc(0x1) - resume conntrack with default ct_state=trk|new (use --ct-next to customize)\n\
+             Replacing src/dst IP/ports to simulate NAT:\n Initial flow: \n Modified flow: \n{line}\n\n\
+             Flow: recirc_id=0x1,ct_state=new|trk,eth,tcp,{out}\n\nbridge(\"br0\")\n-------------\n    thaw\n        Resuming from table 1\n \
+             1. ct_state=+new+trk,ip,in_port=1, priority 32768\n    ct(commit,nat(src=10.0.0.1-10.0.0.255:5000-50000))\n    \
+             nat(src=10.0.0.1-10.0.0.255:5000-50000)\n     -> Sets the packet to an untracked state, and clears all the conntrack fields.\n    \
+             output:2\n\nFinal flow: recirc_id=0x1,eth,tcp,{out}\n\
+             Megaflow: recirc_id=0x1,ct_state=+new+trk,eth,ip,in_port=1,nw_frag=no\n\
+             Datapath actions: ct(commit,nat(src=10.0.0.1-10.0.0.255:5000-50000)),2\n"
+        )
+    );
+    let back = format!(
+        "in_port=2,{zero},nw_src=203.0.113.9,nw_dst=10.0.0.1,{rest},tp_src=80,tp_dst=1000,tcp_flags=0"
+    );
+    assert_eq!(
+        traced(
+            acl,
+            "in_port=2,tcp,nw_src=203.0.113.9,nw_dst=10.0.0.1,tp_src=80,tp_dst=1000 --ct-next est,rpl,trk"
+        ),
+        format!(
+            "Flow: tcp,{back}\n\nbridge(\"br0\")\n-------------\n 0. ct_state=-trk,ip, priority 100\n    ct(table=1)\n    drop\n{forked}\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,ip,in_port=2,nw_frag=no\n\
+             Datapath actions: ct,recirc(0x1)\n\n{line}\nrecirc(0x1) - resume conntrack with ct_state=est|rpl|trk\n{line}\n\n\
+             Flow: recirc_id=0x1,ct_state=est|rpl|trk,eth,tcp,{back}\n\nbridge(\"br0\")\n-------------\n    thaw\n        Resuming from table 1\n \
+             1. ct_state=+est+trk,ip,in_port=2, priority 32768\n    output:1\n\nFinal flow: unchanged\n\
+             Megaflow: recirc_id=0x1,ct_state=-new+est+trk,eth,ip,in_port=2,nw_frag=no\nDatapath actions: 1\n"
+        )
+    );
+    assert_eq!(
+        traced(acl, "in_port=1,arp,arp_op=1,arp_spa=1.2.3.4,arp_tpa=5.6.7.8,arp_sha=1:2:3:4:5:6"),
+        format!(
+            "Flow: arp,in_port=1,{zero},arp_spa=1.2.3.4,arp_tpa=5.6.7.8,arp_op=1,arp_sha=01:02:03:04:05:06,arp_tha=00:00:00:00:00:00\n\n\
+             bridge(\"br0\")\n-------------\n 0. arp, priority 10\n    NORMAL\n     -> no learned MAC for destination, flooding\n\n\
+             Final flow: unchanged\nMegaflow: recirc_id=0,ct_state=-trk,eth,arp,in_port=1,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00\n\
+             Datapath actions: 2\n"
+        )
+    );
+}
+
+#[test]
+fn a_trace_shows_tables_inside_tables_as_open_vswitch_does() {
+    let (daemon, engine, _) = daemon();
+    engine.state().flows = "priority=9,in_port=1,actions=resubmit(,1),output:2
+        table=1,actions=set_field:5->reg0,resubmit(,2)
+        table=2,reg0=5,actions=2,resubmit(,3),resubmit(,4)
+        table=4,cookie=0x77,actions=1,resubmit(,5),2
+        table=5,actions=drop"
+        .into();
+    let (output, end) = call_on(&daemon, "appctl ofproto/trace br0 in_port=p1,tcp,nw_ttl=5", &[]);
+    assert_eq!(end, End::default());
+    let expected = [
+        " 0. in_port=1, priority 9",
+        "    resubmit(,1)",
+        "     1. priority 32768",
+        "            set_field:0x5->reg0",
+        "            resubmit(,2)",
+        "         2. reg0=0x5, priority 32768",
+        "            output:2",
+        "            resubmit(,3)",
+        "             3. No match.",
+        "                    drop",
+        "            resubmit(,4)",
+        "         4. priority 32768, cookie 0x77",
+        "            output:1",
+        "             >> skipping output to input port",
+        "            resubmit(,5)",
+        "             5. priority 32768",
+        "                    drop",
+        "            output:2",
+        "    output:2",
+    ];
+    let rules: Vec<&str> = output.lines().skip(4).take(expected.len()).collect();
+    assert_eq!(rules, expected);
+    assert!(output.contains("\nFinal flow: tcp,reg0=0x5,in_port=1,vlan_tci=0x0000,"), "{output}");
+    assert!(output.ends_with("Datapath actions: 2,2,2\n"), "{output}");
+    for (line, message) in [
+        ("br9 in_port=1", "br9 is not a bridge"),
+        ("br0 in_prt=1", "flow:1:1: unknown field 'in_prt'"),
+        ("br0 in_port=1 --ct-next", "Missing argument for option --ct-next"),
+        ("br0 in_port=1 --ct-next foo", "foo: unknown connection tracking state flag"),
+        ("br0 in_port=1 zz", "packet:1:1: expected a packet in hexadecimal digits"),
+        ("br0 in_port=1 --what", "--what: invalid option"),
+    ] {
+        let (_, end) = call_on(&daemon, &format!("appctl ofproto/trace {line}"), &[]);
+        assert!(end.exit == 2 && end.stderr.contains(message), "{line}: {end:?}");
+    }
+    // The packet decides, not the flow, but for its port.
+    let frame = output_of_compose("tcp,tp_dst=77");
+    let (output, _) = call_on(&daemon, &format!("appctl ofproto/trace br0 in_port=1 {frame}"), &[]);
+    assert!(output.starts_with("Flow: tcp,in_port=1,") && output.contains("tp_dst=77"), "{output}");
+}
+
+fn output_of_compose(flow: &str) -> String {
+    output(&format!("ofctl compose-packet --bare {flow}")).trim().to_owned()
 }
 
 #[test]

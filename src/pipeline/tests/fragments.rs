@@ -212,7 +212,7 @@ fn destinations_are_translated_too_behind_vlan_tags_and_options() {
     let mut bench = Bench::new(flows);
     let builder = PacketBuilder::new().vlan(0x2007).ipv4(A, X).udp(4000, 53);
     let whole = builder.payload(&payload(3000)).build();
-    let mut parts = cut(&whole, 5, &[1480, 2000 - 2000 % 8]);
+    let mut parts = cut(&whole, 5, &[1480, 2000]);
     // The last fragment alone has options (no-operations), as if a router had left them out of the copy.
     let last = parts.last_mut().unwrap();
     let l3 = usize::from(Layers::parse(last).l3);
@@ -225,8 +225,7 @@ fn destinations_are_translated_too_behind_vlan_tags_and_options() {
     let mut middle = parts.remove(1);
     // The middle one is too small: it is made the least size that is asked for.
     assert!(middle.len() < 1200);
-    let mut settings = FragmentSettings::default();
-    settings.min_size = [400, 400];
+    let settings = FragmentSettings { min_size: [400, 400], ..FragmentSettings::default() };
     bench.0.worker().set_fragments(settings);
     parts.insert(0, std::mem::take(&mut middle));
     let sent = bench.pass(1, &parts);
@@ -448,4 +447,89 @@ fn the_least_fragment_size_and_checksums_of_tcp_segments_hold_as_well() {
     assert!(tuple(&joined).contains("dst=203.0.113.9"), "{}", tuple(&joined));
     assert!(bench.connections()[0].starts_with("tcp,"));
     bench.balance();
+}
+
+/// The packet in the buffers of a reassembler, which frames have no room for: its L4 bytes, and whether their checksum
+/// is right under these addresses.
+fn data_of(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut pieces: Vec<_> =
+        frames.iter().map(|frame| (Piece::of(frame, &Layers::parse(frame)).unwrap(), frame)).collect();
+    pieces.sort_by_key(|(piece, _)| piece.offset);
+    pieces.iter().flat_map(|(piece, frame)| frame[piece.data.clone()].to_vec()).collect()
+}
+
+/// Fragments of a datagram with these L4 bytes, made one by one.
+fn long_fragments(builder: &PacketBuilder, number: u8, data: &[u8]) -> Vec<Vec<u8>> {
+    let count = data.len().div_ceil(1400);
+    let parts = data.chunks(1400).enumerate();
+    parts
+        .map(|(at, part)| {
+            let offset = u16::try_from(at * 1400).unwrap();
+            builder.clone().fragment(7, offset, at + 1 < count).protocol(number).payload(part).build()
+        })
+        .collect()
+}
+
+#[test]
+fn the_longest_datagrams_there_are_get_through() {
+    use weir_wire::checksum::{finish, is_valid, pseudo_v4, pseudo_v6, sum};
+    let v4 = "table=0,in_port=1,ip,action=ct(commit,nat(src=10.0.0.1:7000-7009),table=1)\n\
+        table=1,ct_state=+trk+inv,action=4\ntable=1,priority=1,action=2";
+    let v6 = "table=0,in_port=1,ipv6,action=ct(commit,nat(src=[2001:db8::1]:7000-7009),table=1)\n\
+        table=1,ct_state=+trk+inv,action=4\ntable=1,priority=1,action=2";
+    let (public4, public6) = ([10, 0, 0, 1], "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let (inside6, outside6) = (inside6().octets(), outside6().octets());
+    for (is_v6, number, length) in [
+        (false, protocol::ICMP, 65_515usize),
+        (false, protocol::UDP, 65_515),
+        (false, protocol::UDP, 65_514),
+        (true, protocol::ICMPV6, 65_535),
+        (true, protocol::UDP, 65_535),
+        (true, protocol::UDP, 65_495),
+    ] {
+        let len = u16::try_from(length).unwrap();
+        let mut data = payload(length);
+        match number {
+            protocol::UDP => {
+                data[..4].copy_from_slice(&[0x0f, 0xa0, 0, 53]);
+                data[4..6].copy_from_slice(&len.to_be_bytes());
+            }
+            protocol::ICMP => data[..2].copy_from_slice(&[8, 0]),
+            _ => data[..2].copy_from_slice(&[128, 0]),
+        }
+        let place = if number == protocol::UDP { 6 } else { 2 };
+        data[place..place + 2].fill(0);
+        let pseudo = |v4: [u8; 4], v6: [u8; 16]| match (is_v6, number) {
+            (true, _) => pseudo_v6(&v6, &outside6, number, len.into()),
+            (false, protocol::ICMP) => 0,
+            (false, _) => pseudo_v4(v4, X, number, len),
+        };
+        let right = finish(pseudo(A, inside6) + sum(&data));
+        data[place..place + 2].copy_from_slice(&right);
+        let builder = PacketBuilder::new();
+        let builder = if is_v6 { builder.ipv6(inside6, outside6) } else { builder.ipv4(A, X) };
+        let flows = if is_v6 { v6 } else { v4 };
+        let context = format!("IPv6 {is_v6}, protocol {number}, {length} bytes");
+
+        let mut bench = Bench::new(flows);
+        let sent = bench.pass(1, &long_fragments(&builder, number, &data));
+        assert_eq!((sent.len(), sent[0].0), (47, 2), "{context}");
+        let out = data_of(&frames(sent));
+        assert!(is_valid(pseudo(public4, public6) + sum(&out)), "{context}");
+        let changed: Vec<_> = (0..length).filter(|&at| out[at] != data[at]).collect();
+        assert!(
+            changed.iter().all(|&at| at < 8 && ![4, 5].contains(&at) || number != protocol::UDP && at < 6),
+            "{context}: {changed:?}"
+        );
+        assert_eq!(bench.connections().len(), 1, "{context}");
+        bench.balance();
+
+        // A wrong checksum in the last byte shows.
+        *data.last_mut().unwrap() ^= 0x10;
+        let mut bench = Bench::new(flows);
+        let sent = bench.pass(1, &long_fragments(&builder, number, &data));
+        assert!(sent.iter().all(|(port, _)| *port == 4), "{context}");
+        assert!(bench.connections().is_empty(), "{context}");
+        bench.balance();
+    }
 }

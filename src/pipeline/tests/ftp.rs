@@ -132,9 +132,9 @@ impl Session {
             client_seen,
             server_seen,
         };
-        session.from_client(flag::SYN, (CLIENT_ISN, 0), "");
-        session.from_server(flag::SYN | flag::ACK, (SERVER_ISN, CLIENT_ISN.wrapping_add(1)), "");
-        session.from_client(flag::ACK, (CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1), "");
+        session.client_says(flag::SYN, (CLIENT_ISN, 0), "");
+        session.server_says(flag::SYN | flag::ACK, (SERVER_ISN, CLIENT_ISN.wrapping_add(1)), "");
+        session.client_says(flag::ACK, (CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1), "");
         session
     }
 
@@ -156,14 +156,14 @@ impl Session {
         packet((self.server, 2121), (self.client_seen, 4000), flags, numbers, payload)
     }
 
-    fn from_client(&mut self, flags: u16, numbers: (u32, u32), payload: &str) -> Segment {
+    fn client_says(&mut self, flags: u16, numbers: (u32, u32), payload: &str) -> Segment {
         let frame = self.client_segment(flags, numbers, payload).build();
         let (segment, related) = self.pass(self.client_port, &frame);
         assert!(!related);
         segment
     }
 
-    fn from_server(&mut self, flags: u16, numbers: (u32, u32), payload: &str) -> Segment {
+    fn server_says(&mut self, flags: u16, numbers: (u32, u32), payload: &str) -> Segment {
         let frame = self.server_segment(flags, numbers, payload).build();
         let (segment, related) = self.pass(self.server_port, &frame);
         assert!(!related);
@@ -225,17 +225,17 @@ fn active_clients_are_called_back_over_both_families_and_any_translation() {
             };
             let (told, wanted) = (command(client), command(seen));
             let (first, next) = (number(CLIENT_ISN, 0), number(CLIENT_ISN, told.len()));
-            let there = session.from_client(PUSH, (first, SERVER_ISN + 1), &told);
+            let there = session.client_says(PUSH, (first, SERVER_ISN + 1), &told);
             assert_eq!((there.seq, there.payload.as_str()), (first, wanted.as_str()));
             assert_eq!(session.expectations().len(), 1);
             // The server knows the edited command only, the client its own.
             let acked = number(CLIENT_ISN, wanted.len());
-            let back = session.from_server(PUSH, (SERVER_ISN + 1, acked), "200 PORT\r\n");
+            let back = session.server_says(PUSH, (SERVER_ISN + 1, acked), "200 PORT\r\n");
             assert_eq!((back.seq, back.ack), (SERVER_ISN + 1, next));
-            let list = session.from_client(PUSH, (next, SERVER_ISN + 11), "LIST\r\n");
+            let list = session.client_says(PUSH, (next, SERVER_ISN + 11), "LIST\r\n");
             assert_eq!((list.seq, list.ack, list.payload.as_str()), (acked, SERVER_ISN + 11, "LIST\r\n"));
             // Sent once more, it is the same.
-            assert_eq!(session.from_client(PUSH, (first, SERVER_ISN + 1), &told), there);
+            assert_eq!(session.client_says(PUSH, (first, SERVER_ISN + 1), &told), there);
 
             let (server, server_seen) = (session.server, session.server_seen);
             session.data(session.server_port, (server, 20), (seen, 8080), (client, 8080), server_seen);
@@ -261,15 +261,15 @@ fn passive_servers_are_reached_over_both_families_and_any_translation() {
             };
             let (told, wanted) = (reply(server), reply(seen));
             let asked = number(CLIENT_ISN, 6);
-            session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), "PASV\r\n");
-            let there = session.from_server(PUSH, (SERVER_ISN + 1, asked), &told);
+            session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), "PASV\r\n");
+            let there = session.server_says(PUSH, (SERVER_ISN + 1, asked), &told);
             assert_eq!(
                 (there.seq, there.ack, there.payload.as_str()),
                 (SERVER_ISN + 1, asked, wanted.as_str())
             );
-            let list = session.from_client(PUSH, (asked, number(SERVER_ISN, wanted.len())), "LIST\r\n");
+            let list = session.client_says(PUSH, (asked, number(SERVER_ISN, wanted.len())), "LIST\r\n");
             assert_eq!((list.seq, list.ack), (asked, number(SERVER_ISN, told.len())));
-            let ready = session.from_server(PUSH, (number(SERVER_ISN, told.len()), asked + 6), "150 go\r\n");
+            let ready = session.server_says(PUSH, (number(SERVER_ISN, told.len()), asked + 6), "150 go\r\n");
             assert_eq!((ready.seq, ready.payload.as_str()), (number(SERVER_ISN, wanted.len()), "150 go\r\n"));
 
             let (client, client_seen) = (session.client, session.client_seen);
@@ -285,7 +285,7 @@ fn selective_acknowledgements_follow_the_edits() {
     let mut session = Session::new(Nat::Source, false);
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
     let wanted = format!("PORT {}\r\n", commas(session.client_seen, 8080));
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let end = number(CLIENT_ISN, wanted.len());
     let mut options = vec![1, 5, 10];
     options.extend_from_slice(&end.to_be_bytes());
@@ -309,11 +309,11 @@ fn several_edits_add_up_in_both_directions() {
         let port = 5000 + round * 777;
         let (sent, wanted) =
             (format!("PORT {}\r\n", commas(client, port)), format!("PORT {}\r\n", commas(seen, port)));
-        let there = session.from_client(PUSH, (own, server), &sent);
+        let there = session.client_says(PUSH, (own, server), &sent);
         assert_eq!((there.seq, there.ack, there.payload.as_str()), (told, server, wanted.as_str()));
         own = own.wrapping_add(u32::try_from(sent.len()).unwrap());
         told = told.wrapping_add(u32::try_from(wanted.len()).unwrap());
-        let back = session.from_server(PUSH, (server, told), "200\r\n");
+        let back = session.server_says(PUSH, (server, told), "200\r\n");
         assert_eq!((back.seq, back.ack), (server, own));
         server += 5;
         assert!(session.expectations().len() <= 4);
@@ -326,7 +326,7 @@ fn two_commands_in_one_segment_are_both_edited() {
     let mut session = Session::new(Nat::Source, false);
     let command = |address, port| format!("PORT {}\r\n", commas(address, port));
     let sent = format!("NOOP\r\n{}{}", command(session.client, 8080), command(session.client, 8081));
-    let there = session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &sent);
+    let there = session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &sent);
     let seen = session.client_seen;
     assert_eq!(there.payload, format!("NOOP\r\n{}{}", command(seen, 8080), command(seen, 8081)));
     assert_eq!(session.expectations().len(), 2);
@@ -364,7 +364,7 @@ fn broken_control_and_somebody_elses_address_are_invalid_and_announce_nothing() 
 fn expectations_show_their_parent_and_end_with_their_time_or_with_it() {
     let mut session = Session::new(Nat::Source, false);
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     assert_eq!(
         session.expectations(),
         ["tcp,orig=(src=198.51.100.2,dst=10.0.0.9,sport=0,dport=8080),\
@@ -378,7 +378,7 @@ fn expectations_show_their_parent_and_end_with_their_time_or_with_it() {
     assert_eq!(session.expectations(), <[&str; 0]>::default());
 
     let mut session = Session::new(Nat::Source, false);
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let mut cursor = DumpCursor::default();
     let now = session.bench.0.now();
     let removed = session.bench.0.worker().shard_mut().flush(now, &mut cursor, usize::MAX, &mut |_| true);
@@ -391,7 +391,7 @@ fn expectations_show_their_parent_and_end_with_their_time_or_with_it() {
 fn data_connections_outlive_their_parent_and_leave_nothing() {
     let mut session = Session::new(Nat::Source, false);
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let (server, client, seen) = (session.server, session.client, session.client_seen);
     session.data(2, (server, 20), (seen, 8080), (client, 8080), server);
     let more = session.bench.connections();
@@ -415,7 +415,7 @@ fn two_clients_behind_one_address_are_given_different_ports() {
     let mut session = Session::new(Nat::Source, false);
     let (server, seen) = (session.server, session.client_seen);
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let other = address("192.168.0.3");
     let mut send = |port: PortNumber, from, to, flags, numbers, payload| {
         session.pass(port, &packet(from, to, flags, numbers, payload).build())
@@ -443,10 +443,10 @@ fn a_retransmission_that_is_cut_differently_gives_the_same_stream() {
         format!("PORT {}\r\n", commas(session.client_seen, 8080)),
     );
     let first = number(CLIENT_ISN, 0);
-    session.from_client(PUSH, (first, SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (first, SERVER_ISN + 1), &told);
     for cut in 1..told.len() {
-        let head = session.from_client(PUSH, (first, SERVER_ISN + 1), &told[..cut]);
-        let tail = session.from_client(PUSH, (number(CLIENT_ISN, cut), SERVER_ISN + 1), &told[cut..]);
+        let head = session.client_says(PUSH, (first, SERVER_ISN + 1), &told[..cut]);
+        let tail = session.client_says(PUSH, (number(CLIENT_ISN, cut), SERVER_ISN + 1), &told[cut..]);
         assert_eq!(head.payload.clone() + &tail.payload, wanted, "{cut}");
         assert_eq!(tail.seq, first.wrapping_add(u32::try_from(head.payload.len()).unwrap()), "{cut}");
     }
@@ -462,9 +462,9 @@ fn an_announcement_seen_in_one_ct_is_edited_in_the_one_that_translates() {
     );
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
     let wanted = format!("PORT {}\r\n", commas(session.client_seen, 8080));
-    let there = session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    let there = session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     assert_eq!((there.seq, there.payload.as_str()), (number(CLIENT_ISN, 0), wanted.as_str()));
-    let list = session.from_client(PUSH, (number(CLIENT_ISN, told.len()), SERVER_ISN + 1), "LIST\r\n");
+    let list = session.client_says(PUSH, (number(CLIENT_ISN, told.len()), SERVER_ISN + 1), "LIST\r\n");
     assert_eq!(list.seq, number(CLIENT_ISN, wanted.len()));
 }
 
@@ -474,7 +474,7 @@ fn a_data_connection_that_is_translated_by_nobody_is_related_all_the_same() {
     let mut session = Session::new(Nat::No, false);
     session.bench.change(Command::Add, &flows);
     let told = format!("PORT {}\r\n", commas(session.client, 8080));
-    session.from_client(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &told);
     let (server, client) = (session.server, session.client);
     session.data(2, (server, 20), (client, 8080), (client, 8080), server);
 }
@@ -500,7 +500,7 @@ proptest::proptest! {
         // As clients send it, line by line.
         for &(kind, port) in &lines {
             let numbers = (number(CLIENT_ISN, sent.len()), SERVER_ISN + 1);
-            let there = session.from_client(PUSH, numbers, &line(kind, client, port));
+            let there = session.client_says(PUSH, numbers, &line(kind, client, port));
             proptest::prop_assert_eq!(there.seq, number(CLIENT_ISN, wanted.len()));
             proptest::prop_assert_eq!(&there.payload, &line(kind, seen, port));
             sent += &line(kind, client, port);
@@ -509,7 +509,7 @@ proptest::proptest! {
         for (start, length) in pieces {
             let start = start % sent.len();
             let piece = &sent[start..(start + length).min(sent.len())];
-            let there = session.from_client(PUSH, (number(CLIENT_ISN, start), SERVER_ISN + 1), piece);
+            let there = session.client_says(PUSH, (number(CLIENT_ISN, start), SERVER_ISN + 1), piece);
             let at = usize::try_from(there.seq.wrapping_sub(number(CLIENT_ISN, 0))).unwrap();
             proptest::prop_assert_eq!(&wanted[at..at + there.payload.len()], &there.payload);
             if start + piece.len() == sent.len() {
@@ -517,7 +517,7 @@ proptest::proptest! {
             }
             // The server acknowledges what it has, and the client understands.
             let acked = number(CLIENT_ISN, at + there.payload.len());
-            let back = session.from_server(flag::ACK, (SERVER_ISN + 1, acked), "");
+            let back = session.server_says(flag::ACK, (SERVER_ISN + 1, acked), "");
             let own = usize::try_from(back.ack.wrapping_sub(number(CLIENT_ISN, 0))).unwrap();
             proptest::prop_assert!(own <= sent.len());
             if own == sent.len() {

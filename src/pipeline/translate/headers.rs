@@ -7,6 +7,7 @@ use weir_wire::numbers::{ether_type, protocol};
 use super::super::DropCause;
 use super::super::extract::VLAN_PRESENT;
 use super::super::step::{Fields, Step};
+use super::super::trace::Kind;
 use super::{Then, Translator};
 use crate::flow::field::Prerequisite;
 use crate::flow::key::{Key, Mask, at};
@@ -50,6 +51,7 @@ impl Translator<'_> {
         }
         field.write(&mut self.flow, value, mask);
         field.write(&mut self.written, u128::MAX, mask);
+        field.write(&mut self.changed, u128::MAX, mask);
     }
 
     /// Whether the packet has what a field needs; what that depends on is marked as seen. Ethertype and
@@ -109,10 +111,12 @@ impl Translator<'_> {
         let ttl = self.look(at::NW_TTL, 1);
         if ttl <= 1 {
             self.cause = Some(DropCause::TtlExpired);
+            self.note(Kind::Warning, || "IPv4 decrement TTL exception".into());
             return Then::EndList;
         }
         self.flow.write(at::NW_TTL, 1, ttl - 1);
         self.written.write(at::NW_TTL, 1, u128::MAX);
+        self.changed.write(at::NW_TTL, 1, u128::MAX);
         Then::Next
     }
 
@@ -181,7 +185,7 @@ fn tags(key: &Key) -> ArrayVec<(u16, u16), 2> {
 }
 
 /// The fields that live in the packet's headers, VLAN tags aside.
-const HEADERS: Mask = headers();
+pub(super) const HEADERS: Mask = headers();
 
 const fn headers() -> Mask {
     let mut mask = Key::ZERO;

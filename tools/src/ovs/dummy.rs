@@ -98,6 +98,42 @@ impl OvsDummy {
         Ok(text.lines().filter(|line| !ours(line)).map(str::to_owned).collect())
     }
 
+    /// Replaces all groups of the bridge; the flows that name them go.
+    ///
+    /// # Errors
+    /// If it refuses one.
+    pub fn load_groups(&mut self, groups: &str) -> Result<(), OvsError> {
+        self.daemons.load_groups(groups)
+    }
+
+    /// The lines of `ovs-ofctl dump-groups`, by number.
+    ///
+    /// # Errors
+    /// If the daemon is gone.
+    pub fn groups(&mut self) -> Result<Vec<String>, OvsError> {
+        let text = self.daemons.dump_groups()?;
+        let mut lines: Vec<_> =
+            text.lines().filter(|line| line.contains("group_id=")).map(str::to_owned).collect();
+        lines.sort_by_key(|line| {
+            line.trim_start().trim_start_matches("group_id=").split(',').next()?.parse::<u32>().ok()
+        });
+        Ok(lines)
+    }
+
+    /// Sends packets with their actions (`ovs-ofctl packet-out`) and gives what came out.
+    ///
+    /// # Errors
+    /// If they are refused.
+    pub fn packet_out(&mut self, packets: &str) -> Result<Vec<Emission>, OvsError> {
+        self.daemons.packet_out(packets)?;
+        self.settle(PORTS[0])?;
+        let mut emissions = Vec::new();
+        for output in &mut self.outputs {
+            output.read(&mut emissions)?;
+        }
+        Ok(emissions)
+    }
+
     /// Waits until everything that came in at `port` has been worked on.
     fn settle(&mut self, port: u32) -> Result<(), OvsError> {
         self.markers_sent += 1;

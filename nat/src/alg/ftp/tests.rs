@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn read(text: &str, side: Side) -> Vec<Result<(String, Option<String>, u16), Broken>> {
+/// Text, address and port of each.
+type Found = Vec<Result<(String, Option<String>, u16), Broken>>;
+
+fn read(text: &str, side: Side) -> Found {
     announcements(text.as_bytes(), side)
         .map(|found| {
             found.map(|it| {
@@ -12,7 +15,7 @@ fn read(text: &str, side: Side) -> Vec<Result<(String, Option<String>, u16), Bro
         .collect()
 }
 
-fn one(range: &str, address: &str, port: u16) -> Vec<Result<(String, Option<String>, u16), Broken>> {
+fn one(range: &str, address: &str, port: u16) -> Found {
     let address = (!address.is_empty()).then(|| address.to_owned());
     vec![Ok((range.to_owned(), address, port))]
 }
