@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use weir_shard::fragments::{DatagramKey, DatagramView};
 use weir_shard::{
     Carried, Changes, ConnectionView, EndCause, Event, EventKind, ExpectationView, Helper, ProtocolState,
-    TcpState, Traffic, WindowScale,
+    TcpState, Timeout, Traffic, WindowScale,
 };
 use weir_wire::Tuple;
 
@@ -109,7 +109,11 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         GroupMod::parse("group_id=7,type=select,bucket=1", GroupCommand::Add, &NoNames).unwrap().change;
     tables.apply_groups(&[group], 500).unwrap();
     tables.dump(&FlowMod::new(Command::Dump))[0].stats.add(14, 1096, 1_000);
+    let mut timeouts = ZoneTimeouts::default();
+    timeouts.set(Timeout::UdpFirst, 7).unwrap();
+    let zones = Zones { timeouts: BTreeMap::from([(1, timeouts)]), ..Zones::default() };
     let state = State {
+        zones,
         bridges: vec![Bridge {
             name: name("br0"),
             fail_mode: None,
