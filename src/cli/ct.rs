@@ -135,7 +135,7 @@ impl Watch {
                 (Some(_), Some(was)) if figure >= was => format!("+{}", figure - was),
                 (Some(_), Some(was)) => format!("-{}", was - figure),
             };
-            text.push_str(&format!("{row:<width$}  {figure:>12}  {change}").trim_end().to_owned());
+            text.push_str(format!("{row:<width$}  {figure:>12}  {change}").trim_end());
             text.push('\n');
         }
         for row in earlier.keys().filter(|row| !now.contains_key(*row)) {

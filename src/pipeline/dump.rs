@@ -221,10 +221,14 @@ fn fields(mut groups: Groups<'_>, ports: Ports<'_>) -> String {
     }
     groups.full = full;
     let recirculation = key.read(at::RECIRC_ID, 4);
-    groups.group("dp_hash", &[("", at::DP_HASH, 4, Form::Hex)]);
+    let hash = [("", at::DP_HASH, 4, Form::Hex)];
+    // In the short form it comes in front, in the full one behind.
+    if !full {
+        groups.group("dp_hash", &hash);
+    }
     groups.raw("recirc_id", &[if recirculation == 0 { "0".into() } else { format!("{recirculation:#x}") }]);
     if full {
-        groups.raw("dp_hash", &["0/0".into()]);
+        groups.group("dp_hash", &hash);
     }
     if full || mask.read(at::IN_PORT, 4) != 0 {
         groups.raw("in_port", &[ports(key.read(at::IN_PORT, 4) as PortId)]);

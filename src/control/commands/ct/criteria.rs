@@ -16,43 +16,49 @@ struct Criterion {
     name: &'static str,
     value: &'static str,
     help: &'static str,
-    /// Takes the value; `None` if it is none.
-    set: fn(&mut ConnectionFilter, &str) -> Option<()>,
+    /// Takes the value; false if it is none.
+    set: fn(&mut ConnectionFilter, &str) -> bool,
 }
 
 const fn criterion(
     name: &'static str,
     value: &'static str,
     help: &'static str,
-    set: fn(&mut ConnectionFilter, &str) -> Option<()>,
+    set: fn(&mut ConnectionFilter, &str) -> bool,
 ) -> Criterion {
     Criterion { name, value, help, set }
 }
 
 #[rustfmt::skip]
 const CRITERIA: &[Criterion] = &[
-    criterion("zone", "N", "in this zone, 0 to 65535", |f, v| Some(f.zone = Some(number(v)?))),
-    criterion("mark", "V[/MASK]", "with this ct_mark", |f, v| Some(f.mark = Some(masked(v)?))),
-    criterion("label", "V[/MASK]", "with this ct_label", |f, v| Some(f.labels = Some(masked(v)?))),
-    criterion("protocol", "NAME|N", "tcp, udp, icmp, icmpv6, sctp, or a number", |f, v| Some(f.original.protocol = Some(protocol(v)?))),
-    criterion("src", "ADDRESS[/LENGTH]", "from there, as who opened the connection sees it", |f, v| Some(f.original.src = Some(prefix(v)?))),
-    criterion("dst", "ADDRESS[/LENGTH]", "to there, as who opened it sees it", |f, v| Some(f.original.dst = Some(prefix(v)?))),
-    criterion("sport", "PORT[-PORT]", "from this port", |f, v| Some(f.original.tp_src = Some(ports(v)?))),
-    criterion("dport", "PORT[-PORT]", "to this port", |f, v| Some(f.original.tp_dst = Some(ports(v)?))),
-    criterion("id", "N", "with this ICMP identifier", |f, v| Some(f.original.icmp_id = Some(number(v)?))),
-    criterion("type", "N", "with this ICMP type", |f, v| Some(f.original.icmp_type = Some(number(v)?))),
-    criterion("code", "N", "with this ICMP code", |f, v| Some(f.original.icmp_code = Some(number(v)?))),
-    criterion("reply-src", "ADDRESS[/LENGTH]", "whose answers come from there", |f, v| Some(f.reply.src = Some(prefix(v)?))),
-    criterion("reply-dst", "ADDRESS[/LENGTH]", "whose answers go there: the translated source", |f, v| Some(f.reply.dst = Some(prefix(v)?))),
-    criterion("reply-sport", "PORT[-PORT]", "whose answers come from this port", |f, v| Some(f.reply.tp_src = Some(ports(v)?))),
-    criterion("reply-dport", "PORT[-PORT]", "whose answers go to this port", |f, v| Some(f.reply.tp_dst = Some(ports(v)?))),
-    criterion("reply-id", "N", "whose answers have this ICMP identifier", |f, v| Some(f.reply.icmp_id = Some(number(v)?))),
-    criterion("address", "ADDRESS[/LENGTH]", "with such an address on any side", |f, v| Some(f.address = Some(prefix(v)?))),
-    criterion("port", "PORT[-PORT]", "with such a port on any side", |f, v| Some(f.port = Some(ports(v)?))),
-    criterion("state", "STATE", "in this state, as `list` shows it", |f, v| Some(f.state = Some(state(v)?))),
-    criterion("nat", "src|dst|yes|no", "translated so, at all, or not at all", |f, v| Some(f.translation = Some(translation(v)?))),
-    criterion("helper", "ftp|tftp", "with this helper", |f, v| Some(f.helper = Some(helper(v)?))),
+    criterion("zone", "N", "in this zone, 0 to 65535", |f, v| put(&mut f.zone, number(v))),
+    criterion("mark", "V[/MASK]", "with this ct_mark", |f, v| put(&mut f.mark, masked(v))),
+    criterion("label", "V[/MASK]", "with this ct_label", |f, v| put(&mut f.labels, masked(v))),
+    criterion("protocol", "NAME|N", "tcp, udp, icmp, icmpv6, sctp, or a number", |f, v| put(&mut f.original.protocol, protocol(v))),
+    criterion("src", "ADDRESS[/LENGTH]", "from there, as who opened the connection sees it", |f, v| put(&mut f.original.src, prefix(v))),
+    criterion("dst", "ADDRESS[/LENGTH]", "to there, as who opened it sees it", |f, v| put(&mut f.original.dst, prefix(v))),
+    criterion("sport", "PORT[-PORT]", "from this port", |f, v| put(&mut f.original.tp_src, ports(v))),
+    criterion("dport", "PORT[-PORT]", "to this port", |f, v| put(&mut f.original.tp_dst, ports(v))),
+    criterion("id", "N", "with this ICMP identifier", |f, v| put(&mut f.original.icmp_id, number(v))),
+    criterion("type", "N", "with this ICMP type", |f, v| put(&mut f.original.icmp_type, number(v))),
+    criterion("code", "N", "with this ICMP code", |f, v| put(&mut f.original.icmp_code, number(v))),
+    criterion("reply-src", "ADDRESS[/LENGTH]", "whose answers come from there", |f, v| put(&mut f.reply.src, prefix(v))),
+    criterion("reply-dst", "ADDRESS[/LENGTH]", "whose answers go there: the translated source", |f, v| put(&mut f.reply.dst, prefix(v))),
+    criterion("reply-sport", "PORT[-PORT]", "whose answers come from this port", |f, v| put(&mut f.reply.tp_src, ports(v))),
+    criterion("reply-dport", "PORT[-PORT]", "whose answers go to this port", |f, v| put(&mut f.reply.tp_dst, ports(v))),
+    criterion("reply-id", "N", "whose answers have this ICMP identifier", |f, v| put(&mut f.reply.icmp_id, number(v))),
+    criterion("address", "ADDRESS[/LENGTH]", "with such an address on any side", |f, v| put(&mut f.address, prefix(v))),
+    criterion("port", "PORT[-PORT]", "with such a port on any side", |f, v| put(&mut f.port, ports(v))),
+    criterion("state", "STATE", "in this state, as `list` shows it", |f, v| put(&mut f.state, state(v))),
+    criterion("nat", "src|dst|yes|no", "translated so, at all, or not at all", |f, v| put(&mut f.translation, translation(v))),
+    criterion("helper", "ftp|tftp", "with this helper", |f, v| put(&mut f.helper, helper(v))),
 ];
+
+/// Puts a value in its place; false if there is none.
+fn put<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    *place = value;
+    place.is_some()
+}
 
 /// Names of protocols, as dumps have them.
 const PROTOCOLS: [(&str, u8); 5] = [("icmp", 1), ("tcp", 6), ("udp", 17), ("icmpv6", 58), ("sctp", 132)];
@@ -108,15 +114,17 @@ pub(in crate::control::commands) fn criteria(args: &[&str]) -> Result<Connection
             return Err(CommandError::Failed(format!("{name}= is given twice")));
         }
         seen.push(name);
-        (known.set)(&mut filter, value).ok_or_else(|| {
+        if !(known.set)(&mut filter, value) {
             let Criterion { name, value: form, help, .. } = known;
             let states = if *name == "state" {
                 format!("; states are {}", state_names().join(", "))
             } else {
                 String::new()
             };
-            CommandError::Failed(format!("\"{word}\" does not read as {name}={form}: {help}{states}"))
-        })?;
+            return Err(CommandError::Failed(format!(
+                "\"{word}\" does not read as {name}={form}: {help}{states}"
+            )));
+        }
     }
     Ok(filter)
 }
