@@ -136,7 +136,10 @@ impl Shard {
         let (slot, connection) = (known.slot, self.table.connection(known.slot.index()));
         let is_current = connection.is_used() && connection.generation == known.generation;
         let is_valid = !packet.meta.state.has(CtState::INV);
-        let replaces = is_valid && packet.replaces(slot.direction());
+        // An error belongs to its connection and can start none: `force` does not make it end one either.
+        let is_error = packet.meta.state.has(CtState::REL)
+            && matches!(packet.layers.protocol, protocol::ICMP | protocol::ICMPV6);
+        let replaces = is_valid && !is_error && packet.replaces(slot.direction());
         if is_current && !replaces {
             if is_valid {
                 self.belong(packet, slot);

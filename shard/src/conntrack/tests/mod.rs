@@ -331,6 +331,23 @@ fn an_icmp_error_is_related_and_translated_outside_and_inside() {
     assert_eq!(lab.again(&mut error, &apply(), &mut meta), UNTOUCHED);
 }
 
+/// Found by the model: the second ct of a zone, with `force`, met an ICMP error in the reply direction, ended the
+/// connection for it and then called the error invalid, its connection being unknown. Anybody who can forge an error
+/// could so cut connections.
+#[test]
+fn an_icmp_error_never_ends_the_connection_that_it_belongs_to() {
+    let mut lab = Lab::new();
+    lab.send(&Frame::udp(&flow(1000)), &commit());
+    let force = CtAction { force: true, ..commit() };
+    let mut error = Frame::udp(&flow(1000)).unreachable_from(OUTSIDE);
+    let mut meta = CtMeta::default();
+    for action in [look(), force.clone(), force] {
+        lab.again(&mut error, &action, &mut meta);
+        assert_eq!(name(meta.state), "rel rpl trk");
+    }
+    assert_eq!((lab.shard.len(), lab.shard.counters().replaced), (1, 0));
+}
+
 #[test]
 fn an_icmp_error_about_nothing_known_is_invalid_and_creates_nothing() {
     let mut lab = Lab::new();
