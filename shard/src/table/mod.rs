@@ -243,7 +243,12 @@ impl Table {
     #[inline]
     pub(crate) fn holds(&self, slot: Slot, tuple: &Tuple, hash: u64) -> bool {
         let index = slot.index() as usize;
-        if self.connections[index].key(slot.direction()) != Key::new(tuple, hash) {
+        let connection = &self.connections[index];
+        if connection.key(slot.direction()) != Key::new(tuple, hash) {
+            return false;
+        }
+        // A slot that was found before others were executed may have become a mirror's, which has no reply.
+        if slot.direction() == Direction::Reply && connection.has(flag::MIRROR) {
             return false;
         }
         match tuple {

@@ -437,6 +437,28 @@ fn marks_and_labels_are_set_by_mask_refreshed_by_commit_and_seen_by_all() {
     assert!(lab.dump()[0].ends_with(",helper=ftp"));
 }
 
+/// Found by the model: two packets of a burst were looked up together, as replies of a connection that the first one
+/// then replaced by another in the same slot, from a host to itself. Such a connection has no reply direction, and yet
+/// the second packet was taken for one, for the keys of both directions are equal.
+#[test]
+fn a_packet_from_a_host_to_itself_is_no_reply_whatever_was_in_its_slot_before() {
+    let mut lab = Lab::new();
+    let itself = Frame::generic(&tuple(47, PUBLIC, 0, PUBLIC, 0));
+    lab.send(&Frame::generic(&tuple(47, PUBLIC, 0, INSIDE, 0)), &destination_nat(PUBLIC, None));
+    let force = CtAction { force: true, ..commit() };
+    let mut packets = [(itself.clone(), force), (itself, look())].map(|(frame, action)| {
+        let meta = CtMeta::default();
+        let mut lookup = lab.shard.prepare(&frame.bytes, &frame.layers, 0, &meta, false);
+        lab.shard.prefetch(&mut lookup);
+        (frame, action, meta, lookup)
+    });
+    for (frame, action, meta, lookup) in &mut packets {
+        lab.shard.execute(lab.now, &mut frame.bytes, &frame.layers, lookup, action, meta);
+        assert_eq!(name(meta.state), "new trk");
+    }
+    assert_eq!((lab.shard.len(), lab.shard.counters().replaced), (1, 1));
+}
+
 #[test]
 fn force_in_the_reply_direction_turns_the_connection_round() {
     let mut lab = Lab::new();
