@@ -19,6 +19,7 @@ use crate::cleanup::{self, Guard, Leftover, PREFIX};
 use crate::process::{self, Background, ProcessError};
 
 pub mod checks;
+pub mod files;
 pub mod pair;
 pub mod peer;
 pub mod weir;
