@@ -5,13 +5,22 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use weir_tools::lab::checks::CheckError;
 use weir_tools::lab::files::{Client, FileServer, Mode, OFFERED};
 use weir_tools::lab::weir::Driver;
 use weir_tools::lab::{self, Pair, Resolution, Weir};
 use weir_tools::process;
 
-const MEGABYTES: usize = 3_000_000;
+/// Of the file that is read and written.
+const BYTES: usize = 3_000_000;
+/// For how long the last segments of a transfer may be under way when the client has ended.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Source translation of the control connection; the pools are routed to the host inside.
+const SNAT: &str = ",nat(src=10.0.0.1-10.0.0.3)";
+const SNAT6: &str = ",nat(src=fd00:0:0:2::1-fd00:0:0:2::3)";
+const POOL6: &str = "fd00:0:0:2::/64";
+/// Addresses under which a server outside is known inside; routed to the host outside.
+const PUBLISHED: &str = "10.1.0.1";
+const PUBLISHED6: &str = "fd00:0:0:3::1";
 
 /// The tables of this file: the control connection gets its helper (and translation, `{NAT}`), what it announces
 /// comes back as related, everything else has to be established.
@@ -21,7 +30,7 @@ table=0,priority=9,icmp6,icmp_type=135,actions=normal
 table=0,priority=9,icmp6,icmp_type=136,actions=normal
 table=0,priority=5,{IP},ct_state=-trk,actions=ct(nat,table=1)
 table=1,priority=9,ct_state=+trk+inv,actions=drop
-table=1,in_port=1,{CONTROL},ct_state=+trk+new-rel,actions=ct(commit,alg={ALG}{NAT}),2
+table=1,in_port=1,{CONTROL},ct_state=+trk+new-rel,actions=ct(commit,alg={ALG}{NAT},exec(set_field:7->ct_mark)),2
 table=1,in_port=1,{IP},ct_state=+trk+new+rel,actions=ct(commit,nat),2
 table=1,in_port=2,{IP},ct_state=+trk+new+rel,actions=ct(commit,nat),1
 table=1,in_port=1,{IP},ct_state=+trk+est,actions=2
@@ -48,6 +57,11 @@ fn hold<T, E: std::fmt::Display>(checked: Result<T, E>) -> T {
 impl Bench {
     fn new(driver: Driver, flows: &str) -> Self {
         let pair = hold(Pair::new(Resolution::Dynamic));
+        hold(pair.outside.namespace.route(POOL6, pair.inside.v6));
+        for address in [PUBLISHED, PUBLISHED6] {
+            let by = if address.contains(':') { pair.outside.v6 } else { pair.outside.v4 };
+            hold(pair.inside.namespace.route(address, by));
+        }
         let weir = hold(Weir::start(&pair, driver, flows));
         Self { weir, pair }
     }
@@ -61,6 +75,26 @@ impl Bench {
         hold(self.weir.connections())
     }
 
+    /// The connections, once all of them are closed: the last segments are still under way when a client ends.
+    fn settled(&self) -> Vec<String> {
+        let mut connections = Vec::new();
+        let waited = process::wait_until("every connection closes", PATIENCE, || {
+            connections = self.connections();
+            connections.iter().all(|line| line.contains("state=TIME_WAIT"))
+        });
+        waited.unwrap_or_else(|error| panic!("{error}: {connections:#?}"));
+        connections
+    }
+
+    /// The client's own address, and the server's, of the family of `like`.
+    fn client(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.pair.inside.v4 } else { self.pair.inside.v6 }
+    }
+
+    fn server(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.pair.outside.v4 } else { self.pair.outside.v6 }
+    }
+
     /// After a flush nothing is left, neither of connections nor of what was expected, and weir ends as it should.
     fn finish(mut self) {
         assert_eq!(self.appctl(&["dpctl/dump-conntrack-exp"]), "", "every expectation has served");
@@ -72,26 +106,85 @@ impl Bench {
     }
 }
 
-#[test]
-fn ftp_try() {
+/// Reads a directory, a file, and writes one, in each mode, and looks at what weir has kept of it: the control
+/// connections with their helper, and data connections that have the mark of theirs, so they were related.
+fn transfers(bench: &Bench, server: &FileServer, address: IpAddr, port: u16, modes: &[Mode]) {
+    for &mode in modes {
+        let client = Client::ftp(&bench.pair, address, port, mode);
+        assert_eq!(hold(client.list()), ["incoming", OFFERED], "{mode:?}");
+        hold(client.read(server));
+        hold(client.write(server, mode.command()));
+        let connections = bench.settled();
+        let (controls, data): (Vec<_>, Vec<_>) = connections
+            .iter()
+            .partition(|line| line.ends_with("mark=7,protoinfo=(state=TIME_WAIT),helper=ftp"));
+        assert_eq!((controls.len(), data.len()), (3, 3), "{mode:?}: {connections:#?}");
+        assert!(controls.iter().all(|line| line.contains(&format!("dport={port})"))), "{controls:#?}");
+        let opener = if mode.is_active() { bench.server(address) } else { bench.client(address) };
+        let expected = format!("tcp,orig=(src={opener},");
+        for line in data {
+            assert!(line.starts_with(&expected), "{mode:?} has {line}, not {expected}");
+            assert!(line.ends_with(",mark=7,protoinfo=(state=TIME_WAIT)"), "{mode:?} has {line}");
+        }
+        assert_eq!(bench.appctl(&["dpctl/dump-conntrack-exp"]), "", "every expectation has served");
+        bench.appctl(&["dpctl/flush-conntrack"]);
+        let log = server.log();
+        assert!(
+            log.contains(&format!("\"{}", mode.command())),
+            "the server was asked in another way:\n{log}"
+        );
+    }
+}
+
+fn ftp(driver: Driver, flows: &str, address: Option<&str>, port: (u16, u16), modes: &[Mode]) {
     if !lab::root_or_skip() {
         return;
     }
-    let bench =
-        Bench::new(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", "ftp", ",nat(src=10.0.0.1-10.0.0.3)"));
-    let server = hold(FileServer::ftp(&bench.pair, &bench.pair.outside, 21, MEGABYTES));
-    for mode in Mode::ALL {
-        println!("{mode:?}");
-        let client = Client::ftp(&bench.pair, bench.pair.outside.v4, 21, mode);
-        let names = client.list();
-        println!("{names:?}");
-        println!("{:?}", client.read(&server));
-        println!("{:?}", client.write(&server, mode.command()));
-        println!("{:#?}", bench.connections());
-        println!("{:#?}", bench.appctl(&["dpctl/dump-conntrack-exp"]));
-        bench.appctl(&["dpctl/flush-conntrack"]);
-    }
-    println!("{}", server.log());
-    println!("{}", bench.appctl(&["coverage/show"]));
+    let bench = Bench::new(driver, flows);
+    let server = hold(FileServer::ftp(&bench.pair, &bench.pair.outside, port.0, BYTES));
+    let address = address.map_or(
+        if modes.contains(&Mode::Port) { bench.pair.outside.v4 } else { bench.pair.outside.v6 },
+        |text| text.parse().expect("an address"),
+    );
+    transfers(&bench, &server, address, port.1, modes);
     bench.finish();
+}
+
+#[test]
+fn ftp_from_behind_source_translation_over_af_packet() {
+    ftp(Driver::AfPacket, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT), None, (21, 21), &Mode::ALL);
+}
+
+#[test]
+fn ftp_from_behind_source_translation_over_af_xdp() {
+    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT), None, (21, 21), &Mode::ALL);
+}
+
+#[test]
+fn ftp_to_a_server_behind_destination_translation_to_another_port() {
+    let control = format!("tcp,nw_dst={PUBLISHED},tp_dst=2121");
+    let flows = helped("ip", &control, "ftp", ",nat(dst=192.168.1.2:21)");
+    ftp(Driver::AfXdp, &flows, Some(PUBLISHED), (21, 2121), &Mode::ALL);
+}
+
+#[test]
+fn ftp_without_translation_at_a_port_of_its_own() {
+    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=2121", "ftp", ""), None, (2121, 2121), &Mode::ALL);
+}
+
+#[test]
+fn ftp_over_ipv6_without_translation() {
+    ftp(Driver::AfPacket, &helped("ipv6", "tcp6,tp_dst=21", "ftp", ""), None, (21, 21), &Mode::EXTENDED);
+}
+
+#[test]
+fn ftp_over_ipv6_from_behind_source_translation() {
+    ftp(Driver::AfXdp, &helped("ipv6", "tcp6,tp_dst=21", "ftp", SNAT6), None, (21, 21), &Mode::EXTENDED);
+}
+
+#[test]
+fn ftp_over_ipv6_to_a_server_behind_destination_translation_to_another_port() {
+    let control = format!("tcp6,ipv6_dst={PUBLISHED6},tp_dst=2121");
+    let flows = helped("ipv6", &control, "ftp", ",nat(dst=[fd00:0:0:1::2]:21)");
+    ftp(Driver::AfXdp, &flows, Some(PUBLISHED6), (21, 2121), &Mode::EXTENDED);
 }
