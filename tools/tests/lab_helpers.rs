@@ -5,9 +5,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use weir_tools::flows;
+use weir_tools::lab::checks;
 use weir_tools::lab::files::{Client, FileServer, Mode, OFFERED};
 use weir_tools::lab::weir::Driver;
-use weir_tools::lab::{self, Pair, Resolution, Weir};
+use weir_tools::lab::{self, Pair, Resolution, Weir, peer};
 use weir_tools::process;
 
 /// Of the file that is read and written.
@@ -93,6 +95,20 @@ impl Bench {
 
     fn server(&self, like: IpAddr) -> IpAddr {
         if like.is_ipv4() { self.pair.outside.v4 } else { self.pair.outside.v6 }
+    }
+
+    /// Sets timeouts of the zone that all tables here use, for connections to come.
+    fn timeouts(&self, words: &[&str]) {
+        let words: Vec<&str> = ["zone", "set-timeout", "0"].iter().chain(words).copied().collect();
+        hold(self.weir.ctl(&words));
+    }
+
+    /// Waits until everything has run out by itself, which takes as long as the zone's timeouts say.
+    fn runs_out(&self) {
+        let waited = process::wait_until("every connection runs out", PATIENCE, || {
+            self.connections().is_empty() && self.appctl(&["dpctl/dump-conntrack-exp"]).is_empty()
+        });
+        waited.unwrap_or_else(|error| panic!("{error}: {:#?}", self.connections()));
     }
 
     /// After a flush nothing is left, neither of connections nor of what was expected, and weir ends as it should.
@@ -187,4 +203,117 @@ fn ftp_over_ipv6_to_a_server_behind_destination_translation_to_another_port() {
     let control = format!("tcp6,ipv6_dst={PUBLISHED6},tp_dst=2121");
     let flows = helped("ipv6", &control, "ftp", ",nat(dst=[fd00:0:0:1::2]:21)");
     ftp(Driver::AfXdp, &flows, Some(PUBLISHED6), (21, 2121), &Mode::EXTENDED);
+}
+
+#[test]
+fn an_announcement_that_nobody_follows_is_expected_until_its_control_connection_is_gone() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    let bench = Bench::new(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT));
+    let _server = hold(FileServer::ftp(&bench.pair, &bench.pair.outside, 21, BYTES));
+    bench.timeouts(&["tcp_time_wait=2", "tcp_close=2"]);
+    let client = Client::ftp(&bench.pair, bench.pair.outside.v4, 21, Mode::ExtendedPassive);
+    assert_eq!(hold(client.announce("PORT 192,168,1,1,200,1")), ["incoming", OFFERED]);
+    let expected = bench.appctl(&["dpctl/dump-conntrack-exp"]);
+    assert!(expected.contains("dport=51201") && expected.trim_end().ends_with("helper=ftp"), "{expected}");
+    assert_eq!(expected.lines().count(), 1, "what has served is no longer expected: {expected}");
+    bench.runs_out();
+    bench.finish();
+}
+
+#[test]
+fn tftp_from_behind_source_translation_reads_and_writes() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    let bench = Bench::new(Driver::AfXdp, &helped("ip", "udp,tp_dst=69", "tftp", SNAT));
+    let server = hold(FileServer::tftp(&bench.pair, &bench.pair.outside, 200_000));
+    bench.timeouts(&["udp_first=2", "udp_single=2", "udp_multiple=2"]);
+    let client = Client::tftp(&bench.pair, bench.pair.outside.v4);
+    hold(client.read(&server));
+    hold(client.write(&server, "sent"));
+    let connections = bench.connections();
+    // The server answers a request from a port of its own (RFC 1350 section 4).
+    let (requests, transfers): (Vec<_>, Vec<_>) =
+        connections.iter().partition(|line| line.ends_with(",mark=7,helper=tftp"));
+    assert_eq!((requests.len(), transfers.len()), (2, 2), "{connections:#?}");
+    assert!(requests.iter().all(|line| line.starts_with("udp,orig=(src=192.168.1.1,")), "{connections:#?}");
+    assert!(transfers.iter().all(|line| line.starts_with("udp,orig=(src=192.168.1.2,dst=10.0.0.")));
+    assert!(transfers.iter().all(|line| line.ends_with(",mark=7")), "{connections:#?}");
+    bench.runs_out();
+    bench.finish();
+}
+
+/// Five pings of 60 000 bytes each way, as weir counts the fragments of each family, `4` or `6`.
+fn large_pings(bench: &Bench, to: IpAddr, family: u8) {
+    hold(checks::large_ping(&bench.pair, to, 60_000));
+    let status = bench.appctl(&["dpctl/ipf-get-status"]);
+    let count = |what: &str| -> u32 {
+        let line = status.lines().find_map(|line| line.trim().strip_prefix(&format!("{what}: ")));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no {what} in\n{status}"))
+    };
+    assert_eq!(count("num frag"), 0, "nothing may be held back:\n{status}");
+    let accepted = count(&format!("v{family} frags accepted"));
+    // 1480 or 1448 bytes of payload each, and ten datagrams.
+    assert!(accepted >= 410, "{status}");
+    assert_eq!(count(&format!("v{family} frags completed")), accepted, "{status}");
+    for bad in ["expired", "too small", "overlapped", "purged"] {
+        assert_eq!(count(&format!("v{family} frags {bad}")), 0, "{status}");
+    }
+}
+
+#[test]
+fn pings_of_60_000_bytes_through_the_nat_example() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    // Over net_af_packet the kernel puts fragments together before weir sees them.
+    let bench = Bench::new(Driver::AfXdp, flows::NAT);
+    large_pings(&bench, bench.pair.outside.v4, 4);
+    let connections = bench.connections();
+    let pings: Vec<_> = connections.iter().filter(|line| line.starts_with("icmp,")).collect();
+    assert_eq!(pings.len(), 1, "all of a ping's datagrams are one connection: {connections:#?}");
+    assert!(pings[0].contains("reply=(src=192.168.1.2,dst=10.0.0."), "{}", pings[0]);
+    bench.finish();
+}
+
+/// Over IPv6, whose later fragments show protocol 44 and no other: the table must not ask for icmp6.
+fn large_pings6(translation: &str, seen: &str) {
+    if !lab::root_or_skip() {
+        return;
+    }
+    let flows = helped("ipv6", "ipv6", "", translation).replace("alg=,", "");
+    let bench = Bench::new(Driver::AfXdp, &flows);
+    large_pings(&bench, bench.pair.outside.v6, 6);
+    let connections = bench.connections();
+    let pings: Vec<_> = connections.iter().filter(|line| line.starts_with("icmpv6,")).collect();
+    assert_eq!(pings.len(), 1, "{connections:#?}");
+    assert!(pings[0].contains(&format!("reply=(src=fd00:0:0:1::2,dst={seen}")), "{}", pings[0]);
+    bench.finish();
+}
+
+#[test]
+fn pings_of_60_000_bytes_over_ipv6() {
+    large_pings6("", "fd00:0:0:1::1,");
+}
+
+#[test]
+fn pings_of_60_000_bytes_over_ipv6_from_behind_source_translation() {
+    large_pings6(SNAT6, "fd00:0:0:2::");
+}
+
+#[test]
+fn datagrams_of_60_000_bytes_from_behind_source_translation() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    for (ip, translation) in [("ip", SNAT), ("ipv6", SNAT6)] {
+        let bench = Bench::new(Driver::AfXdp, &helped(ip, ip, "", translation).replace("alg=,", ""));
+        let outside = &bench.pair.outside;
+        let _echo = hold(peer::serve(&bench.pair, &outside.namespace, "outside"));
+        let to = if ip == "ip" { outside.v4 } else { outside.v6 }.to_string();
+        hold(peer::client(&bench.pair, &bench.pair.inside.namespace, &["udp", &to, "5", "60000"]));
+        bench.finish();
+    }
 }

@@ -164,6 +164,10 @@ impl Mode {
     }
 }
 
+fn names(listing: &str) -> Vec<String> {
+    listing.lines().map(|line| line.trim().to_owned()).collect()
+}
+
 /// Reads and writes files as the host inside does.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
@@ -190,7 +194,15 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If the transfer fails.
     pub fn list(self) -> Result<Vec<String>, CheckError> {
-        Ok(self.curl("", &["--list-only"])?.lines().map(|line| line.trim().to_owned()).collect())
+        Ok(names(&self.curl("", &["--list-only"])?))
+    }
+
+    /// The same, after a command of its own on the control connection.
+    ///
+    /// # Errors
+    /// If the transfer or the command fails.
+    pub fn announce(self, command: &str) -> Result<Vec<String>, CheckError> {
+        Ok(names(&self.curl("", &["--list-only", "--quote", command])?))
     }
 
     /// Reads the file that the server offers and compares it.
