@@ -20,6 +20,7 @@ use crate::process::{self, Background, ProcessError};
 
 pub mod checks;
 pub mod files;
+pub mod helped;
 pub mod pair;
 pub mod peer;
 pub mod weir;

@@ -8,45 +8,15 @@ use std::time::Duration;
 use weir_tools::flows;
 use weir_tools::lab::checks;
 use weir_tools::lab::files::{Client, FileServer, Mode, OFFERED};
+use weir_tools::lab::helped::{self, PUBLISHED, PUBLISHED6, SNAT, SNAT6, helped};
 use weir_tools::lab::weir::Driver;
-use weir_tools::lab::{self, Pair, Resolution, Weir, peer};
+use weir_tools::lab::{self, Pair, Weir, peer};
 use weir_tools::process;
 
 /// Of the file that is read and written.
 const BYTES: usize = 3_000_000;
 /// For how long the last segments of a transfer may be under way when the client has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Source translation of the control connection; the pools are routed to the host inside.
-const SNAT: &str = ",nat(src=10.0.0.1-10.0.0.3)";
-const SNAT6: &str = ",nat(src=fd00:0:0:2::1-fd00:0:0:2::3)";
-const POOL6: &str = "fd00:0:0:2::/64";
-/// Addresses under which a server outside is known inside; routed to the host outside.
-const PUBLISHED: &str = "10.1.0.1";
-const PUBLISHED6: &str = "fd00:0:0:3::1";
-
-/// The tables of this file: the control connection gets its helper (and translation, `{NAT}`), what it announces
-/// comes back as related, everything else has to be established.
-const HELPED: &str = "\
-table=0,priority=9,arp,actions=normal
-table=0,priority=9,icmp6,icmp_type=135,actions=normal
-table=0,priority=9,icmp6,icmp_type=136,actions=normal
-table=0,priority=5,{IP},ct_state=-trk,actions=ct(nat,table=1)
-table=1,priority=9,ct_state=+trk+inv,actions=drop
-table=1,in_port=1,{CONTROL},ct_state=+trk+new-rel,actions=ct(commit,alg={ALG}{NAT},exec(set_field:7->ct_mark)),2
-table=1,in_port=1,{IP},ct_state=+trk+new+rel,actions=ct(commit,nat),2
-table=1,in_port=2,{IP},ct_state=+trk+new+rel,actions=ct(commit,nat),1
-table=1,in_port=1,{IP},ct_state=+trk+est,actions=2
-table=1,in_port=2,{IP},ct_state=+trk+est,actions=1
-";
-
-fn helped(ip: &str, control: &str, helper: &str, translation: &str) -> String {
-    HELPED
-        .replace("{IP}", ip)
-        .replace("{CONTROL}", control)
-        .replace("{ALG}", helper)
-        .replace("{NAT}", translation)
-}
-
 struct Bench {
     weir: Weir,
     pair: Pair,
@@ -58,12 +28,7 @@ fn hold<T, E: std::fmt::Display>(checked: Result<T, E>) -> T {
 
 impl Bench {
     fn new(driver: Driver, flows: &str) -> Self {
-        let pair = hold(Pair::new(Resolution::Dynamic));
-        hold(pair.outside.namespace.route(POOL6, pair.inside.v6));
-        for address in [PUBLISHED, PUBLISHED6] {
-            let by = if address.contains(':') { pair.outside.v6 } else { pair.outside.v4 };
-            hold(pair.inside.namespace.route(address, by));
-        }
+        let pair = hold(helped::pair());
         let weir = hold(Weir::start(&pair, driver, flows));
         Self { weir, pair }
     }
@@ -168,41 +133,68 @@ fn ftp(driver: Driver, flows: &str, address: Option<&str>, port: (u16, u16), mod
 
 #[test]
 fn ftp_from_behind_source_translation_over_af_packet() {
-    ftp(Driver::AfPacket, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT), None, (21, 21), &Mode::ALL);
+    ftp(Driver::AfPacket, &helped("ip", "tcp,tp_dst=21", ",alg=ftp", SNAT), None, (21, 21), &Mode::ALL);
 }
 
 #[test]
 fn ftp_from_behind_source_translation_over_af_xdp() {
-    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT), None, (21, 21), &Mode::ALL);
+    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", ",alg=ftp", SNAT), None, (21, 21), &Mode::ALL);
 }
 
 #[test]
 fn ftp_to_a_server_behind_destination_translation_to_another_port() {
     let control = format!("tcp,nw_dst={PUBLISHED},tp_dst=2121");
-    let flows = helped("ip", &control, "ftp", ",nat(dst=192.168.1.2:21)");
+    let flows = helped("ip", &control, ",alg=ftp", ",nat(dst=192.168.1.2:21)");
     ftp(Driver::AfXdp, &flows, Some(PUBLISHED), (21, 2121), &Mode::ALL);
 }
 
 #[test]
 fn ftp_without_translation_at_a_port_of_its_own() {
-    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=2121", "ftp", ""), None, (2121, 2121), &Mode::ALL);
+    ftp(Driver::AfXdp, &helped("ip", "tcp,tp_dst=2121", ",alg=ftp", ""), None, (2121, 2121), &Mode::ALL);
 }
 
 #[test]
 fn ftp_over_ipv6_without_translation() {
-    ftp(Driver::AfPacket, &helped("ipv6", "tcp6,tp_dst=21", "ftp", ""), None, (21, 21), &Mode::EXTENDED);
+    ftp(Driver::AfPacket, &helped("ipv6", "tcp6,tp_dst=21", ",alg=ftp", ""), None, (21, 21), &Mode::EXTENDED);
 }
 
 #[test]
 fn ftp_over_ipv6_from_behind_source_translation() {
-    ftp(Driver::AfXdp, &helped("ipv6", "tcp6,tp_dst=21", "ftp", SNAT6), None, (21, 21), &Mode::EXTENDED);
+    ftp(Driver::AfXdp, &helped("ipv6", "tcp6,tp_dst=21", ",alg=ftp", SNAT6), None, (21, 21), &Mode::EXTENDED);
 }
 
 #[test]
 fn ftp_over_ipv6_to_a_server_behind_destination_translation_to_another_port() {
     let control = format!("tcp6,ipv6_dst={PUBLISHED6},tp_dst=2121");
-    let flows = helped("ipv6", &control, "ftp", ",nat(dst=[fd00:0:0:1::2]:21)");
+    let flows = helped("ipv6", &control, ",alg=ftp", ",nat(dst=[fd00:0:0:1::2]:21)");
     ftp(Driver::AfXdp, &flows, Some(PUBLISHED6), (21, 2121), &Mode::EXTENDED);
+}
+
+#[test]
+fn two_clients_behind_one_address_may_announce_the_same_port() {
+    if !lab::root_or_skip() {
+        return;
+    }
+    let flows = helped("ip", "tcp,tp_dst=21", ",alg=ftp", ",nat(src=10.0.0.1)");
+    let bench = Bench::new(Driver::AfXdp, &flows);
+    let server = hold(FileServer::ftp(&bench.pair, &bench.pair.outside, 21, BYTES));
+    let second = IpAddr::from([192, 168, 1, 3]);
+    hold(bench.pair.inside.namespace.address("eth0", "192.168.1.3/24"));
+    for address in [bench.pair.inside.v4, second] {
+        let client = Client::ftp(&bench.pair, bench.pair.outside.v4, 21, Mode::Port).from(address, 40_000);
+        hold(client.read(&server));
+    }
+    // 40000 is 156 * 256 + 64. From port 20 of the server, it leads to the first client for as long as that lives.
+    let log = server.log();
+    let ports: Vec<_> = log.lines().filter_map(|line| line.split_once("\"PORT 10,0,0,1,")).collect();
+    assert_eq!(ports.len(), 2, "{log}");
+    assert_eq!(ports.iter().filter(|(_, port)| *port == "156,64\"").count(), 1, "{ports:?}");
+    let connections = bench.settled();
+    for address in ["192.168.1.1", "192.168.1.3"] {
+        let data = format!("reply=(src={address},dst=192.168.1.2,sport=40000,dport=20)");
+        assert_eq!(connections.iter().filter(|line| line.contains(&data)).count(), 1, "{connections:#?}");
+    }
+    bench.finish();
 }
 
 #[test]
@@ -210,7 +202,7 @@ fn an_announcement_that_nobody_follows_is_expected_until_its_control_connection_
     if !lab::root_or_skip() {
         return;
     }
-    let bench = Bench::new(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", "ftp", SNAT));
+    let bench = Bench::new(Driver::AfXdp, &helped("ip", "tcp,tp_dst=21", ",alg=ftp", SNAT));
     let _server = hold(FileServer::ftp(&bench.pair, &bench.pair.outside, 21, BYTES));
     bench.timeouts(&["tcp_time_wait=2", "tcp_close=2"]);
     let client = Client::ftp(&bench.pair, bench.pair.outside.v4, 21, Mode::ExtendedPassive);
@@ -227,7 +219,7 @@ fn tftp_from_behind_source_translation_reads_and_writes() {
     if !lab::root_or_skip() {
         return;
     }
-    let bench = Bench::new(Driver::AfXdp, &helped("ip", "udp,tp_dst=69", "tftp", SNAT));
+    let bench = Bench::new(Driver::AfXdp, &helped("ip", "udp,tp_dst=69", ",alg=tftp", SNAT));
     let server = hold(FileServer::tftp(&bench.pair, &bench.pair.outside, 200_000));
     bench.timeouts(&["udp_first=2", "udp_single=2", "udp_multiple=2"]);
     let client = Client::tftp(&bench.pair, bench.pair.outside.v4);
@@ -283,7 +275,7 @@ fn large_pings6(translation: &str, seen: &str) {
     if !lab::root_or_skip() {
         return;
     }
-    let flows = helped("ipv6", "ipv6", "", translation).replace("alg=,", "");
+    let flows = helped("ipv6", "ipv6", "", translation);
     let bench = Bench::new(Driver::AfXdp, &flows);
     large_pings(&bench, bench.pair.outside.v6, 6);
     let connections = bench.connections();
@@ -309,7 +301,7 @@ fn datagrams_of_60_000_bytes_from_behind_source_translation() {
         return;
     }
     for (ip, translation) in [("ip", SNAT), ("ipv6", SNAT6)] {
-        let bench = Bench::new(Driver::AfXdp, &helped(ip, ip, "", translation).replace("alg=,", ""));
+        let bench = Bench::new(Driver::AfXdp, &helped(ip, ip, "", translation));
         let outside = &bench.pair.outside;
         let _echo = hold(peer::serve(&bench.pair, &outside.namespace, "outside"));
         let to = if ip == "ip" { outside.v4 } else { outside.v6 }.to_string();

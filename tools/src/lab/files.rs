@@ -149,6 +149,16 @@ impl Mode {
         }
     }
 
+    /// How the server says that it agrees.
+    pub fn agreement(self) -> &'static str {
+        match self {
+            Self::Port => "200 PORT command successful",
+            Self::ExtendedPort => "200 EPRT command successful",
+            Self::Passive => "227 Entering Passive Mode",
+            Self::ExtendedPassive => "229 Entering Extended Passive Mode",
+        }
+    }
+
     /// Whether the server opens the data connections.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Port | Self::ExtendedPort)
@@ -176,17 +186,24 @@ pub struct Client<'a> {
     server: IpAddr,
     port: u16,
     options: &'static [&'static str],
+    from: Option<(IpAddr, u16)>,
 }
 
 impl<'a> Client<'a> {
     /// An FTP client that knows the server by this address and port.
     pub fn ftp(pair: &'a Pair, server: IpAddr, port: u16, mode: Mode) -> Self {
-        Self { pair, scheme: "ftp", server, port, options: mode.options() }
+        Self { pair, scheme: "ftp", server, port, options: mode.options(), from: None }
     }
 
     /// A TFTP client that knows the server by this address.
     pub fn tftp(pair: &'a Pair, server: IpAddr) -> Self {
-        Self { pair, scheme: "tftp", server, port: 69, options: &[] }
+        Self { pair, scheme: "tftp", server, port: 69, options: &[], from: None }
+    }
+
+    /// The same from one of its host's addresses; data connections that the server opens go to this port.
+    #[must_use]
+    pub fn from(self, address: IpAddr, port: u16) -> Self {
+        Self { from: Some((address, port)), ..self }
     }
 
     /// The names in the server's directory.
@@ -248,6 +265,10 @@ impl<'a> Client<'a> {
         let url = format!("{}://{host}:{}/{path}", self.scheme, self.port);
         let mut words = vec!["--silent", "--show-error", "--verbose", "--globoff", "--max-time", PATIENCE];
         words.extend(self.options);
+        let from = self.from.map(|(address, port)| (address.to_string(), format!("{address}:{port}-{port}")));
+        if let Some((address, port)) = &from {
+            words.extend(["--interface", address, "--ftp-port", port]);
+        }
         words.extend(more);
         words.push(&url);
         self.pair.inside.namespace.run("curl", &words)
