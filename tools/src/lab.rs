@@ -21,10 +21,13 @@ use crate::process::{self, Background, ProcessError};
 pub mod checks;
 pub mod pair;
 pub mod peer;
+pub mod programs;
+pub mod routed;
 pub mod weir;
 
 pub use self::weir::Weir;
 pub use pair::{Pair, Resolution};
+pub use routed::Routed;
 
 /// Whether we are root; says so and returns false if not, for a test to return early:
 ///
