@@ -24,7 +24,7 @@ http {
   uwsgi_temp_path {DIR}/uwsgi; scgi_temp_path {DIR}/scgi;
   server {
     listen 80 backlog=4096; listen [::]:80 backlog=4096;
-    location = /who { return 200 \"$remote_addr $remote_port\\n\"; }
+    location = /who { return 200 \"$remote_addr $server_addr\\n\"; }
     location /put/ { root {DIR}; dav_methods PUT; }
     location / { root {DIR}/www; }
   }
@@ -99,18 +99,25 @@ pub fn web(lab: &Lab, namespace: &Namespace, bytes: usize) -> Result<Background,
     Ok(server)
 }
 
-/// Asks the web server at `to` as whom it sees us.
+/// The two ends of a connection, as the web server sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The client.
+    pub address: IpAddr,
+    /// The server itself.
+    pub server: IpAddr,
+}
+
+/// Asks the web server at `to` as whom it sees us, and as whom we reached it.
 ///
 /// # Errors
-/// If curl fails or the answer is no address and port.
-pub fn who(from: &Namespace, to: IpAddr) -> Result<(IpAddr, u16), CheckError> {
+/// If curl fails or the answer is not two addresses.
+pub fn who(from: &Namespace, to: IpAddr) -> Result<Who, CheckError> {
     let text = curl(from, to, "who", &[])?;
-    let mut words = text.split_whitespace();
-    let address = words.next().and_then(|word| word.parse().ok());
-    let port = words.next().and_then(|word| word.parse().ok());
-    match (address, port) {
-        (Some(address), Some(port)) => Ok((address, port)),
-        _ => wrong(format!("the web server's answer is no address and port: {text:?}")),
+    let mut words = text.split_whitespace().map(str::parse);
+    match (words.next(), words.next()) {
+        (Some(Ok(address)), Some(Ok(server))) => Ok(Who { address, server }),
+        _ => wrong(format!("the web server's answer is not two addresses: {text:?}")),
     }
 }
 
