@@ -78,13 +78,18 @@ impl Bench {
         self.ctl(&words);
     }
 
+    /// Packet buffers in use.
+    fn buffers(&self) -> u64 {
+        let pools = self.ctl(&["appctl", "--json", "netdev-dpdk/get-mempool-info"]);
+        let pools: serde_json::Value = hold(serde_json::from_str(&pools));
+        let each = pools.as_array().expect("pools").iter().map(|pool| pool["in_use"].as_u64());
+        each.sum::<Option<u64>>().expect("each with its use")
+    }
+
     /// Waits until the last connection has gone.
     fn becomes_empty(&self) {
-        let waited = process::wait_until("an empty connection table", EMPTY, || {
-            // One command a poll is a process a poll.
-            std::thread::yield_now();
-            self.connections().is_empty()
-        });
+        let waited =
+            process::wait_until("an empty connection table", EMPTY, || self.connections().is_empty());
         if let Err(error) = waited {
             panic!("{error}; left are {:#?}", self.connections());
         }
@@ -280,9 +285,11 @@ fn ten_thousand_short_connections_leave_an_empty_table() {
     let net = &bench.net;
     let _web = hold(programs::web(&net.pair.lab, &net.server.namespace, 1));
     bench.shorten_timeouts();
+    let before = bench.buffers();
     hold(programs::short_connections(&net.client.namespace, net.server.v4, 8000, 50));
     hold(programs::short_connections(&net.client.namespace, net.server.v6, 2000, 50));
     bench.becomes_empty();
+    hold(process::wait_until("all packet buffers back", EMPTY, || bench.buffers() == before));
     let counters = bench.ctl(&["appctl", "coverage/show"]);
     assert!(!counters.lines().any(|line| line.contains("exhausted")), "{counters}");
     bench.finish();

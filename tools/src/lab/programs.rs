@@ -320,13 +320,13 @@ pub struct Measured {
     pub lost: f64,
 }
 
-/// Runs `iperf3` for two seconds with further `options`.
+/// Runs `iperf3` for a second with further `options`.
 ///
 /// # Errors
 /// If it fails or says that it has.
 pub fn throughput(from: &Namespace, to: IpAddr, options: &[&str]) -> Result<Measured, CheckError> {
     let to = to.to_string();
-    let mut words = vec!["--json", "--time", "2", "--client", &to];
+    let mut words = vec!["--json", "--time", "1", "--client", &to];
     words.extend(options);
     let text = run(from, "iperf3", &words)?;
     let report: serde_json::Value = match serde_json::from_str(&text) {
