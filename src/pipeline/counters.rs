@@ -4,7 +4,7 @@
 use super::DropCause;
 
 /// A worker's packet counters. `received + copies == sent + dropped + held` between bursts, where held is
-/// [`Worker::held_fragments`](super::Worker::held_fragments) (less those held when the counters were last cleared).
+/// [`Worker::held_fragments`](super::Worker::held_fragments).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Bursts that came in.

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 use weir_shard::fragments::{DatagramKey, Family, Fragment as Place, MAX_LENGTH, Offer};
-use weir_shard::{DropReason, FragmentSettings, Fragments, Outcome};
+use weir_shard::{CtMeta, DropReason, FragmentSettings, Fragments, Outcome};
 use weir_wire::checksum::{self, Delta};
 use weir_wire::fragment::Piece;
 use weir_wire::numbers::protocol;
@@ -326,23 +326,8 @@ impl<F: Frame> Worker<F> {
 
     /// Shows the datagram of the taken fragments to the tracker.
     fn track_datagram(&mut self, now: u64) {
-        let Some(Assembled { layers, data, beyond }) = self.held.assemble() else {
-            return self.track_each(now);
-        };
-        let Self { shard, megaflows, held, counters, .. } = self;
-        let head = held.taken.first().and_then(|&token| held.packets.get(token as usize));
-        let Some(head) = head else { return };
-        let step = megaflows.flow(head.flow).and_then(|flow| flow.recipe.steps.get(head.step));
-        let Some(Step::Ct(action)) = step else { return };
-        let mut meta = head.meta;
-        let end = usize::from(layers.l3_end) + REST;
-        let Some(whole) = held.buffer.get_mut(..end) else { return };
-        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, beyond > 0);
-        shard.prefetch(&mut lookup);
-        let outcome = without_edit(shard.execute(now, whole, &layers, &lookup, action, &mut meta));
-        if beyond > 0 {
-            lengthen(&mut held.buffer, &layers, beyond);
-        }
+        let Some((outcome, meta, data)) = self.execute_datagram(now) else { return self.track_each(now) };
+        let Self { megaflows, held, counters, .. } = self;
         for token in core::mem::take(&mut held.taken) {
             let Some(mut packet) = held.packets.try_remove(token as usize) else { continue };
             megaflows.unpin(packet.flow);
@@ -358,6 +343,24 @@ impl<F: Frame> Worker<F> {
                 Err(reason) => counters.count_drop(reason.into()),
             }
         }
+    }
+
+    /// What the tracker makes of the taken fragments as one packet in the buffer: the outcome, what they carry on, and
+    /// where their data begin. `None` leaves them as they are.
+    fn execute_datagram(&mut self, now: u64) -> Option<(Result<bool, DropReason>, CtMeta, usize)> {
+        let Assembled { layers, data, beyond } = self.held.assemble()?;
+        let Self { shard, megaflows, held, .. } = self;
+        let head = held.packets.get(*held.taken.first()? as usize)?;
+        let Step::Ct(action) = megaflows.flow(head.flow)?.recipe.steps.get(head.step)? else { return None };
+        let mut meta = head.meta;
+        let whole = held.buffer.get_mut(..usize::from(layers.l3_end) + REST)?;
+        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, beyond > 0);
+        shard.prefetch(&mut lookup);
+        let outcome = without_edit(shard.execute(now, whole, &layers, &lookup, action, &mut meta));
+        if beyond > 0 {
+            lengthen(&mut held.buffer, &layers, beyond);
+        }
+        Some((outcome, meta, data))
     }
 
     /// Shows each of the taken fragments to the tracker by itself.

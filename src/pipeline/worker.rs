@@ -232,8 +232,10 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Starts the counters anew.
+    /// Packets that are held then were received before: they count as copies from now on, so that the sums are right.
     pub fn clear_counters(&mut self) {
         self.counters = Counters::default();
+        self.counters.copies = self.held_fragments();
     }
 
     /// What it has counted for a port.

@@ -3,7 +3,7 @@
 //! legal; `random.rs` draws steps, `run.rs` takes and compares them, `shrink.rs` leaves out what a failure does not
 //! need.
 //!
-//! A failure prints its seed. Half a million steps take some seconds; `WEIR_MODEL_STEPS` asks for more or fewer,
+//! A failure prints its seed. A million steps take some seconds; `WEIR_MODEL_STEPS` asks for more or fewer,
 //! `WEIR_MODEL_SEED` for others:
 //!
 //!     WEIR_MODEL_SEED=1000000 WEIR_MODEL_STEPS=10000000 cargo nextest run -p weir-shard --test model
@@ -41,7 +41,7 @@ fn draw(seed: u64) -> (Setting, Vec<Step>) {
 
 #[test]
 fn a_shard_does_what_the_model_does() {
-    let steps = usize::try_from(number("WEIR_MODEL_STEPS", 500_000)).unwrap();
+    let steps = usize::try_from(number("WEIR_MODEL_STEPS", 1_000_000)).unwrap();
     let first = number("WEIR_MODEL_SEED", 1);
     for (seed, _) in (first..).zip((0..steps).step_by(STEPS_EACH)) {
         let (setting, steps) = draw(seed);

@@ -533,3 +533,18 @@ fn the_longest_datagrams_there_are_get_through() {
         bench.balance();
     }
 }
+
+/// A held packet may have been copied before its `ct`; clearing the counters in between made the sums wrong.
+#[test]
+fn counters_that_are_cleared_while_a_fragment_is_held_stay_balanced() {
+    for actions in ["2,ct(commit)", "2,ct(commit),2", "ct(commit),2"] {
+        let mut bench = Bench::new(&format!("in_port=1,ip,actions={actions}"));
+        let parts = cut(&long_udp(3000), 7, &[1480]);
+        bench.send(1, &parts[0]);
+        bench.0.worker().clear_counters();
+        bench.balance();
+        bench.send(1, &parts[1]);
+        bench.balance();
+        assert_eq!(bench.0.worker().held_fragments(), 0);
+    }
+}
