@@ -1,11 +1,12 @@
 //! A million connections opened and closed at random through a whole worker: nothing is left behind. Clients and
 //! servers answer what they receive, with lives of every kind: handshakes finished and not, both ways to close, silence,
-//! errors, ranges that run out.
+//! errors, ranges that run out, FTP's calls that come and that do not, over both families.
 //!
 //! `WEIR_LEAK_CONNECTIONS` asks for another number, `WEIR_LEAK_SEED` for others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -13,22 +14,33 @@ use weir::flow::{Command, FlowFile, NoNames};
 use weir::pipeline::{Burst, DropCause, Frame, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
 use weir::replay::secret;
 use weir::switch::Switch;
+use weir_nat::alg::ftp::{Side, announcements};
 use weir_shard::fragments::Family;
 use weir_shard::{ShardConfig, Timeout, Timeouts};
 use weir_wire::build::PacketBuilder;
 use weir_wire::header::tcp::flag;
 use weir_wire::header::{Ipv4, Tcp};
-use weir_wire::{ChecksumTrust, Extracted, Layers, Tuple, Tuple4};
+use weir_wire::{ChecksumTrust, Extracted, Layers, Tuple};
 
 /// Every address and port of the range can be had for each server's port, and no search of it ends early.
 const FLOWS: &str = "\
 table=0,priority=1,action=normal
 table=0,priority=10,ip,ct_state=-trk,action=ct(nat,table=1)
+table=0,priority=10,ipv6,ct_state=-trk,action=ct(nat,table=1)
+table=1,priority=40000,in_port=1,tcp,tp_dst=21,ct_state=+trk+new,action=ct(nat(src=10.0.0.1-10.0.0.4:5000-5999),commit,alg=ftp),2
+table=1,priority=40000,in_port=1,tcp6,tp_dst=21,ct_state=+trk+new,action=ct(nat(src=[fd00::1]-[fd00::4]:5000-5999),commit,alg=ftp),2
 table=1,in_port=1,ip,ct_state=+trk+new,action=ct(nat(src=10.0.0.1-10.0.0.4:5000-5999),commit),2
+table=1,in_port=1,ipv6,ct_state=+trk+new,action=ct(nat(src=[fd00::1]-[fd00::4]:5000-5999),commit),2
+table=1,priority=40000,in_port=2,tcp,ct_state=+trk+new+rel,action=ct(nat,commit),1
+table=1,priority=40000,in_port=2,tcp6,ct_state=+trk+new+rel,action=ct(nat,commit),1
+table=1,in_port=1,ipv6,ct_state=+trk+est,action=2
+table=1,in_port=2,ipv6,ct_state=+trk+est,action=1
 table=1,priority=40000,in_port=1,udp,ct_state=+trk+est,action=2,3
 table=1,in_port=1,ip,ct_state=+trk+est,action=2
 table=1,in_port=2,ip,ct_state=+trk+est,action=1
 table=1,in_port=2,icmp,ct_state=+trk+rel,action=1";
+/// Where FTP servers listen.
+const CONTROL: u16 = 21;
 /// Combinations of address and port in it.
 const RANGE: u32 = 4000;
 
@@ -166,8 +178,18 @@ impl World {
             [192, 168, u8::try_from(random.up_to(255)).unwrap(), u8::try_from(random.up_to(255)).unwrap()];
         let server = [203, 0, 113, u8::try_from(random.up_to(7)).unwrap()];
         let (from, to) = (1024 + random.up_to(60_000), 80 + random.up_to(1));
-        let packet = PacketBuilder::new().ipv4(client, server);
+        let (from, to) = (from, if random.likely(5) { CONTROL } else { to });
+        let packet = if random.likely(20) {
+            let place = u16::from_be_bytes([client[2], client[3]]);
+            PacketBuilder::new().ipv6(
+                Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, place),
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, server[3].into()),
+            )
+        } else {
+            PacketBuilder::new().ipv4(client, server)
+        };
         let packet = match random.up_to(20) {
+            _ if to == CONTROL => packet.tcp(from, to).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             20 => return self.open_in_fragments(client, server, (from, to)),
             0..=10 => packet.tcp(from, to).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             11..=16 => packet.udp(from, to).payload(b"question").build(),
@@ -224,23 +246,52 @@ impl World {
         let random = &mut self.random;
         let server = port == 2;
         let layers = Layers::parse(frame);
-        let Ok(Extracted::Packet(Tuple::V4(tuple))) = Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE)
-        else {
+        let Ok(Extracted::Packet(tuple)) = Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE) else {
             return;
         };
         if port == 3 || !random.likely(90) {
             return;
         }
-        if server && random.likely(2) {
+        if let Tuple::V4(tuple) = tuple
+            && server
+            && random.likely(2)
+        {
             let error = PacketBuilder::new().ipv4([198, 51, 100, 1], tuple.src);
             self.wire.send(2, error.icmp_error(3, 1, 0, frame, 64).build());
             return;
         }
-        let Tuple4 { src, dst, src_port, dst_port, protocol, .. } = tuple.reversed();
-        let packet = PacketBuilder::new().ipv4(src, dst);
-        let packet = match protocol {
+        let (src, dst) = (tuple.dst(), tuple.src());
+        let (src_port, dst_port) = (tuple.dst_port(), tuple.src_port());
+        let packet = PacketBuilder::new().ip(src, dst);
+        let packet = match tuple.protocol() {
             6 => {
                 let tcp = Tcp::new_checked(layers.l4_bytes(frame)).unwrap();
+                if server && src_port == CONTROL && random.likely(60) {
+                    // As active servers do; some never call, some call another port.
+                    for call in announcements(tcp.payload(), Side::Client).flatten() {
+                        let packet = PacketBuilder::new().ip(src, call.address.unwrap());
+                        let port = if random.likely(90) { call.port } else { 7 };
+                        self.wire.send(2, packet.tcp(20, port).flags(flag::SYN).seq(1).build());
+                    }
+                }
+                if !server && dst_port == CONTROL && tcp.payload().is_empty() && random.likely(70) {
+                    let port = 1024 + random.up_to(60_000);
+                    let [high, low] = port.to_be_bytes();
+                    let command = match src {
+                        IpAddr::V4(src) => {
+                            format!("PORT {},{high},{low}\r\n", src.to_string().replace('.', ","))
+                        }
+                        IpAddr::V6(src) => format!("EPRT |2|{src}|{port}|\r\n"),
+                    };
+                    let end = u32::from(tcp.flags() & flag::SYN != 0);
+                    let packet = packet
+                        .tcp(src_port, dst_port)
+                        .flags(flag::PSH | flag::ACK)
+                        .seq(tcp.acknowledgment())
+                        .ack(tcp.sequence().wrapping_add(end))
+                        .payload(command.as_bytes());
+                    return self.wire.send(1, packet.build());
+                }
                 let has = |flags: u16| tcp.flags() & flags == flags;
                 let flags = if has(flag::RST) {
                     return;
@@ -258,7 +309,9 @@ impl World {
                         _ => return,
                     }
                 };
-                let end = u32::from(has(flag::SYN)) + u32::from(has(flag::FIN));
+                let end = u32::from(has(flag::SYN))
+                    + u32::from(has(flag::FIN))
+                    + u32::try_from(tcp.payload().len()).unwrap();
                 let seq = if has(flag::ACK) {
                     tcp.acknowledgment()
                 } else {
@@ -272,7 +325,7 @@ impl World {
                     .build()
             }
             17 if server || random.likely(30) => packet.udp(src_port, dst_port).payload(b"answer").build(),
-            1 if server => packet.echo_reply(src_port, 1).payload(b"ping").build(),
+            1 | 58 if server => packet.echo_reply(src_port, 1).payload(b"ping").build(),
             _ => return,
         };
         self.wire.send(if server { 2 } else { 1 }, packet);
@@ -340,7 +393,13 @@ fn a_million_connections_leave_nothing_behind() {
     let fragments = world.worker.fragments().status(Family::V4).counters;
     assert!(fragments.datagrams > 0 && fragments.expired > 0, "{fragments:?}");
     assert_eq!(world.worker.held_fragments(), 0, "seed {seed}: fragments are left");
+    let (expected, companions) = (world.worker.shard().expectations(), world.worker.shard().companions());
+    assert_eq!((expected, companions), (0, 0), "seed {seed}: helpers left something");
     let shard = world.worker.shard().counters().clone();
+    assert!(
+        shard.edited > 0 && shard.expected > 0 && shard.expectations > shard.expected * 5 / 4,
+        "{shard:?}"
+    );
     assert_eq!(shard.created, shard.expired + shard.replaced + shard.flushed);
     println!("{} KiB before, {} KiB after, {busiest} connections at a time", before / 1024, after / 1024);
     assert!(after < before + MOST_GROWTH, "seed {seed}: {before} bytes before, {after} after");

@@ -131,12 +131,38 @@ impl Shard {
             self.expect_ftp(packet.moment, slot, ends, &announcement, at, old)?;
         }
         let companion = self.table.cold(slot.index()).companion;
+        if ends.own != ends.seen {
+            self.pass_cut_line(slot, seq, payload, side);
+        }
         if companion != 0
             && let Some(companion) = self.companions.get_mut(companion)
         {
             companion.forget_before(slot.direction(), seq);
         }
         Ok(())
+    }
+
+    /// A line that the segment's end cuts goes on as it is. Dropped it might never come whole: a sender that waits for
+    /// the acknowledgement of the first piece sends that piece again and nothing else (RFC 9293 section 3.7.4). What has
+    /// gone on so can be edited no more, lest the receiver's numbers be others than those it has acknowledged.
+    fn pass_cut_line(&mut self, slot: Slot, seq: u32, payload: &[u8], side: Side) {
+        let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
+        let stream = self.companions.stream(self.table.cold(slot.index()).companion, slot.direction());
+        let unfinished = ftp::unfinished(payload, side).filter(|line| {
+            // Not if it is part of what was edited when it came whole.
+            let edited = stream.map(|stream| stream.edits_in(seq, length)).unwrap_or_default();
+            edited.iter().all(|edit| usize::from(edit.at) < line.start)
+        });
+        if unfinished.is_some_and(|line| line.has_address) {
+            self.counters.cut_control += 1;
+        }
+        if unfinished.is_none() && !stream.is_some_and(|stream| stream.goes_on_at(seq)) {
+            return;
+        }
+        let companion = self.companion_of(slot.index());
+        if let Some(stream) = self.companions.stream_mut(companion, slot.direction()) {
+            stream.pass(seq.wrapping_add(u32::from(length)));
+        }
     }
 
     fn ends(&self, slot: Slot) -> Ends {
@@ -181,6 +207,10 @@ impl Shard {
             if let Some(announced) = expected(port) {
                 let _ = self.expect(moment, &announced);
             }
+            return Ok(());
+        }
+        if self.companions.stream(companion, slot.direction()).is_some_and(|stream| stream.has_passed(at)) {
+            self.counters.cut_control += 1;
             return Ok(());
         }
         // Active clients are called from the port below the server's control port (RFC 959 section 3.2).

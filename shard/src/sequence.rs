@@ -47,6 +47,8 @@ pub(crate) struct Stream {
     edits: ArrayVec<Edit, REMEMBERED>,
     /// What was added in front of them.
     shift: u32,
+    /// Where the last piece ends that went on as it was, though its line may have had to be edited.
+    passed: Option<u32>,
 }
 
 const fn is_before(a: u32, b: u32) -> bool {
@@ -98,6 +100,23 @@ impl Stream {
         true
     }
 
+    /// A piece of a line went on as it was; it ends at `end`.
+    pub(crate) fn pass(&mut self, end: u32) {
+        if !self.passed.is_some_and(|passed| is_before(end, passed)) {
+            self.passed = Some(end);
+        }
+    }
+
+    /// True if what begins at `seq` is the next of such a line.
+    pub(crate) fn goes_on_at(&self, seq: u32) -> bool {
+        self.passed == Some(seq)
+    }
+
+    /// True if `seq` went on as it was and must do so again.
+    pub(crate) fn has_passed(&self, seq: u32) -> bool {
+        self.passed.is_some_and(|passed| is_before(seq, passed))
+    }
+
     fn forget_first(&mut self) {
         if let Some(first) = self.edits.pop_at(0) {
             self.shift = self.shift.wrapping_add(first.growth());
@@ -107,6 +126,7 @@ impl Stream {
     /// Forgets what lies far behind `seq`.
     pub(crate) fn forget_before(&mut self, seq: u32) {
         let horizon = seq.wrapping_sub(HORIZON);
+        self.passed = self.passed.filter(|passed| !is_before(*passed, horizon));
         while self.edits.first().is_some_and(|first| is_before(first.end(), horizon)) {
             self.forget_first();
         }

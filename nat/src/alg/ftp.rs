@@ -2,7 +2,8 @@
 //! RFC 2428 EPRT and 229), and what has to stand there instead behind a translation.
 //!
 //! Only whole lines are read, those that begin and end within one segment; a command that is cut in two goes on as
-//! it is and announces nothing. All lines of a segment are read, so that pipelined commands are seen as well.
+//! it is and announces nothing, which [`unfinished`] tells. All lines of a segment are read, so that pipelined commands
+//! are seen as well.
 
 use core::fmt::Write;
 use core::net::{IpAddr, Ipv4Addr};
@@ -94,6 +95,33 @@ pub fn announcements(payload: &[u8], side: Side) -> impl Iterator<Item = Result<
             Err(broken) => Some(Err(broken)),
         }
     })
+}
+
+/// The last line of a segment that its end cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where it begins in the payload.
+    pub start: usize,
+    /// True if some of an address or port is there already.
+    pub has_address: bool,
+}
+
+/// The line of `side` that breaks off at the end of a segment, if it announces something or may still do so.
+#[must_use]
+pub fn unfinished(payload: &[u8], side: Side) -> Option<Unfinished> {
+    let start = payload.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let line = payload.get(start..).filter(|line| !line.is_empty())?;
+    let words: &[&[u8]] = match side {
+        Side::Client => &[b"PORT ", b"EPRT "],
+        Side::Server => &[b"227 ", b"227-", b"229 ", b"229-"],
+    };
+    let word = words.iter().find(|word| {
+        let length = word.len().min(line.len());
+        line.get(..length)
+            .is_some_and(|line| word.get(..length).is_some_and(|word| line.eq_ignore_ascii_case(word)))
+    })?;
+    let has_address = line.get(word.len()..).is_some_and(|rest| rest.iter().any(u8::is_ascii_digit));
+    Some(Unfinished { start, has_address })
 }
 
 /// A line of the client (RFC 959 section 5.3: commands are not case-sensitive).

@@ -332,6 +332,44 @@ fn two_commands_in_one_segment_are_both_edited() {
     assert_eq!(session.expectations().len(), 2);
 }
 
+/// It cannot wait for its end: who sends it may wait for its acknowledgement first.
+#[test]
+fn a_command_that_is_cut_in_two_goes_on_announces_nothing_and_is_counted() {
+    for cut in [1, 4, 5, 12, 24] {
+        let mut session = Session::new(Nat::Source, false);
+        let command = |address, port| format!("PORT {}\r\n", commas(address, port));
+        let (whole, next) = (command(session.client, 8080), command(session.client, 8081));
+        let (first, second) = whole.split_at(cut);
+        for (at, piece) in [(0, first), (cut, second)] {
+            let there = session.client_says(PUSH, (number(CLIENT_ISN, at), SERVER_ISN + 1), piece);
+            assert_eq!((there.seq, there.payload.as_str()), (number(CLIENT_ISN, at), piece), "{cut}");
+        }
+        let counted = u64::from(cut > 5);
+        assert_eq!(session.bench.0.worker().shard().counters().cut_control, counted, "{cut}");
+        // The server may have acknowledged it: sent again as a whole it is what it was.
+        let there = session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), &whole);
+        assert_eq!((there.seq, &there.payload), (number(CLIENT_ISN, 0), &whole), "{cut}");
+        assert_eq!(session.bench.0.worker().shard().counters().cut_control, counted + 1, "{cut}");
+        assert_eq!(session.expectations(), [""; 0]);
+        // The next one is translated, and a piece of it that is sent again is nothing new.
+        for (piece, counted) in [(&*next, counted + 1), (&next[..12], counted + 1)] {
+            let there = session.client_says(PUSH, (number(CLIENT_ISN, whole.len()), SERVER_ISN + 1), piece);
+            assert_eq!(there.seq, number(CLIENT_ISN, whole.len()));
+            assert!(command(session.client_seen, 8081).starts_with(&there.payload), "{}", there.payload);
+            assert_eq!(session.bench.0.worker().shard().counters().cut_control, counted, "{cut}");
+        }
+        assert_eq!(session.expectations().len(), 1);
+    }
+}
+
+#[test]
+fn a_command_that_is_cut_in_two_leaks_nothing_where_nothing_is_translated() {
+    let mut session = Session::new(Nat::No, false);
+    session.client_says(PUSH, (number(CLIENT_ISN, 0), SERVER_ISN + 1), "PORT 192,168");
+    let shard = session.bench.0.worker().shard();
+    assert_eq!((shard.counters().cut_control, shard.companions()), (0, 0));
+}
+
 #[test]
 fn broken_control_and_somebody_elses_address_are_invalid_and_announce_nothing() {
     for nat in [Nat::No, Nat::Source] {

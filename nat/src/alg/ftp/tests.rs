@@ -157,6 +157,34 @@ fn a_replacement_keeps_the_form_and_is_refused_where_the_form_cannot_carry_it() 
     assert_eq!(extended.text(longest, 65535).unwrap().len(), 45);
 }
 
+#[test]
+fn a_line_that_breaks_off_is_unfinished_if_it_may_announce_something() {
+    for (payload, side, wanted) in [
+        ("PORT 1", Side::Client, Some((0, true))),
+        ("NOOP\r\nport 192,168,0,2,19,13", Side::Client, Some((6, true))),
+        ("PORT 192,168,0,2,19,137\r", Side::Client, Some((0, true))),
+        ("EPRT |1|192.168.0.2|50", Side::Client, Some((0, true))),
+        ("227 Entering Passive Mode (192,", Side::Server, Some((0, true))),
+        ("229-Extended (|||70", Side::Server, Some((0, true))),
+        ("PORT ", Side::Client, Some((0, false))),
+        ("p", Side::Client, Some((0, false))),
+        ("227 Entering Passive Mode (", Side::Server, Some((0, false))),
+        ("220 hello\r\n22", Side::Server, Some((11, false))),
+        // No such command, the other side's, and the whole of it.
+        ("PASV", Side::Client, None),
+        ("PORTAL 9", Side::Client, None),
+        ("PORT 192,168", Side::Server, None),
+        ("227 (192,168", Side::Client, None),
+        ("RETR 227 9", Side::Client, None),
+        ("PORT 192,168,0,2,19,137\r\n", Side::Client, None),
+        ("PORT 192,168,0,2,19,137\r\nLIST", Side::Client, None),
+        ("", Side::Client, None),
+    ] {
+        let wanted = wanted.map(|(start, has_address)| Unfinished { start, has_address });
+        assert_eq!(unfinished(payload.as_bytes(), side), wanted, "{payload:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_harm_and_ranges_lie_inside_in_order(
