@@ -19,6 +19,8 @@ use crate::cleanup::{self, Guard, Leftover, PREFIX};
 use crate::process::{self, Background, ProcessError};
 
 pub mod checks;
+pub mod files;
+pub mod helped;
 pub mod pair;
 pub mod peer;
 pub mod programs;

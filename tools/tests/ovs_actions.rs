@@ -342,6 +342,7 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "Open vSwitch 3.1 does not verify SCTP's checksum; to weir, and to later ones, it is +inv.",
     ),
     ("committed twice in two zones", "sctp, wrong checksum", "As above: what is +inv is not translated."),
+    ("committed twice in two zones", "udp, first fragment", INVALID),
     ("committed twice in two zones", "udp, wrong checksum", INVALID),
     ("committed twice in two zones", "udp, wrong ip checksum", INVALID),
     ("committed twice in two zones", "udp, cut", INVALID),

@@ -260,11 +260,11 @@ fn every_type_of_error_is_related_whatever_its_code_if_it_quotes_eight_bytes_of_
 
 #[test]
 fn an_error_whose_packet_belongs_to_no_connection() {
-    for family in 0..2 {
+    for (family, kinds) in ERRORS.into_iter().enumerate() {
         let [query, back] = [&families(false)[family], &families(true)[family]];
         for inner in [query.clone().udp(1000, 53), query.clone().tcp(1, 2), query.clone().echo_request(1, 1)]
         {
-            let error = back.clone().icmp_error(ERRORS[family][0], 0, 0, &inner.build(), 64).build();
+            let error = back.clone().icmp_error(kinds[0], 0, 0, &inner.build(), 64).build();
             invalid(&error, "icmp_unknown");
         }
     }
@@ -272,25 +272,24 @@ fn an_error_whose_packet_belongs_to_no_connection() {
 
 #[test]
 fn an_error_that_was_not_sent_to_the_source_of_what_it_quotes() {
-    for family in 0..2 {
+    for (family, kinds) in ERRORS.into_iter().enumerate() {
         let mut lab = Lab::new();
         let query = families(false)[family].clone().udp(1000, 53).build();
         lab.send(&frame(query.clone()), &commit());
         // To the destination of the quoted packet.
-        let error = families(false)[family].clone().icmp_error(ERRORS[family][0], 0, 0, &query, 64).build();
+        let error = families(false)[family].clone().icmp_error(kinds[0], 0, 0, &query, 64).build();
         invalid_to(&mut lab, &error, "icmp_quote_source");
     }
 }
 
 #[test]
 fn an_error_about_an_error_or_about_what_is_no_tuple() {
-    for family in 0..2 {
+    for (family, kinds) in ERRORS.into_iter().enumerate() {
         let there = &families(false)[family];
         let query = there.clone().udp(1000, 53).build();
-        let error = there.clone().icmp_error(ERRORS[family][0], 0, 0, &query, 64).build();
+        let error = there.clone().icmp_error(kinds[0], 0, 0, &query, 64).build();
         for quoted in [error, there.clone().udp(0, 53).build()] {
-            let about =
-                families(true)[family].clone().icmp_error(ERRORS[family][0], 0, 0, &quoted, 100).build();
+            let about = families(true)[family].clone().icmp_error(kinds[0], 0, 0, &quoted, 100).build();
             invalid(&about, "icmp_quote");
         }
     }
