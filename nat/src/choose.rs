@@ -4,10 +4,11 @@
 //! The search is bounded by work, [`PROBES`] questions for each end of the tuple that may change, and by [`WALKED`]
 //! addresses:
 //!
-//! * A range of no more than [`PROBES`] combinations of address and port is searched to the last.
+//! * A range of a few combinations of address and port is asked to the last each time.
 //! * Of a larger one with no more than [`WALKED`] addresses, each address is asked for a few ports and then what is
 //!   left is spent where [`Occupancy`] does not know of every port that it is taken. What is learned stays learned, so
-//!   a full address is skipped at once, and the last free port of a crowded one is found.
+//!   a full address is skipped at once (a range that has run out costs next to nothing, however often it is asked), and
+//!   the last free port of a crowded one is found. No more than [`PROBES`] combinations are all asked for at once.
 //! * Of still more addresses every one gets an equal share of the questions (of more than [`PROBES`], that many get
 //!   one). Half of a share stays near the port to start with, the other half goes where the tuple's hash says: clients
 //!   that all come from one port must not all ask about the same few.
@@ -25,6 +26,9 @@ pub const PROBES: u32 = 4096;
 
 /// Most addresses of a range that are all walked to their last port. With as many boards in use this is some 0.1 ms.
 pub const WALKED: u32 = 1024;
+
+/// Combinations of address and port that are asked for each time: less work than remembering them.
+const FEW: u32 = 64;
 
 /// Ports tried one after the other before the search jumps and strides, if that is not more than half of an
 /// address's probes: neighbours stay neighbours while a range is thinly used, and no cluster of taken ports eats up
@@ -141,8 +145,8 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
         candidate: &impl Fn(u128, u16) -> Tuple,
     ) -> Option<Tuple> {
         let count = u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1);
-        let few = ports.asked().checked_mul(count).is_some_and(|all| all <= PROBES);
-        if few || count > WALKED {
+        let few = ports.asked().checked_mul(count).is_some_and(|all| all <= FEW);
+        if few || ports.asked() == 1 || count > WALKED {
             self.share_out(addresses, count.min(PROBES), ports, candidate)
         } else {
             self.walk(addresses, count, ports, end, candidate)
@@ -190,6 +194,10 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
                 if let Some(reply) = self.ask(candidate(address, port)) {
                     return Some(reply);
                 }
+            }
+            // Only now, since an address with a free port nearby needs no board.
+            for port in ports.near(near) {
+                self.learn(&candidate(address, port).reversed(), end);
             }
             let found = self.walk_address(&place, address, (ports, number), end, each - near, candidate);
             if found.is_some() {

@@ -465,6 +465,32 @@ fn what_is_full_is_known_and_asks_nothing_any_more() {
     assert!(calls >= 4 * 64_512 / PROBES, "{calls} calls");
 }
 
+/// A host that sends on through a range that has run out must not cost its lcore a whole search for each packet.
+#[test]
+fn a_range_that_has_run_out_costs_next_to_nothing_whatever_its_size() {
+    for (last, ports, most) in [
+        ("10.0.0.1", (5000, 5003), 4),
+        ("10.0.0.1", (5000, 5999), 0),
+        ("10.0.0.1", (5000, 9095), 0),
+        ("10.0.0.1", (5000, 9096), 0),
+        ("10.0.0.255", (5000, 5015), 0),
+        ("10.0.3.255", (5000, 5001), 0),
+    ] {
+        let action = NatAction::Source(range(Some(("10.0.0.1", last)), Some(ports)));
+        let mut occupancy = Occupancy::default();
+        let mut refuse = |number| {
+            let call = client(number, TCP);
+            let hash = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            super::reply_tuple(&action, &call, hash, 7, &mut || 5, &mut occupancy, &mut |_| false)
+        };
+        for number in 0..4 {
+            let Err(ChooseError::Exhausted { probes }) = refuse(number) else { panic!("{last} {ports:?}") };
+            assert!(probes <= PROBES);
+        }
+        assert_eq!(refuse(4), Err(ChooseError::Exhausted { probes: most }), "{last} {ports:?}");
+    }
+}
+
 #[test]
 fn a_destination_range_of_one_port_serves_as_many_clients_as_there_are_source_ports_in_the_class() {
     let action = NatAction::Destination(range(Some(("10.0.0.1", "10.0.0.1")), Some((80, 80))));

@@ -5,6 +5,7 @@
 mod changes;
 mod commands;
 mod devices;
+mod fragments;
 mod groups;
 mod lcores;
 mod life;

@@ -11,6 +11,9 @@ pub const STATES: &str = include_str!("../../tests/scripts/flows/states.flows");
 /// The same behind the NAT example's translation.
 pub const STATES_NAT: &str = include_str!("../../tests/scripts/flows/states-nat.flows");
 
+/// Between two routers: both families translated to an address each in zone 5, ICMP errors let through.
+pub const ROUTED: &str = include_str!("lab/routed.flows");
+
 /// Flows that scripts name: tests/scripts/flows, with `{KEY}`s that they fill in.
 pub const NAMED: [(&str, &str); 5] = [
     ("forward", include_str!("../../tests/scripts/flows/forward.flows")),

@@ -19,12 +19,17 @@ use crate::cleanup::{self, Guard, Leftover, PREFIX};
 use crate::process::{self, Background, ProcessError};
 
 pub mod checks;
+pub mod files;
+pub mod helped;
 pub mod pair;
 pub mod peer;
+pub mod programs;
+pub mod routed;
 pub mod weir;
 
 pub use self::weir::Weir;
 pub use pair::{Pair, Resolution};
+pub use routed::Routed;
 
 /// Whether we are root; says so and returns false if not, for a test to return early:
 ///

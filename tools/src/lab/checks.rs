@@ -121,6 +121,20 @@ pub fn ping(pair: &Pair, to: IpAddr, payload: u16) -> Result<(), CheckError> {
     wrong(format!("not every ping of {size} bytes was answered:\n{text}"))
 }
 
+/// Five echo requests too long for one packet, which travel in fragments both ways; none lost.
+///
+/// # Errors
+/// If an answer is missing or damaged.
+pub fn large_ping(pair: &Pair, to: IpAddr, payload: u16) -> Result<(), CheckError> {
+    let (size, to) = (payload.to_string(), to.to_string());
+    let namespace = &pair.inside.namespace;
+    let text = namespace.run("ping", &["-c", "5", "-i", "0.05", "-W", "5", "-s", &size, &to])?;
+    if text.contains("5 received") && text.contains(" 0% packet loss") && !text.contains("wrong data") {
+        return Ok(());
+    }
+    wrong(format!("not every ping of {size} bytes was answered:\n{text}"))
+}
+
 /// A connection that is silent for a while and then goes on.
 ///
 /// # Errors

@@ -38,6 +38,15 @@ impl OvsNetdev {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Forgets every connection.
+    ///
+    /// # Errors
+    /// If the daemon is gone.
+    pub fn flush(&self) -> Result<(), OvsError> {
+        self.daemons.control()?.call("dpctl/flush-conntrack", &[])?;
+        Ok(())
+    }
+
     /// Whether the daemon still runs.
     pub fn is_running(&mut self) -> bool {
         self.daemons.vswitchd.is_running()
