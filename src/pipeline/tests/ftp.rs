@@ -564,4 +564,45 @@ proptest::proptest! {
         }
         session.bench.balance();
     }
+
+    /// A client whose system cuts its commands anywhere: some go on as they are, but what the server has once received
+    /// is what it receives again, under the same numbers.
+    #[test]
+    fn a_stream_that_is_cut_anywhere_is_one_stream_however_it_is_sent_again(
+        lines in proptest::collection::vec((0u8..3, 1u16..), 1..4),
+        cuts in proptest::collection::vec(1usize..60, 1..30),
+        pieces in proptest::collection::vec((0usize..200, 1usize..80), 1..40),
+    ) {
+        let mut session = Session::new(Nat::Source, false);
+        let client = session.client;
+        let sent: String = lines
+            .iter()
+            .map(|&(kind, port)| match kind {
+                0 => "NOOP\r\n".to_owned(),
+                1 => format!("PORT {}\r\n", commas(client, port)),
+                _ => format!("EPRT |1|{client}|{port}|\r\n"),
+            })
+            .collect();
+        let (mut received, mut start) = (String::new(), 0);
+        for cut in cuts.into_iter().cycle() {
+            let end = (start + cut).min(sent.len());
+            let there =
+                session.client_says(PUSH, (number(CLIENT_ISN, start), SERVER_ISN + 1), &sent[start..end]);
+            proptest::prop_assert_eq!(there.seq, number(CLIENT_ISN, received.len()));
+            received += &there.payload;
+            start = end;
+            if start == sent.len() {
+                break;
+            }
+        }
+        for (start, length) in pieces {
+            let start = start % sent.len();
+            let piece = &sent[start..(start + length).min(sent.len())];
+            let there = session.client_says(PUSH, (number(CLIENT_ISN, start), SERVER_ISN + 1), piece);
+            let at = usize::try_from(there.seq.wrapping_sub(number(CLIENT_ISN, 0))).unwrap();
+            proptest::prop_assert!(at + there.payload.len() <= received.len(), "{received:?}");
+            proptest::prop_assert_eq!(&received[at..at + there.payload.len()], &there.payload);
+        }
+        session.bench.balance();
+    }
 }
