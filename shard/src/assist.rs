@@ -118,6 +118,13 @@ impl Shard {
             Direction::Reply => Side::Server,
         };
         let ends = self.ends(slot);
+        let end = seq.wrapping_add(u32::try_from(payload.len()).unwrap_or(0));
+        // More than a FIN behind it.
+        let is_overtaken = self.table.connection(slot.index()).peers[slot.direction() as usize]
+            .sent()
+            .wrapping_sub(end)
+            .cast_signed()
+            > 1;
         for (count, announcement) in ftp::announcements(payload, side).enumerate() {
             let announcement = announcement.map_err(|ftp::Broken| Refusal::Broken)?;
             // Somebody else's address would have the other side connect to whom it was never told to (RFC 2577
@@ -128,7 +135,7 @@ impl Shard {
             let start = announcement.range.start;
             let at = seq.wrapping_add(u32::try_from(start).unwrap_or(0));
             let old = payload.get(announcement.range.clone()).unwrap_or_default();
-            self.expect_ftp(packet.moment, slot, ends, &announcement, at, old)?;
+            self.expect_ftp(packet.moment, slot, ends, &announcement, at, old, is_overtaken)?;
         }
         let companion = self.table.cold(slot.index()).companion;
         if ends.own != ends.seen {
@@ -172,7 +179,9 @@ impl Shard {
     }
 
     /// Expects what was announced, and records the edit that the translation asks for. `at` is the sequence number
-    /// of the announcement's text `old`.
+    /// of the announcement's text `old`. If its segment is overtaken, later ones went on with numbers that an edit would
+    /// change.
+    #[expect(clippy::too_many_arguments, reason = "what is known of one announcement")]
     fn expect_ftp(
         &mut self,
         moment: Moment,
@@ -181,6 +190,7 @@ impl Shard {
         announcement: &Announcement,
         at: u32,
         old: &[u8],
+        is_overtaken: bool,
     ) -> Result<(), Refusal> {
         let index = slot.index();
         let own = self.table.tuple(index, slot.direction());
@@ -209,7 +219,10 @@ impl Shard {
             }
             return Ok(());
         }
-        if self.companions.stream(companion, slot.direction()).is_some_and(|stream| stream.has_passed(at)) {
+        let stream = self.companions.stream(companion, slot.direction());
+        if stream.is_some_and(|stream| stream.has_passed(at))
+            || is_overtaken && stream.is_none_or(|stream| stream.may_edit(at))
+        {
             self.counters.cut_control += 1;
             return Ok(());
         }

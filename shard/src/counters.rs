@@ -49,7 +49,7 @@ counters! {
     expectations "Data connections that control connections announced.";
     expectations_refused "Data connections announced that were one too many to be expected.";
     expected "Data connections committed that were expected.";
-    cut_control "Segments with part of an FTP address that went on untranslated, for its line was cut.";
+    cut_control "Segments with an FTP address, or part of one, that went on untranslated: its line was cut, or a later segment had overtaken it.";
     broken_control "Segments with an FTP command or reply that announces no valid address and port.";
     edited "Packets whose payload was edited for a translation.";
     related "ICMP errors found to be related to a connection.";

@@ -87,10 +87,15 @@ impl Stream {
         self.edits.iter().find(|edit| edit.start == start && usize::from(edit.old) == old)
     }
 
-    /// Has `text` replace `old` bytes from `start` on. False if that is no place behind all earlier edits, where alone
-    /// a stream can still be changed, or if nothing is replaced.
+    /// True if `start` lies behind all earlier edits, where alone a stream can still be changed.
+    pub(crate) fn may_edit(&self, start: u32) -> bool {
+        self.edits.last().is_none_or(|last| !is_before(start, last.end()))
+    }
+
+    /// Has `text` replace `old` bytes from `start` on. False where it [may not](Self::may_edit), or if nothing is
+    /// replaced.
     pub(crate) fn record(&mut self, start: u32, old: u16, text: Text, port: u16) -> bool {
-        if old == 0 || self.edits.last().is_some_and(|last| is_before(start, last.end())) {
+        if old == 0 || !self.may_edit(start) {
             return false;
         }
         if self.edits.is_full() {

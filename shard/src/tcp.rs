@@ -171,6 +171,11 @@ pub enum WindowScale {
 }
 
 impl Peer {
+    /// Behind the last byte that it has sent.
+    pub(crate) const fn sent(&self) -> u32 {
+        self.low
+    }
+
     /// Its window scale.
     pub(crate) const fn window_scale(&self) -> WindowScale {
         if self.scale & SCALE_UNKNOWN != 0 {

@@ -362,6 +362,27 @@ fn a_command_that_is_cut_in_two_goes_on_announces_nothing_and_is_counted() {
     }
 }
 
+/// The server may have acknowledged the later segment by its own numbers, which an edit before it would change.
+#[test]
+fn a_command_that_a_later_segment_has_overtaken_is_not_edited() {
+    let mut session = Session::new(Nat::Source, false);
+    let command = |address, port| format!("PORT {}\r\n", commas(address, port));
+    let late = command(session.client, 8080);
+    for (at, text) in [(late.len(), "NOOP\r\n"), (0, &*late), (0, &*late), (late.len(), "NOOP\r\n")] {
+        let there = session.client_says(PUSH, (number(CLIENT_ISN, at), SERVER_ISN + 1), text);
+        assert_eq!((there.seq, &*there.payload), (number(CLIENT_ISN, at), text));
+    }
+    assert_eq!(session.bench.0.worker().shard().counters().cut_control, 2);
+    assert_eq!(session.expectations(), [""; 0]);
+    // What comes behind is translated, and stays so when it is sent again.
+    let next = command(session.client, 8081);
+    for _ in 0..2 {
+        let there = session.client_says(PUSH, (number(CLIENT_ISN, late.len() + 6), SERVER_ISN + 1), &next);
+        assert_eq!(there.payload, command(session.client_seen, 8081));
+    }
+    assert_eq!(session.expectations().len(), 1);
+}
+
 #[test]
 fn a_command_that_is_cut_in_two_leaks_nothing_where_nothing_is_translated() {
     let mut session = Session::new(Nat::No, false);
