@@ -16,6 +16,7 @@ use weir_wire::{Layers, Tuple};
 
 use crate::action::Helper;
 use crate::clock::{Millis, Moment};
+use crate::companions::NotEdited;
 use crate::conntrack::Packet;
 use crate::expectations::{Announced, Expectation, Refused};
 use crate::outcome::{DropReason, Outcome};
@@ -167,7 +168,8 @@ impl Shard {
             return;
         }
         let companion = self.companion_of(slot.index());
-        if let Some(stream) = self.companions.stream_mut(companion, slot.direction()) {
+        let source = self.table.tuple(slot.index(), Direction::Original).src();
+        if let Ok(stream) = self.companions.stream_mut(companion, slot.direction(), source) {
             stream.pass(seq.wrapping_add(u32::from(length)));
         }
     }
@@ -194,10 +196,11 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let index = slot.index();
         let own = self.table.tuple(index, slot.direction());
+        let source = self.table.tuple(index, Direction::Original).src();
         let expected = |port: u16| {
             let tuple = Tuple::new(ends.peer, ends.seen, 0, port, protocol::TCP, own.zone())?;
             let (target, caller) = ((ends.own, announcement.port), ends.peer_seen);
-            Some(Announced { tuple, target, caller, parent: index, helper: Helper::Ftp })
+            Some(Announced { tuple, target, caller, parent: index, source, helper: Helper::Ftp })
         };
         let companion = self.table.cold(index).companion;
         let recorded = self
@@ -236,7 +239,7 @@ impl Shard {
             match self.expect(moment, &announced) {
                 Ok(()) => {}
                 Err(Refused::Taken) => continue,
-                Err(Refused::Full) => {
+                Err(Refused::Full | Refused::SourceFull) => {
                     return Err(Refusal::Drop(DropReason::NatRefused));
                 }
             }
@@ -245,27 +248,38 @@ impl Shard {
             if text.as_bytes() == old {
                 return Ok(());
             }
-            return if self.record_edit(slot, at, length, text, port) {
-                Ok(())
-            } else {
-                // In the middle of what was edited before: no sender cuts its stream like that.
-                Err(Refusal::Drop(DropReason::Untranslatable))
-            };
+            return self.record_edit(slot, at, length, text, port).map_err(Refusal::Drop);
         }
         self.counters.nat_exhausted += 1;
         Err(Refusal::Drop(DropReason::NatExhausted))
     }
 
-    fn record_edit(&mut self, slot: Slot, at: u32, old: u16, text: weir_nat::alg::Text, port: u16) -> bool {
+    fn record_edit(
+        &mut self,
+        slot: Slot,
+        at: u32,
+        old: u16,
+        text: weir_nat::alg::Text,
+        port: u16,
+    ) -> Result<(), DropReason> {
         let companion = self.companion_of(slot.index());
-        let recorded = self
-            .companions
-            .stream_mut(companion, slot.direction())
-            .is_some_and(|stream| stream.record(at, old, text, port));
-        if recorded {
-            self.table.connection_mut(slot.index()).flags |= flag::EDITED;
+        let source = self.table.tuple(slot.index(), Direction::Original).src();
+        let stream = match self.companions.stream_mut(companion, slot.direction(), source) {
+            Ok(stream) => stream,
+            Err(refused) => {
+                *match refused {
+                    NotEdited::Full => &mut self.counters.edits_refused,
+                    NotEdited::SourceFull => &mut self.counters.edits_refused_by_share,
+                } += 1;
+                return Err(DropReason::NatRefused);
+            }
+        };
+        if !stream.record(at, old, text, port) {
+            // In the middle of what was edited before: no sender cuts its stream like that.
+            return Err(DropReason::Untranslatable);
         }
-        recorded
+        self.table.connection_mut(slot.index()).flags |= flag::EDITED;
+        Ok(())
     }
 
     fn companion_of(&mut self, index: u32) -> u32 {
@@ -290,11 +304,11 @@ impl Shard {
         let reply = self.table.tuple(index, Direction::Reply);
         let (src, dst, port) = (reply.src(), reply.dst(), reply.dst_port());
         if let Some(tuple) = Tuple::new(src, dst, 0, port, protocol::UDP, original.zone()) {
-            let target = (original.src(), original.src_port());
+            let (source, target) = (original.src(), (original.src(), original.src_port()));
             let caller = original.dst();
             // A refusal is counted; the answer is then like any packet that nobody asked for.
-            let _ = self
-                .expect(moment, &Announced { tuple, target, caller, parent: index, helper: Helper::Tftp });
+            let helper = Helper::Tftp;
+            let _ = self.expect(moment, &Announced { tuple, target, caller, parent: index, source, helper });
         }
     }
 
@@ -303,6 +317,7 @@ impl Shard {
         match done {
             Ok(()) => self.counters.expectations += 1,
             Err(Refused::Full) => self.counters.expectations_refused += 1,
+            Err(Refused::SourceFull) => self.counters.expectations_refused_by_share += 1,
             Err(Refused::Taken) => {}
         }
         done

@@ -1,11 +1,12 @@
 //! Data connections that control connections have announced: what is expected, until when, and whose it is. A packet
 //! asks here only when it starts a connection, and only if anything is expected at all. Everything is bounded:
-//! entries in all and for each control connection, and the time that each is kept.
+//! entries in all, for each source of control connections and for each control connection, and the time that each is
+//! kept.
 //!
 //! An entry is found by the tuple that its connection's first packet will come in with, source port left open. The
 //! zone is part of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::net::IpAddr;
 
 use hashbrown::HashTable;
@@ -13,6 +14,7 @@ use weir_wire::Tuple;
 
 use crate::action::Helper;
 use crate::clock::Moment;
+use crate::shares::{self, Shares, Source};
 
 /// Milliseconds that a data connection is waited for. Clients connect or are called at once; servers give up after a
 /// minute (vsftpd's `accept_timeout` and `connect_timeout`; RFC 1350 section 7 leaves it to the parties).
@@ -20,6 +22,9 @@ pub(crate) const LIFETIME: u64 = 60_000;
 
 /// Expectations of one shard.
 pub(crate) const MAX_EXPECTATIONS: usize = 65_536;
+
+/// Expectations of one source's control connections, which it can have any number of.
+pub(crate) const MAX_FOR_SOURCE: u32 = 65_536 / shares::PART;
 
 /// Expectations of one control connection; a further one replaces the oldest. A client announces the next one when
 /// the last one has served.
@@ -41,6 +46,8 @@ pub(crate) struct Expectation {
     /// The control connection's slot.
     pub(crate) parent: u32,
     pub(crate) helper: Helper,
+    /// Who answers for it.
+    source: Source,
     expires: Moment,
 }
 
@@ -68,6 +75,8 @@ pub(crate) struct Announced {
     pub(crate) target: (IpAddr, u16),
     pub(crate) caller: IpAddr,
     pub(crate) parent: u32,
+    /// Whom it counts for: the control connection's original source.
+    pub(crate) source: IpAddr,
     pub(crate) helper: Helper,
 }
 
@@ -76,6 +85,8 @@ pub(crate) struct Announced {
 pub(crate) enum Refused {
     /// As many are expected as may be.
     Full,
+    /// As many are expected for its source as may be.
+    SourceFull,
     /// The same tuple is expected for another target.
     Taken,
 }
@@ -88,13 +99,21 @@ pub(crate) struct Expectations {
     by_age: BTreeMap<Id, Tuple>,
     /// Of each control connection, the oldest first.
     by_parent: BTreeMap<(u32, Id), Tuple>,
+    by_source: Shares,
     secret: [u64; 2],
     next: Id,
 }
 
 impl Expectations {
-    pub(crate) const fn new(secret: [u64; 2]) -> Self {
-        Self { table: HashTable::new(), by_age: BTreeMap::new(), by_parent: BTreeMap::new(), secret, next: 0 }
+    pub(crate) fn new(secret: [u64; 2]) -> Self {
+        Self {
+            table: HashTable::new(),
+            by_age: BTreeMap::new(),
+            by_parent: BTreeMap::new(),
+            by_source: Shares::new(secret[0].rotate_left(32)),
+            secret,
+            next: 0,
+        }
     }
 
     #[inline]
@@ -117,10 +136,17 @@ impl Expectations {
 
     /// Expects something from now on. What was expected with the same tuple for the same target is expected anew.
     pub(crate) fn add(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
-        let &Announced { tuple, target, caller, parent, helper } = announced;
+        let &Announced { tuple, target, caller, parent, source, helper } = announced;
+        let source = shares::source(source);
         self.expire(moment, 2);
         match self.find(&tuple, moment) {
-            Some(old) if old.target == target && old.caller == caller => self.remove(&old),
+            Some(old) if old.target == target && old.caller == caller => {
+                // Who has no room takes nothing away from others.
+                if old.source != source && !self.has_share(source, parent) {
+                    return Err(Refused::SourceFull);
+                }
+                self.remove(&old);
+            }
             Some(_) => return Err(Refused::Taken),
             None => {
                 // One that has expired and was not swept.
@@ -129,15 +155,17 @@ impl Expectations {
                 }
             }
         }
-        let own = || self.by_parent.range((parent, 0)..=(parent, Id::MAX));
-        if own().count() >= MAX_FOR_ONE
-            && let Some((_, oldest)) = own().next()
+        if self.has_its_few(parent)
+            && let Some((_, oldest)) = self.of_parent(parent).next()
             && let Some(oldest) = self.find(&oldest.clone(), 0)
         {
             self.remove(&oldest);
         }
         if self.len() >= MAX_EXPECTATIONS {
             return Err(Refused::Full);
+        }
+        if !self.has_share(source, parent) {
+            return Err(Refused::SourceFull);
         }
         let id = self.next;
         self.next += 1;
@@ -148,20 +176,37 @@ impl Expectations {
             caller,
             parent,
             helper,
+            source,
             expires: moment.saturating_add(LIFETIME),
         };
         let secret = self.secret;
         self.table.insert_unique(tuple.hash(&secret), entry, |entry| entry.tuple.hash(&secret));
         self.by_age.insert(id, tuple);
         self.by_parent.insert((parent, id), tuple);
+        self.by_source.take(source);
         Ok(())
+    }
+
+    fn of_parent(&self, parent: u32) -> btree_map::Range<'_, (u32, Id), Tuple> {
+        self.by_parent.range((parent, 0)..=(parent, Id::MAX))
+    }
+
+    /// True if a control connection's next one replaces its oldest.
+    fn has_its_few(&self, parent: u32) -> bool {
+        self.of_parent(parent).count() >= MAX_FOR_ONE
+    }
+
+    /// True if the source of the control connection `parent` may have what that announces next.
+    fn has_share(&self, source: Source, parent: u32) -> bool {
+        self.by_source.of(source) < MAX_FOR_SOURCE || self.has_its_few(parent)
     }
 
     /// Forgets one, if it is still there.
     pub(crate) fn remove(&mut self, expectation: &Expectation) {
         let hash = expectation.tuple.hash(&self.secret);
         if let Ok(found) = self.table.find_entry(hash, |entry| entry.id == expectation.id) {
-            found.remove();
+            let (gone, _) = found.remove();
+            self.by_source.release(gone.source, 1);
             self.by_age.remove(&expectation.id);
             self.by_parent.remove(&(expectation.parent, expectation.id));
         }
@@ -173,7 +218,7 @@ impl Expectations {
 
     /// Forgets what a control connection has announced.
     pub(crate) fn remove_of(&mut self, parent: u32) {
-        while let Some((_, tuple)) = self.by_parent.range((parent, 0)..=(parent, Id::MAX)).next() {
+        while let Some((_, tuple)) = self.of_parent(parent).next() {
             let tuple = *tuple;
             let Some(expectation) = self.find(&tuple, 0) else { return };
             self.remove(&expectation);
@@ -216,6 +261,7 @@ mod tests {
             target: (dst, port),
             caller: src,
             parent,
+            source: src,
             helper: Helper::Ftp,
         }
     }
@@ -226,6 +272,62 @@ mod tests {
 
     fn consistent(all: &Expectations) {
         assert_eq!((all.by_age.len(), all.by_parent.len()), (all.len(), all.len()));
+        assert_eq!(all.by_source.is_empty(), all.is_empty());
+        for entry in &all.table {
+            let same = all.table.iter().filter(|other| other.source == entry.source).count();
+            assert_eq!(usize::try_from(all.by_source.of(entry.source)).unwrap(), same);
+        }
+    }
+
+    /// Announced by the connection `parent` of a source, no two alike.
+    fn of_source(source: [u8; 4], parent: u32) -> Announced {
+        let [.., a, b] = parent.to_be_bytes();
+        let tuple = Tuple::new([10, 0, a, b].into(), source.into(), 0, 69, 17, 0).unwrap();
+        Announced { tuple, parent, source: source.into(), helper: Helper::Tftp, ..announced(0, 69) }
+    }
+
+    #[test]
+    fn a_source_that_floods_leaves_room_for_another() {
+        let (flooding, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        let mut all = Expectations::new([1, 2]);
+        for parent in 0..MAX_FOR_SOURCE {
+            all.add(0, &of_source(flooding, parent)).unwrap();
+        }
+        assert_eq!(all.add(0, &of_source(flooding, MAX_FOR_SOURCE)), Err(Refused::SourceFull));
+        all.add(0, &of_source(other, MAX_FOR_SOURCE)).unwrap();
+        // What is expected anew needs no more room, and nothing is taken of what another waits for.
+        all.add(1, &of_source(flooding, 7)).unwrap();
+        let other_tuple = of_source(other, MAX_FOR_SOURCE);
+        let taking = Announced { source: flooding.into(), ..other_tuple };
+        assert_eq!(all.add(1, &taking), Err(Refused::SourceFull));
+        assert_eq!(all.find(&other_tuple.tuple, 1).map(|entry| entry.parent), Some(MAX_FOR_SOURCE));
+        assert_eq!(all.by_source.of(shares::source(flooding.into())), MAX_FOR_SOURCE);
+
+        // One that has served, and one whose control connection has ended, make room for one each.
+        let served = all.find(&of_source(flooding, 8).tuple, 1).unwrap();
+        all.remove(&served);
+        all.remove(&served);
+        all.add(1, &of_source(flooding, 10_000)).unwrap();
+        all.remove_of(9);
+        all.add(1, &of_source(flooding, 10_001)).unwrap();
+        assert_eq!(all.add(1, &of_source(flooding, 10_002)), Err(Refused::SourceFull));
+        all.expire(LIFETIME + 1, u32::MAX);
+        assert!(all.is_empty());
+        consistent(&all);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share_what_it_may_have() {
+        let mut all = Expectations::new([1, 2]);
+        let of = |number: u32, network: u128| {
+            let source = std::net::Ipv6Addr::from_bits((network << 64) | u128::from(number));
+            Announced { source: source.into(), ..of_source([192, 0, 2, 1], number) }
+        };
+        for number in 0..MAX_FOR_SOURCE {
+            all.add(0, &of(number, 0x2001_0db8_0000_0001)).unwrap();
+        }
+        assert_eq!(all.add(0, &of(MAX_FOR_SOURCE, 0x2001_0db8_0000_0001)), Err(Refused::SourceFull));
+        all.add(0, &of(MAX_FOR_SOURCE, 0x2001_0db8_0000_0002)).unwrap();
     }
 
     #[test]
@@ -285,7 +387,12 @@ mod tests {
         let of = |number: usize| {
             let [.., a, b, c, d] = number.to_be_bytes();
             let tuple = Tuple::new([a, b, c, d].into(), [10, 0, 0, 2].into(), 0, 80, 6, 0).unwrap();
-            Announced { tuple, parent: u32::try_from(number).unwrap(), ..announced(0, 80) }
+            Announced {
+                tuple,
+                parent: u32::try_from(number).unwrap(),
+                source: tuple.src(),
+                ..announced(0, 80)
+            }
         };
         for number in 0..MAX_EXPECTATIONS {
             all.add(0, &of(number)).unwrap();

@@ -50,6 +50,7 @@ pub mod outcome;
 pub mod sctp;
 mod sequence;
 pub mod shard;
+mod shares;
 pub mod state;
 pub mod table;
 pub mod tcp;

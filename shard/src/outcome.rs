@@ -53,7 +53,7 @@ macro_rules! reasons {
 reasons! {
     NatExhausted "nat_exhausted" "No address and port of the range is free.";
     NatFamily "nat_family" "The range's addresses are of another family than the packet.";
-    NatRefused "nat_refused" "The connection was to be translated and was refused: limit reached or table full.";
+    NatRefused "nat_refused" "The connection was to be translated and was refused: limit reached or table full, or too much is expected or edited already.";
     NatInvalid "nat_invalid" "The packet is invalid and of no connection, so that the range which it was to be translated by cannot be applied.";
     Untranslatable "untranslatable" "The packet's headers, or the addresses in its payload, cannot carry the translation.";
     Stale "stale" "The connection that had translated the packet ended before its next ct action.";

@@ -141,7 +141,7 @@ impl Shard {
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
             expectations: Expectations::new([c.rotate_left(16), d]),
-            companions: Companions::default(),
+            companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
         })
     }

@@ -62,12 +62,16 @@ impl EventQueue {
     }
 
     /// Adds those of `events` that are meant, and that `lost` more followed, meant or not. Never waits for the listener.
-    pub fn push(&self, events: &[Arc<TimedEvent>], lost: u64) {
+    /// Returns how many of `events` are lost here, as the listener has not made room for them.
+    #[must_use = "what is lost is counted"]
+    pub fn push(&self, events: &[Arc<TimedEvent>], lost: u64) -> u64 {
         let mut waiting = self.waiting();
+        let mut without_room = 0;
         for event in events.iter().filter(|event| self.filter.admits(&event.event)) {
             // One place is kept for the record of a loss.
             if waiting.records.len() + 1 >= self.limit {
                 waiting.lost += 1;
+                without_room += 1;
                 continue;
             }
             waiting.tell_losses();
@@ -76,6 +80,7 @@ impl EventQueue {
         waiting.lost += lost;
         drop(waiting);
         self.news.notify_one();
+        without_room
     }
 
     /// Nothing more will come: the datapath ends.
@@ -156,15 +161,15 @@ mod tests {
         let queue = Arc::new(EventQueue::new(EventFilter::default(), 4));
         let listener = Subscription::new(Arc::clone(&queue));
         let events: Vec<_> = (1..=9).map(|host| event(host, EventKind::New)).collect();
-        queue.push(&events[..8], 0);
+        assert_eq!(queue.push(&events[..8], 0), 5);
         assert_eq!(queue.waiting().records.len(), 3);
         assert_eq!(
             told(listener.next(Duration::ZERO).unwrap()),
             ["10.1.1.1", "10.1.1.2", "10.1.1.3", "lost 5"]
         );
         // What was lost before it got here stands where it is missing.
-        queue.push(&[], 2);
-        queue.push(&events[8..], 0);
+        assert_eq!(queue.push(&[], 2), 0, "counted where it was lost");
+        assert_eq!(queue.push(&events[8..], 0), 0);
         assert_eq!(told(listener.next(Duration::ZERO).unwrap()), ["lost 2", "10.1.1.9"]);
         assert_eq!(listener.next(Duration::ZERO), Some(Vec::new()));
         queue.end();
@@ -181,7 +186,9 @@ mod tests {
         other.zone = 2;
         let event_of =
             |kind| Arc::new(TimedEvent { event: Event { at: 0, kind, connection: other.clone() }, time: 1 });
-        queue.push(&[event(1, end), event_of(EventKind::New), event_of(end)], 0);
+        assert_eq!(queue.push(&[event(1, end), event_of(EventKind::New), event_of(end)], 0), 0);
+        let full = EventQueue::new(queue.filter.clone(), 1);
+        assert_eq!(full.push(&[event(1, end), event_of(end)], 0), 1, "what is not meant is not lost");
         assert_eq!(told(queue.take(Duration::ZERO).unwrap()), ["10.1.1.3"]);
     }
 }

@@ -445,7 +445,7 @@ impl Engine for Datapath {
         });
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
-        Ok(drops.chain([gone]).chain(tracked).chain(fragments).collect())
+        Ok(drops.chain([gone]).chain(tracked).chain([self.collector.counter()]).chain(fragments).collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {

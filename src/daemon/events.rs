@@ -3,6 +3,8 @@
 //! events to each listener's bounded queue. Without listeners the lcores record nothing and the thread sleeps.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,10 +13,10 @@ use weir_shard::{Event, EventBatch};
 
 use super::lock;
 use super::state::State;
-use crate::control::engine::EngineError;
+use crate::control::engine::{Counter, EngineError};
 use crate::control::events::{EventQueue, MAX_WAITING, Subscription, TimedEvent};
 use crate::control::tracking::EventFilter;
-use crate::lcore::CallError;
+use crate::lcore::{CallError, Lcore, Polling};
 
 /// Events that an lcore records between two visits: some four megabytes.
 const BUFFER: usize = 16_384;
@@ -35,6 +37,8 @@ pub(super) struct Collector {
 struct Shared {
     listeners: Mutex<Listeners>,
     news: Condvar,
+    /// Events that listeners' queues had no room for, each counted once for each such listener.
+    lost: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +53,21 @@ impl Shared {
     /// Whole after every statement, so a poisoned lock is used on. Taken before the state's, never after.
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counter(&self) -> Counter {
+        Counter {
+            name: "listener_events_lost".into(),
+            total: self.lost.load(Ordering::Relaxed),
+            help: "connection events that a listener read too slowly to get, counted for each listener"
+                .into(),
+        }
+    }
+
+    /// Hands what a round has brought to whoever listens.
+    fn hand_out(&self, round: Round) {
+        let lost = round.hand_out(&self.listeners().queues);
+        self.lost.fetch_add(lost, Ordering::Relaxed);
     }
 }
 
@@ -82,6 +101,11 @@ impl Collector {
         drop(listeners);
         self.shared.news.notify_one();
         Ok(Subscription::new(queue))
+    }
+
+    /// What was lost behind the lcores' buffers, of all listeners there ever were.
+    pub(super) fn counter(&self) -> Counter {
+        self.shared.counter()
     }
 }
 
@@ -125,6 +149,8 @@ fn end(state: &State) {
 /// The thread's work.
 fn collect(shared: &Shared, state: &Mutex<State>) {
     let mut spare: Vec<Event> = Vec::with_capacity(BUFFER);
+    // Batches come through here, not as answers: one that is late comes with a later round.
+    let (batches, arrived) = channel::<Batch>();
     let mut busy = false;
     loop {
         let mut listeners = shared.listeners();
@@ -139,6 +165,8 @@ fn collect(shared: &Shared, state: &Mutex<State>) {
             let asleep = |listeners: &mut Listeners| !listeners.recording && !listeners.ending;
             let woken = shared.news.wait_while(listeners, asleep);
             listeners = woken.unwrap_or_else(PoisonError::into_inner);
+            // What came late is older than who listens now.
+            arrived.try_iter().for_each(drop);
         }
         if listeners.ending {
             return;
@@ -149,26 +177,43 @@ fn collect(shared: &Shared, state: &Mutex<State>) {
         busy = false;
         for index in 0..count {
             let buffer = std::mem::take(&mut spare);
-            match visit(state, index, buffer) {
-                Ok((batch, now)) => {
-                    busy |= batch.events.len() * 2 >= BUFFER || batch.lost > 0;
-                    spare = round.add(batch, now);
-                }
-                Err(error) => tracing::debug!("no connection events: {error}"),
+            if let Some(lcore) = lock(state).lcores.get(index)
+                && let Err(error) = visit(lcore, &batches, move |polling| exchange(polling, buffer))
+            {
+                tracing::debug!("no connection events: {error}");
+            }
+            for (batch, now) in arrived.try_iter() {
+                busy |= batch.events.len() * 2 >= BUFFER || batch.lost > 0;
+                spare = round.add(batch, now);
             }
             if spare.capacity() < BUFFER {
                 spare = Vec::with_capacity(BUFFER);
             }
         }
-        round.hand_out(&shared.listeners().queues);
+        shared.hand_out(round);
     }
 }
 
-/// Exchanges an lcore's buffer; what it held, and the lcore's time.
-fn visit(state: &Mutex<State>, index: usize, empty: Vec<Event>) -> Result<(EventBatch, u64), CallError> {
-    let state = lock(state);
-    let Some(lcore) = state.lcores.get(index) else { return Ok((EventBatch::default(), 0)) };
-    lcore.call(move |polling| (polling.worker_mut().shard_mut().exchange_events(empty), polling.now()))
+/// What an lcore has recorded, and what its clock reads.
+type Batch = (EventBatch, u64);
+
+/// Has an lcore send what `exchange` takes from it to `batches`. That way an lcore that is given up while it does so
+/// (see [`Lcore::call`]) takes no events with it: they arrive when it is done.
+fn visit(
+    lcore: &Lcore,
+    batches: &Sender<Batch>,
+    exchange: impl FnOnce(&mut Polling) -> Batch + Send + 'static,
+) -> Result<(), CallError> {
+    let batches = batches.clone();
+    lcore.call(move |polling| {
+        // Nobody receives only when the datapath ends.
+        let _ = batches.send(exchange(polling));
+    })
+}
+
+/// Exchanges an lcore's buffer.
+fn exchange(polling: &mut Polling, empty: Vec<Event>) -> Batch {
+    (polling.worker_mut().shard_mut().exchange_events(empty), polling.now())
 }
 
 /// What one visit to all lcores has brought.
@@ -192,11 +237,64 @@ impl Round {
     }
 
     /// In the order of time; events of one lcore keep theirs.
-    fn hand_out(mut self, queues: &[Arc<EventQueue>]) {
+    /// Returns how many found no room, in all queues together.
+    fn hand_out(mut self, queues: &[Arc<EventQueue>]) -> u64 {
         if self.events.is_empty() && self.lost == 0 {
-            return;
+            return 0;
         }
         self.events.sort_by_key(|event| event.event.at);
-        queues.iter().for_each(|queue| queue.push(&self.events, self.lost));
+        queues.iter().map(|queue| queue.push(&self.events, self.lost)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::commands::testing::connection;
+    use crate::control::events::Record;
+    use crate::lcore::testing::lcore;
+    use weir_shard::EventKind;
+
+    fn batch(count: u8) -> EventBatch {
+        let event = |host| Event { at: 0, kind: EventKind::New, connection: connection(host) };
+        EventBatch { events: (0..count).map(event).collect(), lost: 0 }
+    }
+
+    #[test]
+    fn what_listeners_have_no_room_for_is_counted_for_each_and_in_all() {
+        let shared = Shared::default();
+        let queue = |limit| Arc::new(EventQueue::new(EventFilter::default(), limit));
+        shared.listeners().queues = vec![queue(4), queue(7), queue(100)];
+        let mut round = Round::default();
+        round.add(batch(10), 0);
+        shared.hand_out(round);
+        assert_eq!(shared.counter().total, 7 + 4);
+        // What the lcores lost they have counted themselves.
+        let mut round = Round::default();
+        round.add(EventBatch { lost: 5, ..batch(0) }, 0);
+        shared.hand_out(round);
+        assert_eq!(shared.counter().total, 7 + 4);
+        let listeners = shared.listeners();
+        let told = |at: usize| Subscription::new(Arc::clone(&listeners.queues[at])).next(Duration::ZERO);
+        assert_eq!(told(0).unwrap().last(), Some(&Record::Lost(7 + 5)));
+        assert_eq!(told(2).unwrap().last(), Some(&Record::Lost(5)));
+    }
+
+    #[test]
+    fn an_lcore_that_is_given_up_in_the_middle_takes_no_events_with_it() {
+        let mut lcore = lcore(|_| {});
+        lcore.set_patience(Duration::from_millis(20));
+        let (batches, arrived) = channel();
+        let (release, wait) = channel::<()>();
+        let slow = move |_: &mut Polling| {
+            wait.recv().unwrap();
+            (batch(3), 0)
+        };
+        assert_eq!(visit(&lcore, &batches, slow), Err(CallError::Stuck(lcore.cpu())));
+        assert!(arrived.try_recv().is_err());
+        release.send(()).unwrap();
+        assert_eq!(arrived.recv_timeout(Duration::from_secs(60)).unwrap().0.events.len(), 3);
     }
 }

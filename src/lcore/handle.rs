@@ -212,9 +212,7 @@ pub(super) fn next(inbox: &Receiver<Job>) -> Result<Option<Job>, ()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
+pub(crate) mod testing {
     use weir_shard::ShardConfig;
 
     use super::*;
@@ -222,7 +220,15 @@ mod tests {
     use crate::pipeline::{Worker, WorkerConfig};
     use crate::switch::Switch;
 
-    fn lcore(died: impl FnOnce(usize) + Send + 'static) -> Lcore {
+    impl Lcore {
+        /// Has calls wait so long.
+        pub(crate) fn set_patience(&mut self, patience: Duration) {
+            self.patience = patience;
+        }
+    }
+
+    /// An lcore on no CPU of its own.
+    pub(crate) fn lcore(died: impl FnOnce(usize) + Send + 'static) -> Lcore {
         let setup = || {
             let shard = ShardConfig { capacity: 8, max_connections: 8, ..ShardConfig::default() };
             let config = WorkerConfig { shard, megaflows: 8, secret: [1; 8] };
@@ -231,6 +237,14 @@ mod tests {
         };
         Lcore::start(7, setup, died).unwrap()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::testing::lcore;
+    use super::*;
 
     #[test]
     fn a_call_runs_on_the_lcores_thread_and_its_answer_comes_back() {
@@ -244,12 +258,12 @@ mod tests {
         let mut lcore = lcore(|_| {});
         let (release, wait) = channel::<()>();
         lcore.order(move |_| wait.recv().unwrap()).unwrap();
-        lcore.patience = Duration::from_millis(20);
+        lcore.set_patience(Duration::from_millis(20));
         let (happened, seen) = channel();
         let second = happened.clone();
         assert_eq!(lcore.call(move |_| happened.send(1)).unwrap_err(), CallError::Stuck(7));
         // Patience is over already: this one does not wait, and is not even sent.
-        lcore.patience = Duration::from_secs(3600);
+        lcore.set_patience(Duration::from_secs(3600));
         assert_eq!(lcore.call(move |_| second.send(2)).unwrap_err(), CallError::Stuck(7));
         let (ordered, done) = channel();
         lcore.order(move |_| ordered.send(()).unwrap()).unwrap();

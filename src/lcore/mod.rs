@@ -9,5 +9,7 @@ mod poll;
 mod transmit;
 
 pub use clock::Clock;
+#[cfg(test)]
+pub(crate) use handle::testing;
 pub use handle::{CallError, Lcore, LcoreError};
 pub use poll::{Cycles, Idle, Polling, PortFigures};

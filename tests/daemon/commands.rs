@@ -52,6 +52,7 @@ fn every_reading_command_answers_in_text_and_in_json() {
         "appctl version",
         "appctl vlog/list",
         "appctl coverage/read-counter drop_action",
+        "appctl coverage/read-counter listener_events_lost",
         "appctl dpctl/ct-bkts",
         "appctl dpctl/ct-get-tcp-seq-chk",
         "appctl dpctl/dump-dps",

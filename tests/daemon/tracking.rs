@@ -167,6 +167,11 @@ fn a_listener_that_stalls_stops_nobody_and_learns_what_it_lost() {
         }
     };
     assert!(lost > 0 && heard > 1_000, "{heard} heard, {lost} lost");
+    daemon.until("they are counted", |daemon| {
+        let count = |name| daemon.ok(&format!("appctl coverage/read-counter {name}"));
+        let counts = ["listener_events_lost", "conntrack_events_lost"].map(count);
+        counts.iter().map(|count| count.trim().parse::<u64>().unwrap()).sum::<u64>() >= lost
+    });
     drop(stalled);
     // Nobody listens any more: a place is free again and the lcores record nothing.
     Listener::start(&daemon, &[]);

@@ -3,8 +3,7 @@
 //! and a token that names it to the caller, who holds the packets themselves and does with each what [`Offer`] says.
 //!
 //! **Bounds.** At most [`Fragments::max`] fragments are held in all, and at most an eighth of these (but no less than
-//! [`LEAST_SHARE`]) for one source, so that eight who flood are needed to fill it. A source is an IPv4 address or, of
-//! IPv6, the first 64 bits, which whoever has one address has all of (RFC 4291 section 2.5.4). The fragment that makes
+//! [`LEAST_SHARE`]) for one source (`shares.rs`), so that eight who flood are needed to fill it. The fragment that makes
 //! a datagram complete is not held and so needs no room. A datagram lives [`LIFETIME`] from its first fragment on.
 //!
 //! **Overlaps.** A fragment that repeats one bit of another in another shape makes the whole datagram invalid, those
@@ -17,6 +16,7 @@ use std::collections::HashMap;
 use foldhash::quality::FixedState;
 
 use crate::clock::Millis;
+use crate::shares::{self, Shares};
 
 mod counters;
 
@@ -62,12 +62,8 @@ impl DatagramKey {
         }
     }
 
-    fn source(&self) -> u64 {
-        match self.src {
-            // In IPv6 an address that begins with 64 zero bits but for these is no other host's (RFC 4291 section 2.5).
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX),
-        }
+    fn source(&self) -> shares::Source {
+        shares::source(self.src)
     }
 }
 
@@ -246,7 +242,7 @@ pub struct Fragments<T> {
     counters: [FragmentCounters; 2],
     index: HashMap<DatagramKey, u32, FixedState>,
     /// Fragments, and datagrams that were refused, by source.
-    sources: HashMap<u64, u32, FixedState>,
+    sources: Shares,
     slots: Vec<Datagram<T>>,
     free: u32,
     oldest: u32,
@@ -264,7 +260,7 @@ impl<T: Copy> Fragments<T> {
             settings,
             counters: [FragmentCounters::default(); 2],
             index: HashMap::with_hasher(FixedState::with_seed(secret)),
-            sources: HashMap::with_hasher(FixedState::with_seed(secret.rotate_left(32))),
+            sources: Shares::new(secret.rotate_left(32)),
             slots: Vec::new(),
             free: NONE,
             oldest: NONE,
@@ -376,7 +372,7 @@ impl<T: Copy> Fragments<T> {
         if self.held + self.refused >= self.settings.max {
             return Err(Cause::StoreFull);
         }
-        if self.sources.get(&key.source()).is_some_and(|&held| held >= self.share()) {
+        if self.sources.of(key.source()) >= self.share() {
             return Err(Cause::SourceFull);
         }
         Ok(())
@@ -385,7 +381,7 @@ impl<T: Copy> Fragments<T> {
     /// Fragments that one source may hold.
     #[must_use]
     pub fn share(&self) -> u32 {
-        (self.settings.max / 8).max(LEAST_SHARE)
+        (self.settings.max / shares::PART).max(LEAST_SHARE)
     }
 
     fn begin(&mut self, key: &DatagramKey, protocol: u8, deadline: Millis) -> u32 {
@@ -431,7 +427,7 @@ impl<T: Copy> Fragments<T> {
         }
         self.held += 1;
         if let Some(key) = datagram.key {
-            *self.sources.entry(key.source()).or_default() += 1;
+            self.sources.take(key.source());
         }
     }
 
@@ -443,16 +439,7 @@ impl<T: Copy> Fragments<T> {
         datagram.parts.shrink_to(KEPT_PARTS);
         self.held -= count;
         if let Some(key) = datagram.key {
-            self.release(key.source(), count);
-        }
-    }
-
-    fn release(&mut self, source: u64, count: u32) {
-        if let Some(held) = self.sources.get_mut(&source) {
-            *held = held.saturating_sub(count);
-            if *held == 0 {
-                self.sources.remove(&source);
-            }
+            self.sources.release(key.source(), count);
         }
     }
 
@@ -464,7 +451,7 @@ impl<T: Copy> Fragments<T> {
         datagram.refused = true;
         self.refused += 1;
         if let Some(key) = datagram.key {
-            *self.sources.entry(key.source()).or_default() += 1;
+            self.sources.take(key.source());
         }
         Offer::Broken(cause)
     }
@@ -480,7 +467,7 @@ impl<T: Copy> Fragments<T> {
             self.index.remove(&key);
             if refused {
                 self.refused -= 1;
-                self.release(key.source(), 1);
+                self.sources.release(key.source(), 1);
             }
         }
         match self.slots.get_mut(older as usize) {

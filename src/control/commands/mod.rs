@@ -195,7 +195,7 @@ const OFCTL: &[CommandSpec] = &[
     local("compose-packet", "[--bare] [--bad-csum] FLOW [PAYLOAD|LENGTH]", (1, 4), packets::compose_packet, "Show a packet that FLOW matches in hexadecimal (--bare: digits only); needs no daemon.").reading(),
     local("parse-flow", "FLOW", (1, 1), flows::parse_flow, "Show a flow as it is understood; needs no daemon.").reading().with_file(FileArgument::Dash(0)),
     local("parse-flows", "FILE", (1, 1), flows::parse_flows, "Show a file's flows as they are understood; needs no daemon.").reading().with_file(FileArgument::Path(0)),
-    command("ct-flush", "BRIDGE [zone=N] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
+    command("ct-flush", "BRIDGE [zone=N] [mark=X[/M]] [labels=X[/M]] [ORIG-TUPLE [REPLY-TUPLE]]", (1, 6), conntrack::ct_flush, "Remove the connections that match."),
     command("ct-flush-zone", "BRIDGE ZONE", (2, 2), conntrack::ct_flush_zone, "Remove the connections of a zone."),
     local("list-commands", "", (0, 0), daemon::list_ofctl, "Show these commands.").reading(),
 ];

@@ -483,7 +483,7 @@ impl Tracking for TestEngine {
             let event = Event { at: 0, kind, connection };
             Arc::new(TimedEvent { event, time: 1_700_000_000_123 })
         });
-        queue.push(&events.collect::<Vec<_>>(), 4);
+        let _ = queue.push(&events.collect::<Vec<_>>(), 4);
         queue.end();
         self.state().listeners.push(Arc::clone(&queue));
         Ok(Subscription::new(queue))

@@ -82,6 +82,39 @@ fn what_is_no_request_expects_nothing() {
 }
 
 #[test]
+fn a_client_that_asks_from_every_port_leaves_room_for_another_until_it_is_flushed() {
+    const SHARE: u16 = 8192;
+    let mut bench = Bench::with(&tables("", 69), ShardConfig { capacity: 16_384, ..shard() });
+    let flood = |bench: &mut Bench| {
+        let now = bench.0.now();
+        for port in 1..=SHARE + 10 {
+            assert_eq!(ports(&bench.send_at(now, 1, &datagram(A, 10_000 + port, X, 69, REQUEST))), [2]);
+        }
+        assert_eq!(bench.0.worker().shard().expectations(), usize::from(SHARE));
+    };
+    flood(&mut bench);
+    assert_eq!(bench.0.worker().shard().counters().expectations_refused_by_share, 10);
+    let other = [192, 168, 0, 77];
+    bench.send(1, &datagram(other, 4000, X, 69, REQUEST));
+    assert_eq!(bench.ports(2, &datagram(X, 3333, other, 4000, b"\0\x03\0\x01data")), [4, 1]);
+    assert_eq!(
+        bench.ports(2, &datagram(X, 3333, A, 10_000 + SHARE + 1, b"\0\x03\0\x01data")),
+        NOWHERE,
+        "one too many"
+    );
+
+    let (now, mut cursor) = (bench.0.now(), DumpCursor::default());
+    bench.0.worker().shard_mut().flush(now, &mut cursor, usize::MAX, &mut |_| true);
+    let shard = bench.0.worker().shard();
+    assert_eq!((shard.len(), shard.expectations(), shard.companions()), (0, 0, 0));
+    flood(&mut bench);
+    let later = bench.0.now() + 61_000;
+    bench.0.advance(later);
+    assert_eq!(bench.0.worker().shard().expectations(), 0);
+    flood(&mut bench);
+}
+
+#[test]
 fn ports_that_were_expected_and_taken_are_free_again_when_nobody_came() {
     let mut bench = Bench::new(&tables("", 69));
     bench.send(1, &datagram(A, 4000, X, 69, REQUEST));
