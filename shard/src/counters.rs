@@ -53,8 +53,8 @@ counters! {
     cut_control "Segments with an FTP address, or part of one, that went on untranslated: its line was cut, or a later segment had overtaken it.";
     broken_control "Segments with an FTP command or reply that announces no valid address and port.";
     edited "Packets whose payload was edited for a translation.";
-    edits_refused "Connections not translated because as many had their payload edited as may have.";
-    edits_refused_by_share "Connections not translated because as many had their payload edited as may have for one source.";
+    edits_refused "Packets not translated because as many connections had their payload edited as may have.";
+    edits_refused_by_share "Packets not translated because as many connections had their payload edited as may have for one source.";
     related "ICMP errors found to be related to a connection.";
     tcp_out_of_window "TCP segments outside their connection's window.";
     tcp_bad_start "TCP segments that may not start a connection.";
