@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use weir_wire::Layers;
+
 use super::worker::{Batch, MAX_COPIES, Packet, Start};
 use super::{Frame, PortId, Transmit, Worker};
 use crate::flow::key::at;
@@ -31,7 +33,8 @@ impl<F: Frame> Worker<F> {
         let snapshot = Arc::clone(self.snapshot());
         let bridge = snapshot.bridges.iter().flatten().find(|bridge| bridge.name == injection.bridge);
         let port = bridge.and_then(|bridge| bridge.port(injection.in_port)).unwrap_or(NOWHERE);
-        let mut packet = Packet::new(frame);
+        let layers = Layers::parse(frame.bytes());
+        let mut packet = Packet::new(frame, layers);
         packet.extract(snapshot.wants_hash);
         packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         packet.flow = self.install(now, &packet.key, injection);

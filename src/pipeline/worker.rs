@@ -103,9 +103,8 @@ pub(super) enum Changed {
 
 impl<F: Frame> Packet<F> {
     /// A packet that has just come in, its key still empty.
-    #[inline]
-    pub(super) fn new(frame: F) -> Self {
-        let layers = Layers::parse(frame.bytes());
+    #[inline(always)]
+    pub(super) fn new(frame: F, layers: Layers) -> Self {
         Self {
             frame: Some(frame),
             layers,
@@ -322,9 +321,10 @@ impl<F: Frame> Worker<F> {
         let mut fragmented = false;
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let packet = Packet::new(frame);
-            fragmented |= packet.layers.fragment != Fragment::No;
-            batch.push(packet);
+            let layers = Layers::parse(frame.bytes());
+            fragmented |= layers.fragment != Fragment::No;
+            // Made where it stays: it is long to move.
+            batch.push(Packet::new(frame, layers));
         }
         // In place: a key is long to move.
         let with_hash = self.snapshot.wants_hash;
