@@ -10,6 +10,7 @@ use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
+use crate::errand::{Addressed, Errand, Notice};
 use crate::events::{Changes, EndCause, EventKind};
 use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
@@ -18,6 +19,7 @@ use crate::outcome::{DropReason, Outcome};
 use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
+use crate::steering::ShardNumber;
 use crate::table::Full;
 use crate::table::bucket::{Direction, Slot};
 use crate::table::connection::{Connection, flag};
@@ -55,6 +57,40 @@ impl Shard {
         let again = meta.state.has(CtState::TRK);
         let mut packet = Packet { moment, frame, layers, action, meta, again };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
+    }
+
+    /// Goes on with a packet that another shard handed over: as stages 1 to 3 for it alone.
+    #[cold]
+    pub fn resume(
+        &mut self,
+        now: Millis,
+        frame: &mut [u8],
+        layers: &Layers,
+        action: &CtAction,
+        meta: &mut CtMeta,
+        errand: Errand,
+    ) -> Outcome {
+        let _ = errand;
+        let mut lookup = self.prepare(frame, layers, action.zone, meta, false);
+        self.prefetch(&mut lookup);
+        self.execute(now, frame, layers, &lookup, action, meta)
+    }
+
+    /// A packet that this shard has sent, or was to send, cannot travel: undoes what its errand has reserved.
+    #[cold]
+    pub fn abandon(&mut self, errand: Errand) {
+        let _ = errand;
+    }
+
+    /// Hears what another shard has to tell.
+    #[cold]
+    pub fn hear(&mut self, from: ShardNumber, notice: Notice) {
+        let _ = (from, notice);
+    }
+
+    /// The next notice to be sent to another shard; ask after each burst and each housekeeping, until there is none.
+    pub fn next_notice(&mut self) -> Option<Addressed> {
+        None
     }
 
     #[inline]

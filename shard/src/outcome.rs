@@ -1,5 +1,8 @@
 //! What becomes of a packet after a ct action.
 
+use crate::errand::Reason;
+use crate::steering::ShardNumber;
+
 /// The end of a ct action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -12,6 +15,14 @@ pub enum Outcome {
     /// lengths and checksums with it; its headers were translated. One whose buffer has no room for that must not go
     /// on.
     Edit,
+    /// The packet is another shard's to track: it goes there with what [`Shard::take_errand`](crate::Shard::take_errand)
+    /// gives, to be [resumed](crate::Shard::resume) at this same action.
+    Elsewhere {
+        /// Where.
+        to: ShardNumber,
+        /// Why.
+        why: Reason,
+    },
     /// The packet must not go on.
     Drop(DropReason),
 }

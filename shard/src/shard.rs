@@ -1,16 +1,20 @@
 //! One lcore's connections: configuration, sweeping, dumping, flushing. What a packet does to them is in
 //! `lookup` and `conntrack`.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::companions::Companions;
 use crate::counters::Counters;
+use crate::errand::Errand;
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
+use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
 use crate::table::{Table, TableError};
@@ -37,6 +41,10 @@ pub struct ShardConfig {
     /// What is done with fragments, by whoever holds their packets beside the shard
     /// ([`Fragments`](crate::Fragments)).
     pub fragments: FragmentSettings,
+    /// Which of all shards this is.
+    pub number: ShardNumber,
+    /// Who owns what; the same for all shards.
+    pub steering: Arc<Steering>,
 }
 
 impl Default for ShardConfig {
@@ -50,6 +58,8 @@ impl Default for ShardConfig {
             max_connections: connections,
             accounting: true,
             fragments: FragmentSettings::default(),
+            number: ShardNumber::default(),
+            steering: Arc::new(Steering::alone()),
         }
     }
 }
@@ -83,6 +93,11 @@ pub struct Shard {
     pub(crate) occupancy: Occupancy,
     /// Ranges that ran out, for the log.
     pub(crate) exhaustions: Exhaustions,
+    /// Which shard of all this is, and who owns what.
+    pub(crate) number: ShardNumber,
+    pub(crate) steering: Arc<Steering>,
+    /// Of the packet that goes elsewhere.
+    pub(crate) errand: Errand,
 }
 
 /// How far a walk over the connections has come.
@@ -143,7 +158,27 @@ impl Shard {
             expectations: Expectations::new([c.rotate_left(16), d]),
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
+            number: config.number,
+            steering: config.steering,
+            errand: Errand::default(),
         })
+    }
+
+    /// The errand of the packet whose ct action ended as [`Outcome::Elsewhere`](crate::Outcome::Elsewhere).
+    pub fn take_errand(&mut self) -> Errand {
+        core::mem::take(&mut self.errand)
+    }
+
+    /// Which of all shards this is.
+    #[must_use]
+    pub const fn number(&self) -> ShardNumber {
+        self.number
+    }
+
+    /// Who owns what.
+    #[must_use]
+    pub const fn steering(&self) -> &Arc<Steering> {
+        &self.steering
     }
 
     /// Touches the memory for IPv4 connections now, so that the packet path meets no page fault.

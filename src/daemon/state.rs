@@ -290,6 +290,7 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
+        ..ShardConfig::default()
     }
 }
 

@@ -245,7 +245,7 @@ impl<F: Frame> Packet<F> {
 const fn without_edit(outcome: Outcome) -> Result<bool, DropReason> {
     match outcome {
         Outcome::Continue { rewritten } => Ok(rewritten),
-        Outcome::Edit => Err(DropReason::Untranslatable),
+        Outcome::Edit | Outcome::Elsewhere { .. } => Err(DropReason::Untranslatable),
         Outcome::Drop(reason) => Err(reason),
     }
 }

@@ -2,9 +2,11 @@
 //! memory.
 
 use arrayvec::ArrayVec;
+use weir_shard::ShardNumber;
 use weir_wire::layers::MAX_FRAME;
 
 use super::PortId;
+use super::letter::Letter;
 
 /// Packets taken from a queue at once and kept together until they leave.
 pub const BURST: usize = 32;
@@ -40,6 +42,15 @@ pub trait Frame: Sized {
 pub trait Transmit<F> {
     /// Queues `frame` for `port`.
     fn send(&mut self, port: PortId, frame: F);
+
+    /// Queues `letter` for another shard; gives it back where there is no room, or nobody.
+    ///
+    /// # Errors
+    /// The letter, to be dealt with by its sender.
+    fn post(&mut self, to: ShardNumber, letter: Letter<F>) -> Result<(), Letter<F>> {
+        let _ = to;
+        Err(letter)
+    }
 }
 
 /// A frame in ordinary memory with room in front, for replay and tests.

@@ -623,6 +623,7 @@ impl<F: Frame> Worker<F> {
                 Outcome::Continue { rewritten } => Ok(rewritten),
                 Outcome::Edit => edit(shard, frame, &mut packet.layers),
                 Outcome::Drop(reason) => Err(reason),
+                Outcome::Elsewhere { .. } => continue,
             };
             match outcome {
                 Ok(rewritten) => {

@@ -125,6 +125,7 @@ proptest! {
                 let outcome =
                     lab.shard.execute(lab.now, &mut packet.bytes, &packet.layers, &lookup, &action, &mut meta);
                 match outcome {
+                    Outcome::Elsewhere { .. } => prop_assert!(false, "a shard alone owns everything"),
                     Outcome::Continue { rewritten: false } => {
                         prop_assert_eq!(&packet.bytes, &before);
                         let ranged = matches!(action.nat, Some(NatAction::Source(_) | NatAction::Destination(_)));
