@@ -14,6 +14,7 @@ use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
+use crate::steering::slices::OwnEntries;
 use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
@@ -96,6 +97,8 @@ pub struct Shard {
     /// Which shard of all this is, and who owns what.
     pub(crate) number: ShardNumber,
     pub(crate) steering: Arc<Steering>,
+    /// Which replies come here.
+    pub(crate) own_entries: OwnEntries,
     /// Of the packet that goes elsewhere.
     pub(crate) errand: Errand,
 }
@@ -159,6 +162,7 @@ impl Shard {
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
             number: config.number,
+            own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,
             errand: Errand::default(),
         })
