@@ -49,11 +49,13 @@ pub enum DropCause {
     FragmentExpired,
     /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
     FragmentPurged,
+    /// It was handed from one lcore to another too often.
+    HandoverHops,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -76,6 +78,7 @@ impl DropCause {
         Self::VlanRoom,
         Self::FragmentExpired,
         Self::FragmentPurged,
+        Self::HandoverHops,
     ];
 
     /// The counter's name.
@@ -104,6 +107,7 @@ impl DropCause {
             Self::VlanRoom => "vlan_room",
             Self::FragmentExpired => "fragment_expired",
             Self::FragmentPurged => "fragment_purged",
+            Self::HandoverHops => "handover_hops",
         }
     }
 
@@ -137,6 +141,7 @@ impl DropCause {
             Self::FragmentPurged => {
                 "a fragment was held when reassembly was turned off, or ports or bridges changed"
             }
+            Self::HandoverHops => "it was handed from one lcore to another too often",
         }
     }
 
@@ -156,6 +161,7 @@ impl From<DropReason> for DropCause {
             DropReason::NatInvalid => Self::NatInvalid,
             DropReason::Untranslatable => Self::Untranslatable,
             DropReason::Stale => Self::StaleConnection,
+            DropReason::HandoverHops => Self::HandoverHops,
         }
     }
 }
