@@ -49,11 +49,15 @@ pub enum DropCause {
     FragmentExpired,
     /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
     FragmentPurged,
+    /// The mailbox to the shard that owns it was full.
+    MailboxFull,
+    /// It was on its way to its shard while numbers of ports or bridges became free for others.
+    Renumbered,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -76,6 +80,8 @@ impl DropCause {
         Self::VlanRoom,
         Self::FragmentExpired,
         Self::FragmentPurged,
+        Self::MailboxFull,
+        Self::Renumbered,
     ];
 
     /// The counter's name.
@@ -104,6 +110,8 @@ impl DropCause {
             Self::VlanRoom => "vlan_room",
             Self::FragmentExpired => "fragment_expired",
             Self::FragmentPurged => "fragment_purged",
+            Self::MailboxFull => "mailbox_full",
+            Self::Renumbered => "renumbered",
         }
     }
 
@@ -136,6 +144,10 @@ impl DropCause {
             Self::FragmentExpired => "the rest of a fragment's datagram did not come in time",
             Self::FragmentPurged => {
                 "a fragment was held when reassembly was turned off, or ports or bridges changed"
+            }
+            Self::MailboxFull => "the mailbox to the shard that owns it was full",
+            Self::Renumbered => {
+                "a port or bridge was removed while it was on its way to the shard that owns it"
             }
         }
     }
