@@ -14,6 +14,7 @@ use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
+use crate::steering::slices::OwnEntries;
 use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
@@ -103,6 +104,8 @@ pub struct Shard {
     /// Tuples with their home here that others own.
     pub(crate) redirects: Redirects,
     pub(crate) notices: Notices,
+    /// Which replies come here.
+    pub(crate) own_entries: OwnEntries,
     /// There are other shards too.
     pub(crate) is_one_of_many: bool,
     /// Of the packet that goes elsewhere.
@@ -179,6 +182,7 @@ impl Shard {
             directory: config.directory,
             redirects: Redirects::new(redirects, [b, a]),
             notices: Notices::default(),
+            own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,
             errand: Errand::default(),
             arrived: None,
