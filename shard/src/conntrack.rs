@@ -379,6 +379,15 @@ impl Shard {
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
     fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        let outcome = self.begin(packet, tuple, hash);
+        if let Some(share) = &mut self.share {
+            share.settle();
+        }
+        outcome
+    }
+
+    #[inline]
+    fn begin(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
@@ -425,6 +434,9 @@ impl Shard {
             self.occupancy.take(&reply);
         }
         self.zones.enter(packet.action.zone);
+        if let Some(share) = &mut self.share {
+            share.entered();
+        }
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
@@ -463,6 +475,9 @@ impl Shard {
     /// The answer is the one that it would be if every connection left at the moment it expires.
     #[inline]
     fn admit(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        if self.share.is_some() {
+            return self.admit_shared(packet);
+        }
         let zone = packet.action.zone;
         if let Some(limit) = self.zones.limit(zone) {
             let has_room = |shard: &Self| shard.zones.connections(zone) < limit;
@@ -610,7 +625,7 @@ impl Packet<'_> {
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
     #[cold]
-    fn refused(&self) -> Outcome {
+    pub(crate) fn refused(&self) -> Outcome {
         match self.action.nat {
             Some(NatAction::Source(_) | NatAction::Destination(_)) => Outcome::Drop(DropReason::NatRefused),
             Some(NatAction::Apply) | None => UNTOUCHED,

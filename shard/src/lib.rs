@@ -33,6 +33,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod admission;
 mod assist;
 mod clock;
 mod companions;
@@ -45,6 +46,7 @@ pub mod exhaustion;
 mod expectations;
 pub mod fragments;
 mod icmp;
+pub mod leases;
 pub mod lookup;
 pub mod meta;
 pub mod outcome;
@@ -54,6 +56,7 @@ pub mod shard;
 mod shares;
 pub mod state;
 pub mod steering;
+mod sync;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;
@@ -70,6 +73,7 @@ pub use errand::{Addressed, Errand, Notice, Reason};
 pub use events::{Changes, EndCause, Event, EventBatch, EventKind};
 pub use exhaustion::Exhaustion;
 pub use fragments::{FragmentCounters, FragmentSettings, Fragments};
+pub use leases::Leases;
 pub use lookup::Lookup;
 pub use meta::{ConnectionRef, CtMeta};
 pub use outcome::{DropReason, Outcome};

@@ -1,0 +1,8 @@
+//! Where the lock-free modules (mailbox, epoch, leases) take their atomics from: the standard library's, or, in a build
+//! with `--cfg loom`, those of loom, which runs a test in every order that the memory model allows. Nothing else of the
+//! shard may use them: a loom object outside of a loom model panics.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
