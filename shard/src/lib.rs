@@ -48,6 +48,7 @@ pub mod fragments;
 mod icmp;
 pub mod leases;
 pub mod lookup;
+pub mod mailbox;
 pub mod meta;
 pub mod outcome;
 pub mod sctp;
