@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weir_shard::steering::{KeyWord, MAX_SHARDS};
-use weir_shard::{ConnectionView, DumpCursor, ShardConfig, ShardError, ShardNumber, Steering};
+use weir_shard::{ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering};
 use weir_wire::Layers;
 
 use crate::control::engine::{EngineError, check_groups};
@@ -132,7 +132,8 @@ impl VirtualSwitch {
         Self::with_layout(ports, groups, flows, shard, secret, Layout::default())
     }
 
-    /// As [`VirtualSwitch::with_groups`], divided. Each shard is as large as `shard` says.
+    /// As [`VirtualSwitch::with_groups`], divided. Each shard is as large as `shard` says; limits are
+    /// those of all together.
     ///
     /// # Errors
     /// As [`VirtualSwitch::with_groups`].
@@ -158,9 +159,11 @@ impl VirtualSwitch {
             1 => Steering::alone(),
             _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
         });
+        let leases = Arc::new(Leases::new(shards));
         let mut workers = Vec::new();
         for number in (0..shards).filter_map(ShardNumber::new) {
-            let shard = ShardConfig { number, steering: Arc::clone(&steering), ..shard.clone() };
+            let (steering, leases) = (Arc::clone(&steering), Arc::clone(&leases));
+            let shard = ShardConfig { number, steering, leases, ..shard.clone() };
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
             let mut worker = Worker::new(config, Arc::clone(&snapshot))?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
