@@ -39,6 +39,7 @@ mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
+pub mod epoch;
 pub mod errand;
 pub mod events;
 pub mod exhaustion;

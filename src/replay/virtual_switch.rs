@@ -12,7 +12,9 @@ use crate::flow::port::PortNumber;
 use crate::flow::rule::Rule;
 use crate::flow::{GroupMod, PacketOut};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
-use crate::pipeline::{Burst, HeapFrame, Injection, PortId, Transmit, Worker, WorkerConfig};
+use crate::pipeline::{
+    Burst, HeapFrame, Injection, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig,
+};
 use crate::switch::{Switch, SwitchError};
 
 /// Name of the only bridge.
@@ -35,6 +37,7 @@ impl Transmit<HeapFrame> for Sent {
 #[derive(Debug)]
 pub struct VirtualSwitch {
     switch: Switch,
+    published: PublishedSnapshot,
     worker: Worker,
     now: u64,
     next_expiry: u64,
@@ -89,10 +92,12 @@ impl VirtualSwitch {
         }
         switch.apply_groups(BRIDGE, groups, 0)?;
         switch.replace(BRIDGE, flows, false, 0)?;
-        let snapshot = switch.snapshot();
-        let worker = Worker::new(WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret }, snapshot)?;
+        let mut published = PublishedSnapshot::new(switch.snapshot());
+        let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
+        let worker = Worker::new(config, published.reader())?;
         Ok(Self {
             switch,
+            published,
             worker,
             now: 0,
             next_expiry: 0,
@@ -203,8 +208,10 @@ impl VirtualSwitch {
     }
 
     fn publish(&mut self) {
-        let snapshot = self.switch.snapshot();
-        self.worker.replace_snapshot(snapshot);
+        let accepted = self.published.publish(self.switch.snapshot());
+        // Taken at once: so there is always room for the next one.
+        debug_assert_eq!(accepted, Ok(()));
+        self.worker.take_snapshot();
     }
 
     /// The flows with their counters brought up to date.

@@ -177,13 +177,36 @@ pub struct Switch {
     bridges: Vec<Option<Bridge>>,
     ports: Vec<Option<PortEntry>>,
     generation: u64,
+    layout: Layout,
+}
+
+/// Ports and bridges' names as they were last frozen.
+#[derive(Debug, Default)]
+struct Layout {
+    /// Of the first snapshot that had them.
+    generation: u64,
+    ports: Vec<Option<PortEntry>>,
+    bridges: Vec<Option<String>>,
+}
+
+impl Layout {
+    /// [`Snapshot::layout`] of a snapshot with these ports and bridges.
+    fn note(&mut self, generation: u64, ports: &[Option<PortEntry>], bridges: &[Option<Bridge>]) -> u64 {
+        let names = || bridges.iter().map(|bridge| bridge.as_ref().map(|bridge| bridge.name.as_str()));
+        if self.ports != ports || !self.bridges.iter().map(Option::as_deref).eq(names()) {
+            let bridges = names().map(|name| name.map(str::to_owned)).collect();
+            *self = Self { generation, ports: ports.to_vec(), bridges };
+        }
+        self.generation
+    }
 }
 
 impl Switch {
     /// Freezes the present state under a new generation.
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+    pub fn snapshot(&mut self) -> Snapshot {
         self.generation += 1;
         let ports = self.ports.clone();
+        let layout = self.layout.note(self.generation, &ports, &self.bridges);
         let bridges = self
             .bridges
             .iter_mut()
@@ -208,7 +231,7 @@ impl Switch {
                 }))
             })
             .collect();
-        Arc::new(Snapshot::new(self.generation, ports, bridges))
+        Snapshot::new(self.generation, layout, ports, bridges)
     }
 
     /// The bridges, in the order they were added.
