@@ -1,5 +1,6 @@
 //! Tables of 10 000 flows are swapped under an lcore that never stops receiving: no packet is lost, every burst goes by
 //! one table from its first packet to its last, and once a change is known to be through, nothing goes by the old one.
+#![allow(clippy::unwrap_used)] // a test may; helpers here are only called by tests
 
 use std::fmt::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
