@@ -40,6 +40,7 @@ mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
+pub mod epoch;
 pub mod errand;
 pub mod events;
 pub mod exhaustion;
