@@ -20,7 +20,7 @@ use crate::table::Table;
 const PIECES: [u32; 6] = [64, 128, 256, 512, 1024, 2048];
 
 impl Shard {
-    /// The reply tuple of a new connection: free in the table if this shard is its home, else the first candidate.
+    /// The reply tuple of a new connection of a shard alone, free in the table.
     pub(crate) fn choose_translation(
         &mut self,
         moment: Moment,
@@ -28,20 +28,12 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
-        if self.steering.is_alone() {
-            return self.choose_swept(moment, |shard| shard.choose_alone(moment, nat, tuple, hash));
-        }
-        if draws_ports(nat, tuple) {
-            self.choose_at_home(moment, nat, tuple, hash)
-        } else {
-            self.candidate(moment, nat, tuple, hash, &[])
-        }
+        self.choose_swept(moment, |shard| shard.choose_alone(moment, nat, tuple, hash))
     }
 
     /// A reply tuple whose home this shard is, free in its table, for a connection of its own or of another shard;
     /// `hash` is the keyed hash of `tuple` at the shard that asks. The ports follow the original one, the hash or chance
-    /// as [`reply_tuple_at`] says. A tuple that is given to another shard counts as free here unless `is_free` below is
-    /// told of it, and [`Occupancy::release`] is to be told when it is free again.
+    /// as [`reply_tuple_at`] says. A tuple that was given to another shard is not free.
     pub(crate) fn choose_at_home(
         &mut self,
         moment: Moment,
@@ -51,16 +43,17 @@ impl Shard {
     ) -> Result<Tuple, ChooseError> {
         self.choose_swept(moment, |shard| {
             let source_hash = source_of(tuple).hash(&shard.address_secret);
-            let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
+            let Self { table, random, occupancy, redirects, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
-            let mut is_free = |reply: &Tuple| is_free(table, moment, reply);
+            let mut is_free =
+                |reply: &Tuple| is_free(table, moment, reply) && redirects.owner(reply).is_none();
             reply_tuple_at(&request, &homes, &mut || random.next(), occupancy, &mut is_free)
         })
     }
 
     /// The first reply tuple in the order of one shard alone that is not among `refused`, nor taken here if its home is
-    /// here. What another home says of it is to be asked there; if it refuses, ask for the next candidate with this
+    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the next candidate with this
     /// one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
     pub(crate) fn candidate(
         &mut self,
@@ -150,7 +143,7 @@ fn is_free(table: &Table, moment: Moment, reply: &Tuple) -> bool {
 }
 
 /// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
+pub(crate) fn source_of(tuple: &Tuple) -> Tuple {
     match tuple {
         Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
         Tuple::V6(tuple) => Tuple::V6(weir_wire::Tuple6 { src: tuple.src, family: 6, ..Default::default() }),
