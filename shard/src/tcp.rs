@@ -9,7 +9,6 @@ use core::fmt;
 
 use weir_wire::Layers;
 
-use crate::table::bucket::Direction;
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
 
@@ -144,7 +143,6 @@ pub const fn tcp_machine() -> &'static [TcpTransition] {
 
 /// What one side has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub(crate) struct Peer {
     /// End of what it has sent.
     low: u32,
@@ -171,6 +169,27 @@ pub enum WindowScale {
 }
 
 impl Peer {
+    /// As the table keeps it.
+    #[inline]
+    pub(crate) const fn to_words(self) -> [u32; 3] {
+        let [a, b] = self.window.to_le_bytes();
+        [self.low, self.high, u32::from_le_bytes([a, b, self.scale, self.state])]
+    }
+
+    /// The state in the last of [`Peer::to_words`].
+    #[inline]
+    pub(crate) const fn state_of(last: u32) -> u8 {
+        let [.., state] = last.to_le_bytes();
+        state
+    }
+
+    /// From [`Peer::to_words`].
+    #[inline]
+    pub(crate) const fn from_words([low, high, last]: [u32; 3]) -> Self {
+        let [a, b, scale, state] = last.to_le_bytes();
+        Self { low, high, window: u16::from_le_bytes([a, b]), scale, state }
+    }
+
     /// Behind the last byte that it has sent.
     pub(crate) const fn sent(&self) -> u32 {
         self.low
@@ -351,16 +370,11 @@ fn unscaled(window: u16, shift: u32) -> u16 {
 /// silent for; `None` leaves its deadline.
 #[inline]
 pub(crate) fn track(
-    peers: &mut [Peer; 2],
-    direction: Direction,
+    source: &mut Peer,
+    destination: &mut Peer,
     segment: &Segment,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
-    let [first, second] = peers;
-    let (source, destination) = match direction {
-        Direction::Original => (first, second),
-        Direction::Reply => (second, first),
-    };
     if segment.is_opening() {
         if source.tcp_state() >= FinWait2 && destination.tcp_state() >= FinWait2 {
             return (Verdict::Restart, None);

@@ -40,7 +40,7 @@ impl Shard {
         let Self { table, random, occupancy, .. } = self;
         let mut is_free = |reply: &Tuple| {
             let found = table.find(reply, table.hash(reply));
-            found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
+            found.is_none_or(|slot| table.connection(slot.index()).deadline().is_past(moment))
         };
         reply_tuple(nat, tuple, hash, source_hash, &mut || random.next(), occupancy, &mut is_free)
     }

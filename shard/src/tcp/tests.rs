@@ -1,8 +1,19 @@
 //! Scripts of segments: who sends, flags, sequence and acknowledgement numbers, payload, and what must come out.
 
 use super::*;
+use crate::table::bucket::Direction;
 use Direction::{Original, Reply};
 use proptest::prelude::*;
+
+fn track_in(
+    [first, second]: &mut [Peer; 2],
+    from: Direction,
+    segment: &Segment,
+    liberal: bool,
+) -> (Verdict, Option<Timeout>) {
+    let (source, destination) = if from == Original { (first, second) } else { (second, first) };
+    track(source, destination, segment, liberal)
+}
 
 /// One connection and the numbers both sides start from.
 struct Script {
@@ -41,7 +52,7 @@ impl Script {
     }
 
     fn take(&mut self, from: Direction, segment: &Segment) -> Verdict {
-        let (verdict, timeout) = track(&mut self.peers, from, segment, self.liberal);
+        let (verdict, timeout) = track_in(&mut self.peers, from, segment, self.liberal);
         self.timeout = timeout;
         verdict
     }
@@ -234,7 +245,7 @@ proptest! {
         for (back, flags, seq, ack, window, scale, payload) in segments {
             let segment = Segment { seq, ack, window, flags, scale, payload };
             let direction = if back { Reply } else { Original };
-            match track(&mut peers, direction, &segment, liberal) {
+            match track_in(&mut peers, direction, &segment, liberal) {
                 (Verdict::Restart, _) => {
                     if let Some((fresh, _)) = start(&segment) {
                         peers = fresh;
