@@ -282,8 +282,9 @@ impl Shard {
         let deadline =
             Deadline::after(packet.moment, self.zones.timeouts(packet.action.zone).milliseconds(timeout));
         let connection = self.table.connection_mut(slot.index());
-        if deadline != connection.deadline() {
-            let sooner = deadline.is_before(connection.deadline());
+        let before = connection.deadline();
+        if deadline != before {
+            let sooner = deadline.is_before(before);
             connection.set_deadline(deadline);
             if sooner {
                 // The wheel only ever finds out that it is too early.
@@ -343,11 +344,12 @@ impl Shard {
     #[inline]
     fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         let connection = self.table.connection(slot.index());
+        let flags = connection.flags();
         packet.meta.mark = connection.mark();
-        packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label() } else { 0 };
+        packet.meta.label = if flags & flag::LABEL != 0 { self.table.cold(slot.index()).label() } else { 0 };
         packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation() });
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
-        if connection.has(flag::RELATED) {
+        if flags & flag::RELATED != 0 {
             self.show_parent(packet, slot.index());
         }
     }
@@ -537,18 +539,18 @@ impl Shard {
         slot: Slot,
         inner_layers: Option<&Layers>,
     ) -> Outcome {
-        let connection = self.table.connection(slot.index());
+        let flags = self.table.connection(slot.index()).flags();
         if !packet.wants_nat()
-            || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
+            || flags & (flag::SOURCE_NAT | flag::DESTINATION_NAT) == 0
             || packet.meta.is_translated_in(packet.action.zone)
         {
             return UNTOUCHED;
         }
-        let bits = match (connection.has(flag::SOURCE_NAT), slot.direction()) {
+        let bits = match (flags & flag::SOURCE_NAT != 0, slot.direction()) {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
-        let edited = connection.has(flag::EDITED) && inner_layers.is_none();
+        let edited = flags & flag::EDITED != 0 && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
             (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
@@ -650,7 +652,6 @@ fn judge(
     acknowledged: Option<&Stream>,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
-    let mut state = connection.state();
     let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
         (protocol::TCP, _) => {
             let Some(mut segment) = Segment::parse(packet.frame, packet.layers) else {
@@ -660,12 +661,9 @@ fn judge(
                 // Each side is tracked in its own numbers, from which an edit may have taken its peer away.
                 segment.ack = stream.backward(segment.ack, Round::Down);
             }
-            let mut source = connection.peer(direction);
-            let mut destination = connection.peer(direction.opposite());
-            let judged = tcp::track(&mut source, &mut destination, &segment, liberal);
-            connection.set_peer(direction, source);
-            connection.set_peer(direction.opposite(), destination);
-            return judged;
+            let source = connection.peer_mut(direction);
+            let destination = connection.peer_mut(direction.opposite());
+            return tcp::track(source, destination, &segment, liberal);
         }
         (protocol::SCTP, _) => {
             let Some(packet) = sctp::Packet::parse(packet.frame, packet.layers) else {
@@ -676,10 +674,19 @@ fn judge(
             connection.set_peers(peers);
             return judged;
         }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(&mut state, direction),
-        _ => datagram::track(&mut state, direction),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
+            let mut state = connection.state();
+            let judged = icmp::track(&mut state, direction);
+            connection.set_state(state);
+            judged
+        }
+        _ => {
+            let mut state = connection.state();
+            let judged = datagram::track(&mut state, direction);
+            connection.set_state(state);
+            judged
+        }
     };
-    connection.set_state(state);
     (verdict, Some(timeout))
 }
 

@@ -206,5 +206,9 @@ impl Limbo {
     }
 }
 
-#[cfg(test)]
+
+#[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod loom;

@@ -18,7 +18,7 @@ use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use super::bucket::Direction;
 use crate::clock::{Deadline, Moment};
-use crate::tcp::Peer;
+use crate::tcp::{Peer, PeerCell};
 use crate::wheel::Link;
 
 /// Bits of [`Connection::flags`].
@@ -58,9 +58,9 @@ pub(crate) struct Connection {
     flags: AtomicU16,
     /// Counts the connections that lived in this slot.
     generation: AtomicU16,
-    /// What each side has sent, as [`Peer::to_words`]: the original direction's sender first. Protocols other than
-    /// TCP keep their state in the first one's.
-    peers: [[AtomicU32; 3]; 2],
+    /// What each side has sent: the original direction's sender first. Protocols other than TCP keep their state in
+    /// the first one's.
+    peers: [PeerCell; 2],
 }
 
 // SAFETY: atomic integers only, for which 0 is valid.
@@ -119,8 +119,22 @@ pub(crate) struct Place {
 unsafe impl Zeroable for Place {}
 
 /// The owner's hold on a part of the table, by which alone it can be written.
-#[derive(Clone, Copy)]
-pub(crate) struct Owned<'a, T>(pub(super) &'a T);
+pub(crate) struct Owned<'a, T>(&'a T);
+
+impl<T> Copy for Owned<'_, T> {}
+impl<T> Clone for Owned<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<'a, T> Owned<'a, T> {
+    /// For the table, which has one owner, and for tests' things of their own.
+    #[inline]
+    pub(crate) const fn new(owned: &'a T) -> Self {
+        Self(owned)
+    }
+}
 
 impl<T> Deref for Owned<'_, T> {
     type Target = T;
@@ -400,7 +414,7 @@ impl Connection {
     /// What a direction's sender has sent.
     #[inline]
     pub(crate) fn peer(&self, direction: Direction) -> Peer {
-        Peer::from_words(self.peers[direction as usize].each_ref().map(|word| word.load(Relaxed)))
+        self.peers[direction as usize].load()
     }
 
     /// What each side has sent, the original direction's sender first.
@@ -412,7 +426,16 @@ impl Connection {
     /// The state of trackers that have one a connection.
     #[inline]
     pub(crate) fn state(&self) -> u8 {
-        Peer::state_of(self.peers[0][2].load(Relaxed))
+        self.peers[0].state()
+    }
+
+    /// True if a direction has this key.
+    #[inline]
+    pub(super) fn has_key(&self, direction: Direction, key: &Key) -> bool {
+        let at = direction as usize;
+        self.addresses[at].load(Relaxed) == key.addresses
+            && self.ports[at].load(Relaxed) == key.ports
+            && self.rest.load(Relaxed) == key.rest
     }
 
     #[inline]
@@ -435,10 +458,11 @@ impl Connection {
     /// meanwhile.
     #[inline]
     pub(super) fn tuple_of(&self, rest: Rest, addresses6: &Addresses6, direction: Direction) -> Tuple {
-        let Key { addresses, ports, .. } = self.key(direction);
+        let ports = self.ports[direction as usize].load(Relaxed);
         if rest.family() == 6 {
             return tuple6(addresses6.of(direction), ports, rest.0);
         }
+        let addresses = self.addresses[direction as usize].load(Relaxed);
         Tuple::V4(Words { addresses, ports, rest: rest.0 }.tuple())
     }
 
@@ -472,24 +496,22 @@ impl Owned<'_, Connection> {
         self.flags.store(if on { flags | bits } else { flags & !bits }, Relaxed);
     }
 
+    /// A direction's sender, for its tracker.
     #[inline]
-    pub(crate) fn set_peer(&self, direction: Direction, peer: Peer) {
-        for (place, word) in self.peers[direction as usize].iter().zip(peer.to_words()) {
-            place.store(word, Relaxed);
-        }
+    pub(crate) fn peer_mut(&self, direction: Direction) -> Owned<'_, PeerCell> {
+        Owned(&self.0.peers[direction as usize])
     }
 
     #[inline]
     pub(crate) fn set_peers(&self, [first, second]: [Peer; 2]) {
-        self.set_peer(Direction::Original, first);
-        self.set_peer(Direction::Reply, second);
+        self.peer_mut(Direction::Original).store(first);
+        self.peer_mut(Direction::Reply).store(second);
     }
 
     /// For trackers that have one state a connection, and nothing else.
     #[inline]
     pub(crate) fn set_state(&self, state: u8) {
-        let [_, _, last] = Peer::with_state(state).to_words();
-        self.peers[0][2].store(last, Relaxed);
+        self.peer_mut(Direction::Original).set_state(state);
     }
 
     /// Begins a connection's life in this slot: everything but `rest` is as of a new one.
@@ -543,13 +565,4 @@ mod tests {
         assert_eq!(size_of::<Parent>(), 40);
     }
 
-    #[test]
-    fn a_peer_is_kept_to_the_bit() {
-        for seed in 0u32..1000 {
-            let words = [seed.wrapping_mul(0x9e37_79b9), !seed, seed.wrapping_mul(0x85eb_ca6b)];
-            let peer = Peer::from_words(words);
-            assert_eq!(peer.to_words(), words);
-            assert_eq!(Peer::state_of(words[2]), peer.state);
-        }
-    }
 }

@@ -72,7 +72,7 @@ impl Memory {
 
     /// For the owner: shows a connection that has begun.
     pub(super) fn publish(&self, index: u32, rest: u32) {
-        Owned(&self.connections[index as usize]).publish(rest);
+        Owned::new(&self.connections[index as usize]).publish(rest);
     }
 
     /// Asks for the lines that [`Memory::view`] reads of an IPv4 connection.

@@ -184,6 +184,7 @@ impl Table {
                 origin: AtomicU64::new(origin),
             })
         });
+        readable.origin.store(origin, Ordering::Relaxed);
         self.limbo.open(&readable.epochs);
         Arc::clone(readable)
     }
@@ -335,7 +336,7 @@ impl Table {
     pub(crate) fn holds(&self, slot: Slot, tuple: &Tuple, hash: u64) -> bool {
         let index = slot.index() as usize;
         let connection = &self.memory.connections[index];
-        if connection.key(slot.direction()) != Key::new(tuple, hash) {
+        if !connection.has_key(slot.direction(), &Key::new(tuple, hash)) {
             return false;
         }
         // A slot that was found before others were executed may have become a mirror's, which has no reply.
@@ -357,7 +358,7 @@ impl Table {
 
     #[inline]
     pub(crate) fn connection_mut(&mut self, index: u32) -> Owned<'_, Connection> {
-        Owned(&self.memory.connections[index as usize])
+        Owned::new(&self.memory.connections[index as usize])
     }
 
     #[inline]
@@ -367,7 +368,7 @@ impl Table {
 
     #[inline]
     pub(crate) fn cold_mut(&mut self, index: u32) -> Owned<'_, Cold> {
-        Owned(&self.memory.cold[index as usize])
+        Owned::new(&self.memory.cold[index as usize])
     }
 
     /// The original tuple of the control connection that announced this one.
@@ -377,7 +378,7 @@ impl Table {
 
     /// Makes a connection that is not published yet the data connection of a control connection.
     pub(crate) fn set_parent(&mut self, index: u32, parent: &Tuple) {
-        Owned(&self.memory.parents[index as usize]).set(parent);
+        Owned::new(&self.memory.parents[index as usize]).set(parent);
         self.connection_mut(index).set(flag::RELATED, true);
     }
 
@@ -443,7 +444,7 @@ impl Table {
             account.clear();
         }
         if let (Tuple::V6(original), Tuple::V6(reply)) = (original, reply) {
-            Owned(&self.memory.addresses6[index as usize])
+            Owned::new(&self.memory.addresses6[index as usize])
                 .set([[original.src, original.dst], [reply.src, reply.dst]]);
         }
         Ok(index)

@@ -11,8 +11,15 @@ fn track_in(
     segment: &Segment,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
-    let (source, destination) = if from == Original { (first, second) } else { (second, first) };
-    track(source, destination, segment, liberal)
+    let cells = [PeerCell::default(), PeerCell::default()];
+    let [own_first, own_second] = cells.each_ref().map(Owned::new);
+    own_first.store(*first);
+    own_second.store(*second);
+    let (source, destination) =
+        if from == Original { (own_first, own_second) } else { (own_second, own_first) };
+    let judged = track(source, destination, segment, liberal);
+    (*first, *second) = (cells[0].load(), cells[1].load());
+    judged
 }
 
 /// One connection and the numbers both sides start from.
