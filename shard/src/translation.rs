@@ -52,9 +52,9 @@ impl Shard {
         })
     }
 
-    /// The first reply tuple in the order of one shard alone that is not among `refused`, nor taken here if its home is
-    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the next candidate with this
-    /// one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
+    /// The first reply tuple in the order of one shard alone that is not among `refused`, nor in this table. If its
+    /// home is here it may have been given away. What another home says of it is to be asked there; if it refuses, ask
+    /// for the next candidate with this one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
     pub(crate) fn candidate(
         &mut self,
         moment: Moment,
@@ -68,9 +68,7 @@ impl Shard {
             let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
-            let mut is_free = |reply: &Tuple| {
-                !refused.contains(reply) && (steering.home(reply) != *number || is_free(table, moment, reply))
-            };
+            let mut is_free = |reply: &Tuple| !refused.contains(reply) && is_free(table, moment, reply);
             reply_tuple_at(&request, &InOrder(&homes), &mut || random.next(), occupancy, &mut is_free)
         })
     }
