@@ -356,6 +356,15 @@ impl Shard {
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
     fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        let outcome = self.begin(packet, tuple, hash);
+        if let Some(share) = &mut self.share {
+            share.settle();
+        }
+        outcome
+    }
+
+    #[inline]
+    fn begin(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
         if self.is_one_of_many
             && let Some(outcome) = self.start_elsewhere(packet, tuple)
         {
@@ -414,6 +423,9 @@ impl Shard {
             self.occupancy.take(&reply);
         }
         self.zones.enter(packet.action.zone);
+        if let Some(share) = &mut self.share {
+            share.entered();
+        }
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
@@ -452,6 +464,9 @@ impl Shard {
     /// The answer is the one that it would be if every connection left at the moment it expires.
     #[inline]
     fn admit(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        if self.share.is_some() {
+            return self.admit_shared(packet);
+        }
         let zone = packet.action.zone;
         if let Some(limit) = self.zones.limit(zone) {
             let has_room = |shard: &Self| shard.zones.connections(zone) < limit;
