@@ -707,4 +707,4 @@ pub(crate) fn is_answered(connection: &Connection) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
