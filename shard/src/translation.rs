@@ -69,9 +69,7 @@ impl Shard {
             let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
-            let mut is_free = |reply: &Tuple| {
-                !refused.contains(reply) && (steering.home(reply) != *number || is_free(table, moment, reply))
-            };
+            let mut is_free = |reply: &Tuple| !refused.contains(reply) && is_free(table, moment, reply);
             reply_tuple_at(&request, &InOrder(&homes), &mut || random.next(), occupancy, &mut is_free)
         })
     }

@@ -339,8 +339,7 @@ impl Shard {
     /// A packet has arrived: answers what it asks for and sends it on, or executes it if it is to be executed here.
     #[cold]
     pub(super) fn serve(&mut self, packet: &mut Packet<'_>, mut errand: Errand) -> Outcome {
-        loop {
-            let Some(asking) = errand.asking.as_deref_mut() else { break };
+        while let Some(asking) = errand.asking.as_deref_mut() {
             let to = match asking.stage {
                 Stage::Answered => break,
                 Stage::Reserve { tuple, is_challenged } => {
