@@ -55,7 +55,6 @@ pub mod shard;
 mod shares;
 pub mod state;
 pub mod steering;
-mod sync;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_ffi::{Eal, EalConfig, LogLine, Severity};
+use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{FragmentSettings, ShardConfig};
+use weir_shard::mailbox::DEFAULT_CAPACITY;
+use weir_shard::steering::{KeyWord, SteeringConfig, TABLE_SIZE};
+use weir_shard::{FragmentSettings, ShardConfig, ShardNumber, Steering};
 
 use super::devices::Device;
 use super::exhaustion::Report;
@@ -15,8 +17,7 @@ use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
-use crate::flow::{Action, FlowMod};
-use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
+use crate::lcore::{CallError, Clock, Idle, Lcore, Mailboxes, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{PortId, Snapshot, Worker, WorkerConfig};
 use crate::switch::Switch;
@@ -38,8 +39,6 @@ pub(super) struct State {
     profile: Profile,
     /// An lcore did not take the last snapshot.
     behind: bool,
-    /// The warning about tracking on several lcores was given.
-    warned: bool,
     exhaustion: Report,
 }
 
@@ -55,16 +54,20 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let snapshot = switch.snapshot();
-        let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
+        let steering = Arc::new(steering(placement.lcores.len())?);
+        // Made before any lcore runs, and held by them alone.
+        let metal = config.profile == Profile::Metal;
+        let nodes: Vec<_> = placement.lcores.iter().map(|lcore| metal.then_some(lcore.node)).collect();
+        let mailboxes = Mailboxes::between(&nodes, DEFAULT_CAPACITY).map_err(DaemonError::Mailboxes)?;
         let mut lcores = Vec::new();
-        for (index, lcore) in (0..).zip(&placement.lcores) {
+        for ((index, lcore), mailboxes) in (0..).zip(&placement.lcores).zip(mailboxes) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, count, index),
+                shard: shard_config(&config.conntrack, &steering, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
             let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
-            lcores.push(start_lcore(setting, worker, snapshot.clone(), died)?);
+            lcores.push(start_lcore(setting, worker, mailboxes, snapshot.clone(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
         tracing::info!(?cpus, "lcores started");
@@ -81,7 +84,6 @@ impl State {
             placement,
             profile,
             behind: false,
-            warned: false,
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
@@ -93,7 +95,6 @@ impl State {
     fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
-            self.warn_about_tracking(&flows);
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
         for bridge in &config.bridges {
@@ -112,21 +113,6 @@ impl State {
             device.connect_inputs(id, &self.lcores)?;
         }
         Ok(())
-    }
-
-    /// Until packets are steered to the lcore that owns their connection, replies may miss it.
-    pub(super) fn warn_about_tracking(&mut self, flows: &[FlowMod]) {
-        let tracks =
-            flows.iter().flat_map(|flow| &flow.actions).any(|action| matches!(action, Action::Ct(_)));
-        if tracks && self.lcores.len() > 1 && !self.warned {
-            self.warned = true;
-            tracing::warn!(
-                "flows track connections (ct) on {} lcores, and each lcore knows only connections whose first packet it \
-                 received: a reply that arrives by another lcore's queue is taken for a new connection; use one lcore \
-                 unless the ports' queues bring both directions to the same one",
-                self.lcores.len()
-            );
-        }
     }
 
     /// Where lcores and cards are.
@@ -238,6 +224,7 @@ struct Setting {
 fn start_lcore(
     setting: Setting,
     worker: WorkerConfig,
+    mailboxes: Mailboxes<Mbuf>,
     snapshot: Arc<Snapshot>,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
@@ -253,7 +240,7 @@ fn start_lcore(
         } else {
             Idle::Share
         };
-        Ok((Polling::new(worker, clock, idle), guard))
+        Ok((Polling::new(worker, clock, idle).with_mailboxes(mailboxes), guard))
     };
     let died = Arc::clone(died);
     let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
@@ -278,9 +265,19 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Shard `index` of `count`.
-fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
+/// Who owns what among so many shards. The key is secret, so that nobody can choose tuples that all fall to one.
+fn steering(shards: usize) -> Result<Steering, DaemonError> {
+    let [random, ..] = secret()?;
+    let word = KeyWord::from_random(random as u16);
+    Ok(Steering::new(&SteeringConfig { shards, word, table_size: TABLE_SIZE, subscribers: Vec::new() })?)
+}
+
+/// Shard `index` of those that `steering` is about.
+fn shard_config(conntrack: &Conntrack, steering: &Arc<Steering>, index: u32) -> ShardConfig {
+    let count = u32::try_from(steering.shards()).unwrap_or(u32::MAX);
     ShardConfig {
+        number: ShardNumber::new(index as usize).unwrap_or_default(),
+        steering: Arc::clone(steering),
         capacity: conntrack.capacity.get().div_ceil(count.max(1)),
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,

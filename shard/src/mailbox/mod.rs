@@ -36,6 +36,7 @@
 #[cfg(all(test, loom))]
 mod models;
 mod slots;
+mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -43,7 +44,7 @@ use arrayvec::ArrayVec;
 use weir_numa::memory::MemoryError;
 
 use self::slots::Slots;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
+use self::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 
 /// Entries of a ring between two lcores unless somebody wants otherwise. Between two looks of a receiver lies one burst
 /// of each of its queues and of each of its peers, some ten microseconds; at 20 million packets a second, all of which
@@ -272,6 +273,11 @@ impl<T> Receiver<T> {
         }
         self.shared.receiver.0.count.store(self.head, Ordering::Release);
         count
+    }
+
+    /// Entries that wait now.
+    pub fn waiting(&mut self) -> usize {
+        self.look()
     }
 
     /// Looks at the sender's side; the number of entries that wait.
