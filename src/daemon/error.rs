@@ -9,6 +9,7 @@ use weir_numa::preflight::Report;
 use weir_numa::topology::TopologyError;
 use weir_shard::steering::SteeringError;
 
+use super::publication::PublishError;
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
 
@@ -87,6 +88,9 @@ pub enum DaemonError {
     /// An lcore does not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A change did not reach every lcore.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Bridges, ports or flows.
     #[error(transparent)]
     Switch(#[from] SwitchError),

@@ -3,10 +3,8 @@
 //! [`Worker::process`] when some table tracks; never for one shard alone. It only makes things fast: whoever arrives at
 //! the wrong shard in spite of it is handed over at its `ct`.
 
-use weir_shard::{Reason, ShardNumber, Steering};
-use weir_wire::extract::{ChecksumTrust, Extracted};
-use weir_wire::header::{Ipv4, Ipv6};
-use weir_wire::{Fragment, Layers, Tuple};
+use weir_shard::Reason;
+use weir_wire::{Fragment, Layers};
 
 use super::frame::{Burst, Frame, Transmit};
 use super::letter::Letter;
@@ -53,7 +51,7 @@ impl<F: Frame> Worker<F> {
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
-            let to = home_of_frame(steering, frame.bytes(), &layers).unwrap_or(own);
+            let to = steering.home_of_frame(frame.bytes(), &layers).unwrap_or(own);
             if to == own {
                 fragmented |= layers.fragment != Fragment::No;
                 batch.push(Packet::new(frame, layers));
@@ -70,22 +68,4 @@ impl<F: Frame> Worker<F> {
         counters.handed_over[why.index()] += handed_over;
         (bytes, fragmented)
     }
-}
-
-/// The shard that a frame belongs to; `None` for one that no tracker would look up.
-fn home_of_frame(steering: &Steering, frame: &[u8], layers: &Layers) -> Option<ShardNumber> {
-    if layers.fragment != Fragment::No {
-        let packet = layers.l3_bytes(frame);
-        if layers.is_ipv4() {
-            let ip = Ipv4::new_checked(packet).ok()?;
-            return Some(steering.home_of_fragments(ip.src().into(), ip.dst().into()));
-        }
-        let ip = Ipv6::new_checked(packet).ok()?;
-        return Some(steering.home_of_fragments(ip.src().into(), ip.dst().into()));
-    }
-    let tuple = match Tuple::extract(frame, layers, 0, ChecksumTrust::ALL).ok()? {
-        Extracted::Packet(tuple) => tuple,
-        Extracted::IcmpError { inner, .. } => inner,
-    };
-    Some(steering.home(&tuple))
 }

@@ -49,8 +49,9 @@ fn packets_of_a_queue_go_to_the_lcore_that_owns_their_connection_and_leave_there
         return;
     }
     let scratch = Scratch::new("owners");
-    // All by the one queue of lcore 0: each connection's first packet and, some packets behind, its answer.
-    let asked: Vec<_> = (0..60).map(|n| udp(n, 1000 + u16::from(n), 90)).collect();
+    // All by the one queue of lcore 0: each connection's first packet and, some packets behind, its answer. Their ports
+    // differ in every bit, so that no key brings all to one owner: the hash is linear.
+    let asked: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
     let frames: Vec<_> = asked.iter().cloned().chain(asked.iter().map(|frame| answer_of(frame))).collect();
     let source = format!(
         "net_pcap0,rx_pcap={},tx_pcap={},tx_pcap={}",
@@ -74,7 +75,6 @@ fn packets_of_a_queue_go_to_the_lcore_that_owns_their_connection_and_leave_there
         let [first, second] = places;
         assert!(in_order(first) && second == nowhere || in_order(second) && first == nowhere, "{places:?}");
     }
-    // 60 connections that all belong to the same one: not in the lifetime of this machine.
     let over = halves[1].len() as u64;
     assert!(over > 0 && over < 120, "{over}");
     assert_eq!(halves[0].len() as u64 + over, 120);
@@ -138,7 +138,7 @@ fn a_port_that_goes_while_its_packets_are_under_way_between_lcores_leaves_no_buf
     }
     let scratch = Scratch::new("underway");
     // Without end, as fast as lcore 0 can.
-    let frames: Vec<_> = (0..60).map(|n| udp(n, 7, 90)).collect();
+    let frames: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
     let source = format!(
         "net_pcap0,rx_pcap={},tx_pcap=/dev/null,tx_pcap=/dev/null,infinite_rx=1",
         scratch.capture("in.pcap", &frames)
@@ -157,6 +157,47 @@ fn a_port_that_goes_while_its_packets_are_under_way_between_lcores_leaves_no_buf
         ));
     }
     // It ends in order under full load, too.
+    daemon.finish();
+}
+
+#[test]
+fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("two-limits");
+    let tables = "in_port=1,udp,tp_src=1,actions=ct(commit,zone=3),2\n\
+                  in_port=1,udp,tp_src=2,actions=ct(commit,zone=3),2\n\
+                  in_port=1,udp,tp_src=3,actions=ct(commit,zone=4),2\n";
+    scratch.write("flows", tables);
+    // Both queues bring connections of zone 3, the second one zone 4's too.
+    let captures = [vec![1], vec![2, 3]].map(|ports: Vec<u16>| {
+        ports.iter().flat_map(|&port| (0..40).map(move |n| udp(n, port, 90))).collect::<Vec<_>>()
+    });
+    let inputs = [scratch.capture("a.pcap", &captures[0]), scratch.capture("b.pcap", &captures[1])];
+    let source = format!("net_pcap0,rx_pcap={},rx_pcap={}", inputs[0], inputs[1]);
+    let settings = "[[conntrack.zone]]\nid = 3\nlimit = 1\n[pool]";
+    let small = SMALL.replace("capacity = 1000\n", "capacity = 1000\nmax_connections = 31\n");
+    let ports = bridge(&[&source, "net_null0,no-rx=1"]);
+    let config = format!("lcores = \"0-1\"\n{}{ports}", small.replace("[pool]", settings));
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
+    // One lcore may have nearly all that there may be.
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "31\n");
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "31\n");
+    let limits = daemon.ok("appctl dpctl/ct-get-limits zone=3,4");
+    assert_eq!(limits, "default limit=0\nzone=3,limit=1,count=1\nzone=4,limit=0,count=30\n");
+    let counted = |daemon: &Daemon, name: &str| {
+        let lines = daemon.ok("appctl coverage/show");
+        lines.lines().find(|line| line.starts_with(name)).map(str::to_owned)
+    };
+    for (name, count) in [("conntrack_refused_by_zone_limit", " 79"), ("conntrack_refused_by_limit", " 10")] {
+        let line = counted(&daemon, name).unwrap();
+        assert!(line.contains(count), "{line}");
+    }
+    let answer = daemon.weir("appctl dpctl/ct-set-maxconns 1001");
+    assert!(answer.stderr.contains("memory for 1000 connections"), "{}", answer.stderr);
     daemon.finish();
 }
 

@@ -36,7 +36,6 @@
 #[cfg(all(test, loom))]
 mod models;
 mod slots;
-mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -44,7 +43,7 @@ use arrayvec::ArrayVec;
 use weir_numa::memory::MemoryError;
 
 use self::slots::Slots;
-use self::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 
 /// Entries of a ring between two lcores unless somebody wants otherwise. Between two looks of a receiver lies one burst
 /// of each of its queues and of each of its peers, some ten microseconds; at 20 million packets a second, all of which

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicUsize as Plain;
 
 use arrayvec::ArrayVec;
 
-use super::sync::Arc;
 use super::*;
+use crate::sync::Arc;
 
 /// An entry that tells its count of drops, which is not the protocol's and so not loom's. Loom's cells notice in
 /// addition when it is not there any more.
