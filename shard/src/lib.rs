@@ -66,7 +66,7 @@ mod zones;
 pub use action::{CtAction, Helper};
 pub use clock::Millis;
 pub use counters::Counters;
-pub use errand::{Addressed, Errand, Notice, Reason};
+pub use errand::{Addressed, Directory, Errand, Notice, Reason};
 pub use events::{Changes, EndCause, Event, EventBatch, EventKind};
 pub use exhaustion::Exhaustion;
 pub use fragments::{FragmentCounters, FragmentSettings, Fragments};

@@ -9,7 +9,7 @@ use crate::action::Helper;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::companions::Companions;
 use crate::counters::Counters;
-use crate::errand::Errand;
+use crate::errand::{Directory, Errand, Notices, Redirects};
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
@@ -45,6 +45,8 @@ pub struct ShardConfig {
     pub number: ShardNumber,
     /// Who owns what; the same for all shards.
     pub steering: Arc<Steering>,
+    /// Who expects which data connection; the same for all shards.
+    pub directory: Arc<Directory>,
 }
 
 impl Default for ShardConfig {
@@ -60,6 +62,7 @@ impl Default for ShardConfig {
             fragments: FragmentSettings::default(),
             number: ShardNumber::default(),
             steering: Arc::new(Steering::alone()),
+            directory: Arc::default(),
         }
     }
 }
@@ -96,8 +99,16 @@ pub struct Shard {
     /// Which shard of all this is, and who owns what.
     pub(crate) number: ShardNumber,
     pub(crate) steering: Arc<Steering>,
+    pub(crate) directory: Arc<Directory>,
+    /// Tuples with their home here that others own.
+    pub(crate) redirects: Redirects,
+    pub(crate) notices: Notices,
+    /// There are other shards too.
+    pub(crate) is_one_of_many: bool,
     /// Of the packet that goes elsewhere.
     pub(crate) errand: Errand,
+    /// Of the packet that came from elsewhere and is being executed.
+    pub(crate) arrived: Option<Errand>,
 }
 
 /// How far a walk over the connections has come.
@@ -137,12 +148,16 @@ impl core::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start.
+    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start. All
+    /// shards of a datapath have the same, or they would choose different addresses for the same source.
     ///
     /// # Errors
     /// Capacity 0 or above [`MAX_CAPACITY`](crate::table::MAX_CAPACITY), or no memory.
     pub fn new(config: ShardConfig, secret: [u64; 4]) -> Result<Self, ShardError> {
         let [a, b, c, d] = secret;
+        let is_one_of_many = config.steering.shards() > 1;
+        let shared = is_one_of_many.then(|| (config.directory.clone(), config.number));
+        let redirects = usize::try_from(config.capacity).unwrap_or(usize::MAX);
         Ok(Self {
             table: Table::new(config.capacity, config.accounting, [a, b])?,
             zones: Zones::new(config.timeouts),
@@ -151,22 +166,23 @@ impl Shard {
             liberal_tcp: config.liberal_tcp,
             counters: Counters::default(),
             events: Events::default(),
-            random: Random(c ^ d.rotate_left(32)),
+            // All shards have the same secrets, for addresses are chosen by hash; no two draw the same ports.
+            random: Random(c ^ d.rotate_left(32) ^ (config.number.index() as u64) << 48),
             address_secret: [c, d],
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
-            expectations: Expectations::new([c.rotate_left(16), d]),
+            expectations: Expectations::new([c.rotate_left(16), d], shared),
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
             number: config.number,
+            is_one_of_many,
+            directory: config.directory,
+            redirects: Redirects::new(redirects, [b, a]),
+            notices: Notices::default(),
             steering: config.steering,
             errand: Errand::default(),
+            arrived: None,
         })
-    }
-
-    /// The errand of the packet whose ct action ended as [`Outcome::Elsewhere`](crate::Outcome::Elsewhere).
-    pub fn take_errand(&mut self) -> Errand {
-        core::mem::take(&mut self.errand)
     }
 
     /// Which of all shards this is.
@@ -271,7 +287,11 @@ impl Shard {
                 self.occupancy.release(&self.table.tuple(index, direction));
             }
         }
-        if self.table.connection(index).has(flag::ASSISTED) {
+        let connection = self.table.connection(index);
+        if connection.has(flag::ASSISTED | flag::REDIRECTED) {
+            if connection.has(flag::REDIRECTED) {
+                self.unsettle(index);
+            }
             self.forget(index);
         }
         self.table.remove(index);

@@ -37,8 +37,15 @@ impl Shard {
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
         let source_hash = source_of(tuple).hash(&self.address_secret);
-        let Self { table, random, occupancy, .. } = self;
+        let Self { table, random, occupancy, steering, redirects, .. } = self;
+        let (is_one_of_many, number) = (self.is_one_of_many, self.number);
+        let mut scratch = Occupancy::default();
+        // What the boards are told is taken must be in the table, or nobody would tell them when it is free again.
+        let occupancy = if is_one_of_many { &mut scratch } else { occupancy };
         let mut is_free = |reply: &Tuple| {
+            if is_one_of_many && (steering.home(reply) != number || redirects.owner(reply).is_some()) {
+                return false;
+            }
             let found = table.find(reply, table.hash(reply));
             found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
         };
@@ -71,7 +78,7 @@ impl Shard {
 }
 
 /// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
+pub(crate) fn source_of(tuple: &Tuple) -> Tuple {
     match tuple {
         Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
         Tuple::V6(tuple) => Tuple::V6(weir_wire::Tuple6 { src: tuple.src, family: 6, ..Default::default() }),

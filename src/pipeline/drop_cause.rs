@@ -53,11 +53,13 @@ pub enum DropCause {
     MailboxFull,
     /// It was on its way to its shard while numbers of ports or bridges became free for others.
     Renumbered,
+    /// It was handed from one lcore to another too often.
+    HandoverHops,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -82,6 +84,7 @@ impl DropCause {
         Self::FragmentPurged,
         Self::MailboxFull,
         Self::Renumbered,
+        Self::HandoverHops,
     ];
 
     /// The counter's name.
@@ -112,6 +115,7 @@ impl DropCause {
             Self::FragmentPurged => "fragment_purged",
             Self::MailboxFull => "mailbox_full",
             Self::Renumbered => "renumbered",
+            Self::HandoverHops => "handover_hops",
         }
     }
 
@@ -149,6 +153,7 @@ impl DropCause {
             Self::Renumbered => {
                 "a port or bridge was removed while it was on its way to the shard that owns it"
             }
+            Self::HandoverHops => "it was handed from one lcore to another too often",
         }
     }
 
@@ -168,6 +173,7 @@ impl From<DropReason> for DropCause {
             DropReason::NatInvalid => Self::NatInvalid,
             DropReason::Untranslatable => Self::Untranslatable,
             DropReason::Stale => Self::StaleConnection,
+            DropReason::HandoverHops => Self::HandoverHops,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use weir_shard::errand::Directory;
 use weir_shard::steering::{KeyWord, MAX_SHARDS};
 use weir_shard::{ConnectionView, DumpCursor, ShardConfig, ShardError, ShardNumber, Steering};
 use weir_wire::Layers;
@@ -158,9 +159,11 @@ impl VirtualSwitch {
             1 => Steering::alone(),
             _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
         });
+        let directory = Arc::new(Directory::new(secret[5]));
         let mut workers = Vec::new();
         for number in (0..shards).filter_map(ShardNumber::new) {
-            let shard = ShardConfig { number, steering: Arc::clone(&steering), ..shard.clone() };
+            let (steering, directory) = (Arc::clone(&steering), Arc::clone(&directory));
+            let shard = ShardConfig { number, steering, directory, ..shard.clone() };
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
             let mut worker = Worker::new(config, Arc::clone(&snapshot))?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
