@@ -10,7 +10,7 @@ use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
-use crate::errand::{Addressed, Errand, Notice};
+use crate::errand::Reason;
 use crate::events::{Changes, EndCause, EventKind};
 use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
@@ -19,7 +19,6 @@ use crate::outcome::{DropReason, Outcome};
 use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
-use crate::steering::ShardNumber;
 use crate::table::Full;
 use crate::table::bucket::{Direction, Slot};
 use crate::table::connection::{Connection, flag};
@@ -57,40 +56,6 @@ impl Shard {
         let again = meta.state.has(CtState::TRK);
         let mut packet = Packet { moment, frame, layers, action, meta, again };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
-    }
-
-    /// Goes on with a packet that another shard handed over: as stages 1 to 3 for it alone.
-    #[cold]
-    pub fn resume(
-        &mut self,
-        now: Millis,
-        frame: &mut [u8],
-        layers: &Layers,
-        action: &CtAction,
-        meta: &mut CtMeta,
-        errand: Errand,
-    ) -> Outcome {
-        let _ = errand;
-        let mut lookup = self.prepare(frame, layers, action.zone, meta, false);
-        self.prefetch(&mut lookup);
-        self.execute(now, frame, layers, &lookup, action, meta)
-    }
-
-    /// A packet that this shard has sent, or was to send, cannot travel: undoes what its errand has reserved.
-    #[cold]
-    pub fn abandon(&mut self, errand: Errand) {
-        let _ = errand;
-    }
-
-    /// Hears what another shard has to tell.
-    #[cold]
-    pub fn hear(&mut self, from: ShardNumber, notice: Notice) {
-        let _ = (from, notice);
-    }
-
-    /// The next notice to be sent to another shard; ask after each burst and each housekeeping, until there is none.
-    pub fn next_notice(&mut self) -> Option<Addressed> {
-        None
     }
 
     #[inline]
@@ -200,7 +165,7 @@ impl Shard {
 
     /// Looks at the packet as if it came here first.
     #[cold]
-    fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
+    pub(crate) fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
         *packet.meta = CtMeta { zone: packet.action.zone, ..CtMeta::default() };
         let target = Target::of(packet.frame, packet.layers, packet.action.zone, ChecksumTrust::ALL);
         let hash = target.tuple().map_or(0, |tuple| self.table.hash(tuple));
@@ -218,6 +183,11 @@ impl Shard {
     ) -> Outcome {
         let found = self.table.find(tuple, hash);
         let Some(slot) = found.and_then(|slot| self.if_live(slot, packet.moment)) else {
+            if self.is_one_of_many
+                && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Related)
+            {
+                return outcome;
+            }
             self.counters.icmp_unknown += 1;
             return packet.judge_invalid();
         };
@@ -311,9 +281,16 @@ impl Shard {
         hash: u64,
         cause: Invalid,
     ) -> Outcome {
-        self.counters.invalid[cause.index()] += 1;
         let found = self.table.find(tuple, hash);
-        match found.and_then(|slot| self.if_live(slot, packet.moment)) {
+        let live = found.and_then(|slot| self.if_live(slot, packet.moment));
+        if self.is_one_of_many
+            && live.is_none()
+            && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Steered)
+        {
+            return outcome;
+        }
+        self.counters.invalid[cause.index()] += 1;
+        match live {
             Some(slot) => self.judge_outside(packet, slot),
             None => packet.judge_invalid(),
         }
@@ -379,6 +356,11 @@ impl Shard {
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
     fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        if self.is_one_of_many
+            && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Steered)
+        {
+            return outcome;
+        }
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
@@ -559,7 +541,7 @@ impl Shard {
     }
 
     #[cold]
-    fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
+    pub(crate) fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
         self.counters.untranslated += 1;
         Outcome::Drop(reason)
     }
@@ -573,7 +555,7 @@ pub(crate) struct Packet<'a> {
     pub(crate) action: &'a CtAction,
     pub(crate) meta: &'a mut CtMeta,
     /// An earlier ct action of this zone has seen it, and counted it.
-    again: bool,
+    pub(crate) again: bool,
 }
 
 impl Packet<'_> {

@@ -62,6 +62,7 @@ counters! {
     sctp_bad_start "SCTP packets that may not start an association.";
     icmp_bad_start "ICMP answers without a query.";
     icmp_unknown "ICMP errors about packets of no connection.";
+    handover_hops "Packets dropped because they were handed from shard to shard too often.";
 }
 
 #[cfg(test)]

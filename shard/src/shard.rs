@@ -96,8 +96,12 @@ pub struct Shard {
     /// Which shard of all this is, and who owns what.
     pub(crate) number: ShardNumber,
     pub(crate) steering: Arc<Steering>,
+    /// There are other shards too.
+    pub(crate) is_one_of_many: bool,
     /// Of the packet that goes elsewhere.
     pub(crate) errand: Errand,
+    /// Of the packet that came from elsewhere and is being executed.
+    pub(crate) arrived: Option<Errand>,
 }
 
 /// How far a walk over the connections has come.
@@ -137,7 +141,8 @@ impl core::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start.
+    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start. All
+    /// shards of a datapath have the same, or they would choose different addresses for the same source.
     ///
     /// # Errors
     /// Capacity 0 or above [`MAX_CAPACITY`](crate::table::MAX_CAPACITY), or no memory.
@@ -151,7 +156,8 @@ impl Shard {
             liberal_tcp: config.liberal_tcp,
             counters: Counters::default(),
             events: Events::default(),
-            random: Random(c ^ d.rotate_left(32)),
+            // All shards have the same secrets, for addresses are chosen by hash; no two draw the same ports.
+            random: Random(c ^ d.rotate_left(32) ^ (config.number.index() as u64) << 48),
             address_secret: [c, d],
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
@@ -159,14 +165,11 @@ impl Shard {
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
             number: config.number,
+            is_one_of_many: config.steering.shards() > 1,
             steering: config.steering,
             errand: Errand::default(),
+            arrived: None,
         })
-    }
-
-    /// The errand of the packet whose ct action ended as [`Outcome::Elsewhere`](crate::Outcome::Elsewhere).
-    pub fn take_errand(&mut self) -> Errand {
-        core::mem::take(&mut self.errand)
     }
 
     /// Which of all shards this is.

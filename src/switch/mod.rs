@@ -177,6 +177,8 @@ pub struct Switch {
     bridges: Vec<Option<Bridge>>,
     ports: Vec<Option<PortEntry>>,
     generation: u64,
+    /// See [`Snapshot::numbering`].
+    numbering: u64,
 }
 
 impl Switch {
@@ -208,7 +210,7 @@ impl Switch {
                 }))
             })
             .collect();
-        Arc::new(Snapshot::new(self.generation, ports, bridges))
+        Arc::new(Snapshot::new(self.generation, self.numbering, ports, bridges))
     }
 
     /// The bridges, in the order they were added.
@@ -271,6 +273,7 @@ impl Switch {
         if let Some(port) = self.ports.iter().flatten().find(|port| port.bridge == index) {
             return Err(SwitchError::BridgeHasPorts { name: name.into(), port: port.name.clone() });
         }
+        self.numbering += 1;
         self.bridges[index].take().ok_or_else(|| self.no_such_bridge(name))
     }
 
@@ -385,6 +388,7 @@ impl Switch {
             .find(|(_, port)| port.as_ref().is_some_and(|port| port.bridge == index && port.name == name))
             .ok_or_else(|| SwitchError::NoSuchPort { bridge: bridge.into(), name: name.into() })?;
         let gone = slot.take();
+        self.numbering += 1;
         if let (Some(port), Some(Some(bridge))) = (gone, self.bridges.get(index)) {
             // Another port may get the number: its stations are not the old one's.
             bridge.fdb.forget(0, |row| row.port == port.number);

@@ -4,9 +4,16 @@
 //!
 //! [`Steering`]: crate::steering::Steering
 
+mod travel;
+
 use weir_wire::Tuple;
 
 use crate::steering::ShardNumber;
+
+/// Most times that a packet is handed on, asks for tuples apart: from where it arrived to its home, to the owner that a
+/// redirect names, back if the connection has ended meanwhile, to a control connection's shard and back, with some to
+/// spare for connections that come and go while it travels.
+pub(crate) const MAX_HOPS: u8 = 8;
 
 /// Why a packet was handed to another shard; counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +65,8 @@ impl Reason {
 pub struct Errand {
     /// Shards that it has been sent to so far: no packet travels for ever.
     pub(crate) hops: u8,
+    /// An earlier ct action of the zone has counted the packet.
+    pub(crate) again: bool,
 }
 
 /// What shards tell each other without a packet. None may be lost.
