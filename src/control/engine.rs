@@ -11,7 +11,7 @@ use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSettings};
 
 use super::tracking::Tracking;
-use crate::config::{DevArgs, Name, Peer, PortNumber};
+use crate::config::{DevArgs, Name, Peer, PortNumber, Role};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
 use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
@@ -373,6 +373,8 @@ pub struct NewPort {
     pub devargs: DevArgs,
     /// Receive queues; `None` for one an lcore, as far as the device has them.
     pub rx_queues: Option<u16>,
+    /// Its side of zones that are steered by subscriber: what its card is to hash.
+    pub role: Option<Role>,
     /// The other end of a veth pair, whose transmit offloads are turned off.
     pub peer: Option<Peer>,
 }

@@ -172,6 +172,7 @@ impl NewPort {
             number: Some(port.number),
             devargs: port.devargs.clone(),
             rx_queues: port.rx_queues,
+            role: port.role,
             peer: port.peer.clone(),
         }
     }
