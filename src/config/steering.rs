@@ -131,11 +131,7 @@ fn spans(
     let given = given.ok_or_else(|| {
         fault(zone, format!("the scheme \"subscriber\" wants {key} = [\"192.0.2.0/24\", ...]"))
     })?;
-    given
-        .get_ref()
-        .iter()
-        .map(|text| text.get_ref().parse().map_err(|error| fault(text, error)))
-        .collect()
+    given.get_ref().iter().map(|text| text.get_ref().parse().map_err(|error| fault(text, error))).collect()
 }
 
 /// A role means nothing where no zone has subscribers.

@@ -113,8 +113,9 @@ impl State {
     }
 
     fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        let connected =
-            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+        let connected = device
+            .connect_outputs(id, &self.lcores)
+            .and_then(|()| device.connect_inputs(id, &self.lcores, &self.steering));
         if let Err(error) = connected {
             Device::disconnect_inputs(id, &self.lcores);
             Device::disconnect_outputs(id, &self.lcores);

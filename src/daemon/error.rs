@@ -6,6 +6,7 @@ use weir_numa::lcores::LcoreError as PlacementError;
 use weir_numa::pin::PinError;
 use weir_numa::preflight::Report;
 use weir_numa::topology::TopologyError;
+use weir_shard::steering::SteeringError;
 
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
@@ -73,6 +74,9 @@ pub enum DaemonError {
     /// An lcore did not start.
     #[error(transparent)]
     Lcore(#[from] LcoreError),
+    /// Connections cannot be divided among so many lcores.
+    #[error("lcores: {0}")]
+    Steering(#[from] SteeringError),
     /// The tracker's settings for zones.
     #[error("zones: {0}")]
     Settings(String),

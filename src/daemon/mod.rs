@@ -12,6 +12,7 @@ mod packet_out;
 mod placement;
 mod pools;
 mod state;
+mod steering;
 mod timer;
 mod tracking;
 

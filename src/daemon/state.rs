@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{FragmentSettings, ShardConfig};
+use weir_shard::{FragmentSettings, ShardConfig, ShardNumber, Steering};
 
-use super::devices::Device;
+use super::devices::{Attached, Device};
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
 use super::tracking::Settings;
-use super::{DaemonError, Died};
+use super::{DaemonError, Died, steering};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
 use crate::flow::{Action, FlowMod};
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) pools: Pools,
     pub(super) eal: Eal,
     pub(super) settings: Settings,
+    /// Who owns what, the same for all lcores.
+    pub(super) steering: Arc<Steering>,
     placement: Placement,
     profile: Profile,
     /// An lcore did not take the last snapshot.
@@ -44,7 +46,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, flows: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
         let placement = Placement::find(config)?;
         let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
@@ -55,11 +57,20 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let snapshot = switch.snapshot();
-        let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
+        // What the cards have decides how connections are divided, so they come before the shards.
+        let ports = config.bridges.iter().flat_map(|bridge| {
+            bridge.ports.iter().map(|port| {
+                let spec = NewPort::of(&bridge.name, port);
+                Attached::new(&eal, &spec).map(|device| (spec, device))
+            })
+        });
+        let ports = ports.collect::<Result<Vec<_>, _>>()?;
+        let tables = ports.iter().map(|(_, device)| device.table_size());
+        let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
         let mut lcores = Vec::new();
         for (index, lcore) in (0..).zip(&placement.lcores) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, count, index),
+                shard: shard_config(&config.conntrack, &steering, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
@@ -78,6 +89,7 @@ impl State {
             pools,
             eal,
             settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            steering,
             placement,
             profile,
             behind: false,
@@ -85,31 +97,33 @@ impl State {
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
-        state.bring_up(config, tables)?;
+        state.bring_up(config, flows, ports)?;
         Ok(state)
     }
 
     /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
-    fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
+    fn bring_up(
+        &mut self,
+        config: &Config,
+        tables: Vec<Tables>,
+        ports: Vec<(NewPort, Attached)>,
+    ) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
             self.warn_about_tracking(&flows);
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
-        for bridge in &config.bridges {
-            for port in &bridge.ports {
-                let spec = NewPort::of(&bridge.name, port);
-                let id = self.switch_port(&spec)?;
-                let device = Device::start(self, &spec)?;
-                self.devices.insert(id, device);
-            }
+        for (spec, attached) in ports {
+            let id = self.switch_port(&spec)?;
+            let device = Device::start_attached(self, &spec, attached)?;
+            self.devices.insert(id, device);
         }
         self.publish()?;
         for (&id, device) in &self.devices {
             device.connect_outputs(id, &self.lcores)?;
         }
         for (&id, device) in &self.devices {
-            device.connect_inputs(id, &self.lcores)?;
+            device.connect_inputs(id, &self.lcores, &self.steering)?;
         }
         Ok(())
     }
@@ -208,6 +222,7 @@ impl State {
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
         self.report_exhaustion();
+        self.judge_cards();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");
@@ -278,9 +293,12 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Shard `index` of `count`.
-fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
+/// Shard `index` of those that `steering` is about.
+fn shard_config(conntrack: &Conntrack, steering: &Arc<Steering>, index: u32) -> ShardConfig {
+    let count = u32::try_from(steering.shards()).unwrap_or(u32::MAX);
     ShardConfig {
+        number: ShardNumber::new(index as usize).unwrap_or_default(),
+        steering: Arc::clone(steering),
         capacity: conntrack.capacity.get().div_ceil(count.max(1)),
         max_connections: share(conntrack.max_connections, count, index),
         liberal_tcp: conntrack.liberal_tcp,

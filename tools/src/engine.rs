@@ -160,6 +160,7 @@ impl Engine for MemoryEngine {
                     mac: [0; 6],
                     link: None,
                     rx_queues: 1,
+                    notes: Vec::new(),
                     counters: PortCounters::default(),
                 });
             }

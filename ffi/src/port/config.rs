@@ -70,7 +70,7 @@ impl HashOver {
 }
 
 /// How a device spreads packets over its receive queues.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RssConfig {
     /// The Toeplitz key. A device with a longer key gets it repeated; a shorter key than this is not set at all.
     pub key: Vec<u8>,

@@ -16,7 +16,12 @@ use crate::steering::ShardNumber;
 impl Shard {
     /// Where a packet of no connection here is to go: to its tuple's home. `None` if it is to be decided here.
     #[cold]
-    pub(crate) fn elsewhere(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, why: Reason) -> Option<Outcome> {
+    pub(crate) fn elsewhere(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        why: Reason,
+    ) -> Option<Outcome> {
         let home = self.steering.home(tuple);
         (home != self.number).then(|| self.hand_over(packet, home, why))
     }

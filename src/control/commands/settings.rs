@@ -32,7 +32,16 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(bridge: Name, name: Name) -> Self {
-        Self { bridge, name, number: None, devargs: None, rx_queues: None, role: None, peer: None, peer_netns: None }
+        Self {
+            bridge,
+            name,
+            number: None,
+            devargs: None,
+            rx_queues: None,
+            role: None,
+            peer: None,
+            peer_netns: None,
+        }
     }
 
     /// Takes one `COLUMN[:KEY]=VALUE`.
