@@ -33,18 +33,21 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod admission;
 mod assist;
 mod clock;
 mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
+pub mod epoch;
 pub mod errand;
 pub mod events;
 pub mod exhaustion;
 mod expectations;
 pub mod fragments;
 mod icmp;
+pub mod leases;
 pub mod lookup;
 pub mod mailbox;
 pub mod meta;
@@ -68,10 +71,11 @@ mod zones;
 pub use action::{CtAction, Helper};
 pub use clock::Millis;
 pub use counters::Counters;
-pub use errand::{Addressed, Errand, Notice, Reason};
+pub use errand::{Addressed, Directory, Errand, Notice, Reason};
 pub use events::{Changes, EndCause, Event, EventBatch, EventKind};
 pub use exhaustion::Exhaustion;
 pub use fragments::{FragmentCounters, FragmentSettings, Fragments};
+pub use leases::Leases;
 pub use lookup::Lookup;
 pub use meta::{ConnectionRef, CtMeta};
 pub use outcome::{DropReason, Outcome};
