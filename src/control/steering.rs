@@ -2,11 +2,13 @@
 //! neither the hash key nor what it could be told from.
 
 use serde::Serialize;
+use weir_shard::Reason;
 use weir_shard::steering::{Evenness, PoolView, SteeringView};
 
 use super::engine::Counter;
 use crate::config::{Name, Role};
 use crate::lcore::Arrivals;
+use crate::pipeline::Counters;
 
 /// Who owns what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -180,6 +182,27 @@ impl SteeringStatus {
             ports: Vec::new(),
             exchanged: Vec::new(),
         }
+    }
+}
+
+impl SteeringStatus {
+    /// Enters what each shard's worker has counted.
+    pub fn count(&mut self, workers: &[Counters]) {
+        let mut sum = Counters::default();
+        for (shard, counters) in self.shards.iter_mut().zip(workers) {
+            shard.handed_over = counters.handed_over_in_all();
+            shard.taken_over = counters.taken_over_in_all();
+            sum.add(counters);
+        }
+        // One shard alone has nobody to exchange packets with.
+        let reasons = Reason::ALL.into_iter().filter(|_| workers.len() > 1);
+        let row = |reason: Reason| Exchanged {
+            reason: reason.name(),
+            handed_over: sum.handed_over[reason.index()],
+            taken_over: sum.taken_over[reason.index()],
+            refused: sum.refused_full[reason.index()],
+        };
+        self.exchanged = reasons.map(row).collect();
     }
 }
 

@@ -7,16 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use weir_ffi::port::{Applied, AppliedRss, HashOver, RssCapabilities, RssConfig};
-use weir_shard::{Reason, ShardNumber, Steering};
+use weir_shard::{ShardNumber, Steering};
 
 use super::devices::Device;
 use super::state::State;
 use super::{DaemonError, Datapath};
 use crate::config::{self, Role};
 use crate::control::engine::EngineError;
-use crate::control::steering::{CardRow, Exchanged, PortRow, SteeredBy, SteeringStatus};
+use crate::control::steering::{CardRow, PortRow, SteeredBy, SteeringStatus};
 use crate::lcore::{Arrivals, CallError, Examination};
-use crate::pipeline::Counters;
 
 /// Who brings a port's packets to their owners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -313,29 +312,11 @@ impl Datapath {
         let cpu = |lcore: &crate::lcore::Lcore| u16::try_from(lcore.cpu()).unwrap_or(u16::MAX);
         let cpus: Vec<u16> = state.lcores.iter().map(cpu).collect();
         let mut status = SteeringStatus::new(state.steering.view(), &cpus);
-        let mut sum = Counters::default();
-        for (shard, counters) in status.shards.iter_mut().zip(&counters) {
-            shard.handed_over = counters.handed_over_in_all();
-            shard.taken_over = counters.taken_over_in_all();
-            sum.add(counters);
-        }
-        if cpus.len() > 1 {
-            status.exchanged = Reason::ALL.into_iter().map(|reason| exchanged(&sum, reason)).collect();
-        }
+        status.count(&counters);
         let seen = state.arrivals_by_port()?;
         status.ports = state.devices.values().zip(&seen).map(|(device, seen)| device.row(seen)).collect();
         status.ports.sort_by(|a, b| a.port.cmp(&b.port));
         Ok(status)
-    }
-}
-
-fn exchanged(counters: &Counters, reason: Reason) -> Exchanged {
-    let at = reason.index();
-    Exchanged {
-        reason: reason.name(),
-        handed_over: counters.handed_over[at],
-        taken_over: counters.taken_over[at],
-        refused: counters.refused_full[at],
     }
 }
 
