@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::pin::pin_current_thread;
 use weir_shard::mailbox::DEFAULT_CAPACITY;
-use weir_shard::{FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
+use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
 use super::devices::{Attached, Device};
 use super::exhaustion::Report;
@@ -61,7 +61,6 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let mut published = PublishedSnapshot::new(switch.snapshot());
-        let leases = Arc::new(Leases::new(placement.lcores.len()));
         // What the cards have decides how connections are divided, so they come before the shards.
         let ports = config.bridges.iter().flat_map(|bridge| {
             bridge.ports.iter().map(|port| {
@@ -72,6 +71,11 @@ impl State {
         let ports = ports.collect::<Result<Vec<_>, _>>()?;
         let tables = ports.iter().map(|(_, device)| device.table_size());
         let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
+        let shards = Shards {
+            steering: Arc::clone(&steering),
+            directory: Arc::default(),
+            leases: Arc::new(Leases::new(placement.lcores.len())),
+        };
         // Made before any lcore runs, and held by them alone.
         let metal = config.profile == Profile::Metal;
         let nodes: Vec<_> = placement.lcores.iter().map(|lcore| metal.then_some(lcore.node)).collect();
@@ -79,7 +83,7 @@ impl State {
         let mut lcores = Vec::new();
         for ((index, lcore), mailboxes) in (0..).zip(&placement.lcores).zip(mailboxes) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, &steering, &leases, index),
+                shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
@@ -282,13 +286,16 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Shard `index` of those that `steering` is about.
-fn shard_config(
-    conntrack: &Conntrack,
-    steering: &Arc<Steering>,
-    leases: &Arc<Leases>,
-    index: u32,
-) -> ShardConfig {
+/// What all shards have in common.
+struct Shards {
+    steering: Arc<Steering>,
+    directory: Arc<Directory>,
+    leases: Arc<Leases>,
+}
+
+/// One of them.
+fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConfig {
+    let Shards { steering, directory, leases } = shards;
     let count = u32::try_from(steering.shards()).unwrap_or(u32::MAX);
     let number = usize::try_from(index).ok().and_then(ShardNumber::new);
     ShardConfig {
@@ -296,6 +303,7 @@ fn shard_config(
         max_connections: conntrack.max_connections,
         number: number.unwrap_or_default(),
         steering: Arc::clone(steering),
+        directory: Arc::clone(directory),
         leases: Arc::clone(leases),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),

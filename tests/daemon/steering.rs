@@ -27,7 +27,7 @@ fn start(name: &str, config: &str) -> Option<Daemon> {
 fn each_port_says_who_steers_it_and_why_not_its_card() {
     let devices = [("net_null0,no-rx=1", ""), ("net_null1,no-rx=1", "rx_queues = 1"), ("net_ring2", "")];
     let config = format!("{}[steering]\nkey_word = 0x6d5a\n", ports(&devices));
-    let Some(mut daemon) = start("steering", &config) else { return };
+    let Some(daemon) = start("steering", &config) else { return };
     let status = daemon.json("show steering");
     // The table is the null device's.
     assert_eq!((&status["scheme"], &status["table_size"]), (&"symmetric".into(), &128.into()));
@@ -66,7 +66,7 @@ fn zones_with_subscribers_show_who_owns_their_addresses() {
     let devices = [("net_null0,no-rx=1", "role = \"inside\""), ("net_null1,no-rx=1", "")];
     let zone = "[[steering.zone]]\nid = 7\nscheme = \"subscriber\"\npool = [\"192.0.2.0/29\"]\n\
                 inside = [\"100.64.0.0/10\"]\n";
-    let Some(mut daemon) = start("subscribers", &format!("{}{zone}", ports(&devices))) else { return };
+    let Some(daemon) = start("subscribers", &format!("{}{zone}", ports(&devices))) else { return };
     let status = daemon.json("show steering");
     let pool = &status["zones"][0]["pools"][0];
     let whole: Vec<u64> = pool["whole"].as_array().unwrap().iter().filter_map(|n| n.as_u64()).collect();
