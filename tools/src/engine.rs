@@ -13,6 +13,7 @@ use weir::control::engine::{
     PortCounters, Table,
 };
 use weir::control::events::Subscription;
+use weir::control::steering::SteeringStatus;
 use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, GroupMod, PacketOut, Rule};
 use weir::pipeline::{Snapshot, Worker, fdb};
@@ -190,6 +191,7 @@ impl Engine for MemoryEngine {
                     mac: [0; 6],
                     link: None,
                     rx_queues: 1,
+                    notes: Vec::new(),
                     counters: PortCounters::default(),
                 });
             }
@@ -468,6 +470,16 @@ impl Engine for MemoryEngine {
     fn clear_lcore_counters(&self) -> Result<(), EngineError> {
         self.switch().workers().iter_mut().for_each(Worker::clear_counters);
         Ok(())
+    }
+
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        let switch = self.switch();
+        let workers = switch.workers_now();
+        // On one thread: none of them has a CPU.
+        let mut status = SteeringStatus::new(switch.steering().view(), &vec![0; workers.len()]);
+        let counters: Vec<_> = workers.iter().map(|worker| *worker.counters()).collect();
+        status.count(&counters);
+        Ok(status)
     }
 
     fn counters(&self) -> Result<Vec<Counter>, EngineError> {
