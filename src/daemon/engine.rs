@@ -433,6 +433,8 @@ impl Engine for Datapath {
             total,
             help: cause.help().into(),
         });
+        let handovers =
+            counters.handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
         let gone = Counter {
             name: "drop_port_gone".into(),
             total: unroutable,
@@ -445,7 +447,13 @@ impl Engine for Datapath {
         });
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
-        Ok(drops.chain([gone]).chain(tracked).chain([self.collector.counter()]).chain(fragments).collect())
+        Ok(drops
+            .chain(handovers)
+            .chain([gone])
+            .chain(tracked)
+            .chain([self.collector.counter()])
+            .chain(fragments)
+            .collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {
