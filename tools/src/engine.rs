@@ -266,7 +266,7 @@ impl Engine for MemoryEngine {
     fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
-        Ok((Arc::clone(switch.worker().snapshot()), now))
+        Ok((Arc::new(switch.worker().snapshot().clone()), now))
     }
 
     fn now_ms(&self) -> u64 {
@@ -321,8 +321,9 @@ impl Engine for MemoryEngine {
         let now = switch.now();
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
         let workers = switch.workers();
-        let Some(worker) = workers.get(from.shard) else { return Ok(None) };
-        rows.extend(filter.page(worker.shard(), now, &mut cursor, BATCH, most));
+        let Some(worker) = workers.get_mut(from.shard) else { return Ok(None) };
+        let reader = worker.shard_mut().reader();
+        rows.extend(filter.page(&reader, now, &mut cursor, BATCH, most));
         let next = (!cursor.is_done()).then(|| cursor.slot().into());
         Ok(then(from.shard, next, workers.len()))
     }

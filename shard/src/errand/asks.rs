@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use weir_nat::choose::{ChooseError, reply_tuple};
-use weir_nat::{AddressRange, NatAction, NatRange};
+use weir_nat::choose::ChooseError;
+use weir_nat::{AddressRange, NatAction};
 use weir_wire::Tuple;
 use weir_wire::extract::ChecksumTrust;
 
@@ -21,7 +21,6 @@ use crate::shard::Shard;
 use crate::steering::ShardNumber;
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
-use crate::translation::source_of;
 
 /// Refused tuples after which a packet gives up. One shard would look at 4096; but these travel, and only translations
 /// that choose no port (destinations, protocols without ports) ask for one tuple after the other.
@@ -62,15 +61,14 @@ enum Stage {
     Draw { is_second: bool, has_swept: bool },
 }
 
-/// True if a source translation may draw any of many ports. What has none, or is to keep its own if that can be, asks
-/// for one tuple after the other.
-fn has_choice(range: &NatRange, tuple: &Tuple) -> bool {
-    let keeps_address = match range.addresses {
+/// True if a translation is to keep the tuple as it is if that can be.
+fn keeps_address(nat: &NatAction) -> bool {
+    let (NatAction::Source(range) | NatAction::Destination(range)) = nat else { return true };
+    match range.addresses {
         None => true,
         Some(AddressRange::V4(first, last)) => first.is_unspecified() && last.is_unspecified(),
         Some(AddressRange::V6(first, last)) => first.is_unspecified() && last.is_unspecified(),
-    };
-    !keeps_address && (tuple.has_ports() || tuple.is_icmp())
+    }
 }
 
 /// Where a reply tuple stands with the shard that wants it.
@@ -138,23 +136,40 @@ impl Shard {
             return self.expected_among_many(packet, tuple, expected);
         }
         match packet.action.nat {
-            Some(nat @ NatAction::Source(range)) if has_choice(&range, tuple) => {
-                match self.draw(packet.moment, &nat, tuple, hash) {
-                    Ok(reply) => Ok(reply),
-                    Err(ChooseError::Exhausted { .. }) if !self.is_drawn_out() => {
-                        let stage = Stage::Draw { is_second: false, has_swept: false };
-                        Err(self.ask(packet, self.after(self.number), stage, None))
-                    }
-                    Err(error) => Err(self.not_chosen(packet, nat, error)),
-                }
-            }
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
-                match self.next_candidate(packet.moment, &nat, tuple, hash) {
-                    Ok(reply) => self.settle_standing(packet, tuple, &reply, None),
-                    Err(error) => Err(self.not_chosen(packet, nat, error)),
-                }
+                self.translate_among_many(packet, &nat, tuple, hash)
             }
             Some(NatAction::Apply) | None => self.settle_standing(packet, tuple, &tuple.reversed(), None),
+        }
+    }
+
+    /// Draws a port that leads home where there are ports to draw from, and a port of others when those are used up.
+    /// Else tries one tuple after the other.
+    fn translate_among_many(
+        &mut self,
+        packet: &mut Packet<'_>,
+        nat: &NatAction,
+        tuple: &Tuple,
+        hash: u64,
+    ) -> Result<Tuple, Outcome> {
+        let draws = self.draws_at_home(nat, tuple) && !keeps_address(nat);
+        let chosen = if draws {
+            self.draw(packet.moment, nat, tuple, hash)
+        } else {
+            self.next_candidate(packet.moment, nat, tuple, hash)
+        };
+        match chosen {
+            Ok(reply) if draws => Ok(reply),
+            Ok(reply) => self.settle_standing(packet, tuple, &reply, None),
+            Err(ChooseError::Exhausted { .. })
+                if matches!(nat, NatAction::Source(_))
+                    && (draws || !self.has_refusals_left())
+                    && !self.is_drawn_out() =>
+            {
+                let stage = Stage::Draw { is_second: false, has_swept: false };
+                Err(self.ask(packet, self.after(self.number), stage, None))
+            }
+            Err(error) => Err(self.not_chosen(packet, *nat, error)),
         }
     }
 
@@ -266,7 +281,7 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
-        let reply = self.choose_translation(moment, nat, tuple, hash)?;
+        let reply = self.choose_at_home(moment, nat, tuple, hash)?;
         // What has expired makes way at once.
         let _ = self.has_live(moment, &reply);
         Ok(reply)
@@ -283,22 +298,11 @@ impl Shard {
         if !self.has_refusals_left() {
             return Err(ChooseError::Exhausted { probes: u32::from(MAX_STEPS) });
         }
-        let source_hash = source_of(tuple).hash(&self.address_secret);
-        let Self { table, random, occupancy, arrived, .. } = self;
-        let refused: &[Tuple] = match arrived.as_ref().and_then(|errand| errand.asking.as_deref()) {
-            Some(asking) => &asking.refused,
-            None => &[],
-        };
-        let mut is_candidate = |reply: &Tuple| {
-            let found = table.find(reply, table.hash(reply));
-            !refused.contains(reply)
-                && found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-        };
-        let chosen =
-            reply_tuple(nat, tuple, hash, source_hash, &mut || random.next(), occupancy, &mut is_candidate);
-        for reply in refused {
-            // They are not in this table: nobody would tell the boards when they are free again.
-            occupancy.release(reply);
+        let refused: ArrayVec<Tuple, MAX_REFUSALS> = self.refusals().iter().copied().collect();
+        let chosen = self.candidate(moment, nat, tuple, hash, &refused);
+        if !self.occupancy.is_empty() {
+            // What was refused may be free at this home by now: nobody would tell the boards.
+            refused.iter().for_each(|reply| self.occupancy.release(reply));
         }
         chosen
     }
@@ -335,8 +339,7 @@ impl Shard {
     /// A packet has arrived: answers what it asks for and sends it on, or executes it if it is to be executed here.
     #[cold]
     pub(super) fn serve(&mut self, packet: &mut Packet<'_>, mut errand: Errand) -> Outcome {
-        loop {
-            let Some(asking) = errand.asking.as_deref_mut() else { break };
+        while let Some(asking) = errand.asking.as_deref_mut() {
             let to = match asking.stage {
                 Stage::Answered => break,
                 Stage::Reserve { tuple, is_challenged } => {
@@ -471,7 +474,7 @@ impl Shard {
         }
         let is_foreign = |tuple: &Tuple| self.steering.home(tuple) != self.number;
         if is_foreign(original) || is_foreign(reply) {
-            self.table.connection_mut(index).flags |= flag::REDIRECTED;
+            self.table.connection_mut(index).set(flag::REDIRECTED, true);
         }
     }
 

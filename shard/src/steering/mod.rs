@@ -4,6 +4,7 @@
 //! here knows connections, queues or cards.
 
 mod frame;
+pub(crate) mod slices;
 mod span;
 mod subscriber;
 pub mod toeplitz;
@@ -251,6 +252,12 @@ impl Steering {
     #[must_use]
     pub fn pool_table(&self, zone: u16, is_ipv4: bool) -> Option<&[ShardNumber]> {
         self.subscribers_of(zone).map(|zone| &*zone.pool(is_ipv4).table)
+    }
+
+    /// True if a zone has the scheme `subscriber`.
+    #[must_use]
+    pub fn has_subscribers(&self, zone: u16) -> bool {
+        self.subscribers_of(zone).is_some()
     }
 
     /// The hash that a card with the [key](Self::key) computes of addresses and ports (12 or 36 bytes), as it does for

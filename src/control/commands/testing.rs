@@ -233,7 +233,7 @@ impl Engine for TestEngine {
             let file = FlowFile::parse("f", state.flows.as_bytes(), Command::Add, &NoNames).unwrap();
             switch.replace(bridge.name.as_str(), &file.flows, false, 0).unwrap();
         }
-        Ok((switch.snapshot(), 0))
+        Ok((Arc::new(switch.snapshot()), 0))
     }
 
     fn now_ms(&self) -> u64 {
@@ -401,6 +401,11 @@ impl Engine for TestEngine {
             busy_cycles: 20_000,
             idle_cycles: 60_000,
             queues: vec![Queue { port: name("p1"), queue: 0 }],
+            exchange: vec![
+                Exchange { reason: "steered", handed_over: 40, taken_over: 0, refused: 2 },
+                Exchange { reason: "related", handed_over: 1, taken_over: 0, refused: 0 },
+            ],
+            mailboxes: vec![Mailbox { from: 3, most: 17, capacity: 1024 }],
             ..Lcore::default()
         }])
     }
