@@ -10,7 +10,7 @@ use weir_wire::{Invalid, Layers, Tuple};
 
 use crate::action::{CtAction, Helper};
 use crate::clock::{Deadline, Millis, Moment, tick};
-use crate::errand::{Addressed, Errand, Notice};
+use crate::errand::Reason;
 use crate::events::{Changes, EndCause, EventKind};
 use crate::expectations::Expectation;
 use crate::lookup::{Lookup, Target};
@@ -19,7 +19,6 @@ use crate::outcome::{DropReason, Outcome};
 use crate::sequence::{Round, Stream};
 use crate::shard::Shard;
 use crate::state::CtState;
-use crate::steering::ShardNumber;
 use crate::table::Full;
 use crate::table::bucket::{Direction, Slot};
 use crate::table::connection::{Connection, flag};
@@ -32,7 +31,7 @@ use crate::{datagram, icmp, sctp};
 /// never pile up faster than the sweep between bursts takes them.
 const TOLL: u32 = 2;
 
-const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
+pub(crate) const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
 
 impl Shard {
     /// Stage 3: verifies, tracks, commits and translates. `lookup` is what [`Shard::prepare`] made of the same frame,
@@ -57,40 +56,6 @@ impl Shard {
         let again = meta.state.has(CtState::TRK);
         let mut packet = Packet { moment, frame, layers, action, meta, again };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
-    }
-
-    /// Goes on with a packet that another shard handed over: as stages 1 to 3 for it alone.
-    #[cold]
-    pub fn resume(
-        &mut self,
-        now: Millis,
-        frame: &mut [u8],
-        layers: &Layers,
-        action: &CtAction,
-        meta: &mut CtMeta,
-        errand: Errand,
-    ) -> Outcome {
-        let _ = errand;
-        let mut lookup = self.prepare(frame, layers, action.zone, meta, false);
-        self.prefetch(&mut lookup);
-        self.execute(now, frame, layers, &lookup, action, meta)
-    }
-
-    /// A packet that this shard has sent, or was to send, cannot travel: undoes what its errand has reserved.
-    #[cold]
-    pub fn abandon(&mut self, errand: Errand) {
-        let _ = errand;
-    }
-
-    /// Hears what another shard has to tell.
-    #[cold]
-    pub fn hear(&mut self, from: ShardNumber, notice: Notice) {
-        let _ = (from, notice);
-    }
-
-    /// The next notice to be sent to another shard; ask after each burst and each housekeeping, until there is none.
-    pub fn next_notice(&mut self) -> Option<Addressed> {
-        None
     }
 
     #[inline]
@@ -200,7 +165,7 @@ impl Shard {
 
     /// Looks at the packet as if it came here first.
     #[cold]
-    fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
+    pub(crate) fn execute_again(&mut self, packet: &mut Packet<'_>) -> Outcome {
         *packet.meta = CtMeta { zone: packet.action.zone, ..CtMeta::default() };
         let target = Target::of(packet.frame, packet.layers, packet.action.zone, ChecksumTrust::ALL);
         let hash = target.tuple().map_or(0, |tuple| self.table.hash(tuple));
@@ -218,6 +183,11 @@ impl Shard {
     ) -> Outcome {
         let found = self.table.find(tuple, hash);
         let Some(slot) = found.and_then(|slot| self.if_live(slot, packet.moment)) else {
+            if self.is_one_of_many
+                && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Related)
+            {
+                return outcome;
+            }
             self.counters.icmp_unknown += 1;
             return packet.judge_invalid();
         };
@@ -311,9 +281,16 @@ impl Shard {
         hash: u64,
         cause: Invalid,
     ) -> Outcome {
-        self.counters.invalid[cause.index()] += 1;
         let found = self.table.find(tuple, hash);
-        match found.and_then(|slot| self.if_live(slot, packet.moment)) {
+        let live = found.and_then(|slot| self.if_live(slot, packet.moment));
+        if self.is_one_of_many
+            && live.is_none()
+            && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Steered)
+        {
+            return outcome;
+        }
+        self.counters.invalid[cause.index()] += 1;
+        match live {
             Some(slot) => self.judge_outside(packet, slot),
             None => packet.judge_invalid(),
         }
@@ -379,6 +356,20 @@ impl Shard {
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
     fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        let outcome = self.begin(packet, tuple, hash);
+        if let Some(share) = &mut self.share {
+            share.settle();
+        }
+        outcome
+    }
+
+    #[inline]
+    fn begin(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+        if self.is_one_of_many
+            && let Some(outcome) = self.start_elsewhere(packet, tuple)
+        {
+            return outcome;
+        }
         let Some((peers, timeout)) = first_packet(packet, tuple) else {
             let counter = match tuple.protocol() {
                 protocol::TCP => &mut self.counters.tcp_bad_start,
@@ -388,9 +379,6 @@ impl Shard {
             *counter += u64::from(!packet.again);
             return packet.judge_invalid();
         };
-        // A packet that an earlier ct action of this zone has found new is counted there.
-        self.counters.new += u64::from(!packet.again);
-        packet.set_state(CtState::NEW);
         *packet.meta = CtMeta {
             state: CtState::TRK.with(CtState::NEW),
             zone: packet.action.zone,
@@ -398,11 +386,18 @@ impl Shard {
             ..CtMeta::default()
         };
         let expected = if self.expectations.is_empty() { None } else { self.expected(packet, tuple) };
-        if !packet.action.commit {
-            return UNTOUCHED;
-        }
         let expected_nat = expected.filter(|expected| packet.wants_nat() && expected.is_translated());
-        let reply = match self.choose_reply(packet, tuple, hash, expected_nat.as_ref()) {
+        let reply = if packet.action.commit {
+            self.choose_reply(packet, tuple, hash, expected_nat.as_ref())
+        } else {
+            Err(UNTOUCHED)
+        };
+        if let Err(elsewhere @ Outcome::Elsewhere { .. }) = reply {
+            return elsewhere;
+        }
+        // A packet that an earlier ct action of this zone has found new is counted there.
+        self.counters.new += u64::from(!packet.again);
+        let reply = match reply {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
         };
@@ -420,11 +415,17 @@ impl Shard {
             }
         };
         self.counters.created += 1;
+        if self.is_one_of_many {
+            self.settle(index, tuple, &reply);
+        }
         if !self.occupancy.is_empty() {
             self.occupancy.take(tuple);
             self.occupancy.take(&reply);
         }
         self.zones.enter(packet.action.zone);
+        if let Some(share) = &mut self.share {
+            share.entered();
+        }
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
@@ -463,6 +464,9 @@ impl Shard {
     /// The answer is the one that it would be if every connection left at the moment it expires.
     #[inline]
     fn admit(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        if self.share.is_some() {
+            return self.admit_shared(packet);
+        }
         let zone = packet.action.zone;
         if let Some(limit) = self.zones.limit(zone) {
             let has_room = |shard: &Self| shard.zones.connections(zone) < limit;
@@ -488,6 +492,9 @@ impl Shard {
         expected: Option<&Expectation>,
     ) -> Result<Tuple, Outcome> {
         self.admit(packet)?;
+        if self.is_one_of_many {
+            return self.choose_among_many(packet, tuple, hash, expected);
+        }
         if let Some(expected) = expected {
             return self.expected_reply(packet, tuple, expected);
         }
@@ -495,14 +502,7 @@ impl Shard {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
                 match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
-                    Err(ChooseError::Exhausted { .. }) => {
-                        self.counters.nat_exhausted += 1;
-                        self.exhaustions.note(packet.action.zone, nat);
-                        return Err(Outcome::Drop(DropReason::NatExhausted));
-                    }
-                    Err(ChooseError::FamilyMismatch) => {
-                        return Err(self.drop_untranslated(DropReason::NatFamily));
-                    }
+                    Err(error) => return Err(self.not_chosen(packet, nat, error)),
                 }
             }
             Some(NatAction::Apply) | None => tuple.reversed(),
@@ -515,6 +515,19 @@ impl Shard {
             return Err(UNTOUCHED);
         }
         Ok(reply)
+    }
+
+    /// What becomes of a packet for whose connection no translation was found.
+    #[cold]
+    pub(crate) fn not_chosen(&mut self, packet: &Packet<'_>, nat: NatAction, error: ChooseError) -> Outcome {
+        match error {
+            ChooseError::Exhausted { .. } => {
+                self.counters.nat_exhausted += 1;
+                self.exhaustions.note(packet.action.zone, nat);
+                Outcome::Drop(DropReason::NatExhausted)
+            }
+            ChooseError::FamilyMismatch => self.drop_untranslated(DropReason::NatFamily),
+        }
     }
 
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
@@ -559,7 +572,7 @@ impl Shard {
     }
 
     #[cold]
-    fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
+    pub(crate) fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
         self.counters.untranslated += 1;
         Outcome::Drop(reason)
     }
@@ -573,7 +586,7 @@ pub(crate) struct Packet<'a> {
     pub(crate) action: &'a CtAction,
     pub(crate) meta: &'a mut CtMeta,
     /// An earlier ct action of this zone has seen it, and counted it.
-    again: bool,
+    pub(crate) again: bool,
 }
 
 impl Packet<'_> {
@@ -610,7 +623,7 @@ impl Packet<'_> {
 
     /// A connection that may not be: its packet goes on as new, unless it was to be translated first.
     #[cold]
-    fn refused(&self) -> Outcome {
+    pub(crate) fn refused(&self) -> Outcome {
         match self.action.nat {
             Some(NatAction::Source(_) | NatAction::Destination(_)) => Outcome::Drop(DropReason::NatRefused),
             Some(NatAction::Apply) | None => UNTOUCHED,

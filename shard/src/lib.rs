@@ -33,6 +33,7 @@
 #![warn(missing_docs)]
 
 pub mod action;
+mod admission;
 mod assist;
 mod clock;
 mod companions;
@@ -46,7 +47,9 @@ pub mod exhaustion;
 mod expectations;
 pub mod fragments;
 mod icmp;
+pub mod leases;
 pub mod lookup;
+pub mod mailbox;
 pub mod meta;
 pub mod outcome;
 pub mod sctp;
@@ -55,6 +58,7 @@ pub mod shard;
 mod shares;
 pub mod state;
 pub mod steering;
+mod sync;
 pub mod table;
 pub mod tcp;
 pub mod timeouts;
@@ -67,10 +71,11 @@ mod zones;
 pub use action::{CtAction, Helper};
 pub use clock::Millis;
 pub use counters::Counters;
-pub use errand::{Addressed, Errand, Notice, Reason};
+pub use errand::{Addressed, Directory, Errand, Notice, Reason};
 pub use events::{Changes, EndCause, Event, EventBatch, EventKind};
 pub use exhaustion::Exhaustion;
 pub use fragments::{FragmentCounters, FragmentSettings, Fragments};
+pub use leases::Leases;
 pub use lookup::Lookup;
 pub use meta::{ConnectionRef, CtMeta};
 pub use outcome::{DropReason, Outcome};

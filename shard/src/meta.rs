@@ -44,6 +44,18 @@ impl CtMeta {
         *self = Self::default();
     }
 
+    /// The packet leaves its shard before a ct action in `zone`, of which nothing shows: at the next shard it is as if
+    /// none of that zone had seen it. Nothing is lost, for a packet leaves only if it was found to be of no connection,
+    /// and then the action would have begun anew. The number of a connection means nothing there.
+    pub fn leave(&mut self, zone: u16) {
+        *self = Self { zone, ..Self::default() };
+    }
+
+    /// True if the last ct action was in `zone`.
+    pub(crate) const fn is_tracked_in(&self, zone: u16) -> bool {
+        self.zone == zone && self.state.has(CtState::TRK)
+    }
+
     /// True if a ct action in `zone` has translated the packet's headers already.
     pub(crate) const fn is_translated_in(&self, zone: u16) -> bool {
         self.zone == zone && self.state.0 & (CtState::SNAT.0 | CtState::DNAT.0) != 0

@@ -29,7 +29,7 @@ pub enum Outcome {
 
 macro_rules! reasons {
     ($($variant:ident $name:literal $doc:literal;)*) => {
-        /// Why a packet must not go on. Each is a packet that had to be translated and could not be.
+        /// Why a packet must not go on. All but the last are packets that had to be translated and could not be.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum DropReason {
@@ -68,4 +68,5 @@ reasons! {
     NatInvalid "nat_invalid" "The packet is invalid and of no connection, so that the range which it was to be translated by cannot be applied.";
     Untranslatable "untranslatable" "The packet's headers, or the addresses in its payload, cannot carry the translation.";
     Stale "stale" "The connection that had translated the packet ended before its next ct action.";
+    HandoverHops "handover_hops" "The packet was handed from shard to shard too often: connections came and went faster than it travelled.";
 }

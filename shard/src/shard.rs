@@ -6,14 +6,17 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::action::Helper;
+use crate::admission::Share;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::companions::Companions;
 use crate::counters::Counters;
-use crate::errand::Errand;
+use crate::errand::{Directory, Errand, Notices, Redirects};
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
+use crate::leases::{Leases, Scope};
+use crate::steering::slices::OwnEntries;
 use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
@@ -34,7 +37,7 @@ pub struct ShardConfig {
     pub liberal_tcp: bool,
     /// How long connections may be silent.
     pub timeouts: Timeouts,
-    /// Connections that are admitted.
+    /// Connections that are admitted, all shards together.
     pub max_connections: u32,
     /// Packets, bytes and the time of the last packet are kept for each connection.
     pub accounting: bool,
@@ -45,6 +48,10 @@ pub struct ShardConfig {
     pub number: ShardNumber,
     /// Who owns what; the same for all shards.
     pub steering: Arc<Steering>,
+    /// Who expects which data connection; the same for all shards.
+    pub directory: Arc<Directory>,
+    /// The limits that all shards keep together; the same for all shards, and made for as many.
+    pub leases: Arc<Leases>,
 }
 
 impl Default for ShardConfig {
@@ -60,6 +67,8 @@ impl Default for ShardConfig {
             fragments: FragmentSettings::default(),
             number: ShardNumber::default(),
             steering: Arc::new(Steering::alone()),
+            directory: Arc::default(),
+            leases: Arc::new(Leases::new(1)),
         }
     }
 }
@@ -79,6 +88,8 @@ pub struct Shard {
     pub(crate) zones: Zones,
     pub(crate) clock: Clock,
     pub(crate) max_connections: u32,
+    /// Its part in limits that several shards keep together.
+    pub(crate) share: Option<Share>,
     pub(crate) liberal_tcp: bool,
     pub(crate) counters: Counters,
     pub(crate) events: Events,
@@ -96,8 +107,18 @@ pub struct Shard {
     /// Which shard of all this is, and who owns what.
     pub(crate) number: ShardNumber,
     pub(crate) steering: Arc<Steering>,
+    pub(crate) directory: Arc<Directory>,
+    /// Tuples with their home here that others own.
+    pub(crate) redirects: Redirects,
+    pub(crate) notices: Notices,
+    /// Which replies come here.
+    pub(crate) own_entries: OwnEntries,
+    /// There are other shards too.
+    pub(crate) is_one_of_many: bool,
     /// Of the packet that goes elsewhere.
     pub(crate) errand: Errand,
+    /// Of the packet that came from elsewhere and is being executed.
+    pub(crate) arrived: Option<Errand>,
 }
 
 /// How far a walk over the connections has come.
@@ -137,36 +158,47 @@ impl core::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start.
+    /// An empty shard. `secret` keys the hashes and seeds the choice of ports; draw it at random for each start. All
+    /// shards of a datapath have the same, or they would choose different addresses for the same source.
     ///
     /// # Errors
     /// Capacity 0 or above [`MAX_CAPACITY`](crate::table::MAX_CAPACITY), or no memory.
     pub fn new(config: ShardConfig, secret: [u64; 4]) -> Result<Self, ShardError> {
         let [a, b, c, d] = secret;
+        let is_one_of_many = config.steering.shards() > 1;
+        let shared = is_one_of_many.then(|| (config.directory.clone(), config.number));
+        let redirects = usize::try_from(config.capacity).unwrap_or(usize::MAX);
+        let share = Share::new(config.leases, config.number);
+        if let Some(share) = &share {
+            share.leases().set_limit(Scope::All, Some(config.max_connections));
+        }
         Ok(Self {
             table: Table::new(config.capacity, config.accounting, [a, b])?,
             zones: Zones::new(config.timeouts),
             clock: Clock::default(),
             max_connections: config.max_connections,
+            share,
             liberal_tcp: config.liberal_tcp,
             counters: Counters::default(),
             events: Events::default(),
-            random: Random(c ^ d.rotate_left(32)),
+            // All shards have the same secrets, for addresses are chosen by hash; no two draw the same ports.
+            random: Random(c ^ d.rotate_left(32) ^ (config.number.index() as u64) << 48),
             address_secret: [c, d],
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
-            expectations: Expectations::new([c.rotate_left(16), d]),
+            expectations: Expectations::new([c.rotate_left(16), d], shared),
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
             number: config.number,
+            is_one_of_many,
+            directory: config.directory,
+            redirects: Redirects::new(redirects, [b, a]),
+            notices: Notices::default(),
+            own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,
             errand: Errand::default(),
+            arrived: None,
         })
-    }
-
-    /// The errand of the packet whose ct action ended as [`Outcome::Elsewhere`](crate::Outcome::Elsewhere).
-    pub fn take_errand(&mut self) -> Errand {
-        core::mem::take(&mut self.errand)
     }
 
     /// Which of all shards this is.
@@ -190,7 +222,8 @@ impl Shard {
     /// `budget` means that nothing is left to do, and [`Shard::len`] and [`Shard::zone_len`] are exact.
     pub fn sweep(&mut self, now: Millis, budget: u32) -> u32 {
         let moment = self.clock.advance(now);
-        self.sweep_to(moment, budget)
+        let early = self.sweep_hungry(moment, budget);
+        early + self.sweep_to(moment, budget - early)
     }
 
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
@@ -243,7 +276,7 @@ impl Shard {
     }
 
     /// Ends a connection that has left its wheel if its deadline is past at tick `until`, and puts it back if not.
-    fn look_at(&mut self, index: u32, until: u64) {
+    pub(crate) fn look_at(&mut self, index: u32, until: u64) {
         let connection = self.table.connection(index);
         let (zone, deadline) = (connection.zone(), connection.deadline.near(until));
         if deadline > until {
@@ -266,12 +299,19 @@ impl Shard {
         *counter += 1;
         let zone = self.table.connection(index).zone();
         self.zones.leave(self.table.links(), zone, index);
+        if let Some(share) = &self.share {
+            share.ended(zone);
+        }
         if !self.occupancy.is_empty() {
             for direction in [Direction::Original, Direction::Reply] {
                 self.occupancy.release(&self.table.tuple(index, direction));
             }
         }
-        if self.table.connection(index).has(flag::ASSISTED) {
+        let connection = self.table.connection(index);
+        if connection.has(flag::ASSISTED | flag::REDIRECTED) {
+            if connection.has(flag::REDIRECTED) {
+                self.unsettle(index);
+            }
             self.forget(index);
         }
         self.table.remove(index);
@@ -321,15 +361,19 @@ impl Shard {
         entries.extend((from..end).map(|index| self.table.occupancy(index)));
     }
 
-    /// Connections that are admitted.
+    /// Connections that are admitted, all shards together.
     #[must_use]
     pub const fn max_connections(&self) -> u32 {
         self.max_connections
     }
 
-    /// Sets how many connections are admitted; lowering it removes none.
-    pub const fn set_max_connections(&mut self, connections: u32) {
+    /// Sets how many connections are admitted, all shards together; lowering it removes none. It holds for all shards
+    /// at once, whichever is told first; all have to be told.
+    pub fn set_max_connections(&mut self, connections: u32) {
         self.max_connections = connections;
+        if let Some(share) = &self.share {
+            share.leases().set_limit(Scope::All, Some(connections));
+        }
     }
 
     /// True if TCP segments outside their window are accepted.
@@ -374,15 +418,18 @@ impl Shard {
         self.zones.connections(zone)
     }
 
-    /// Connections that a zone may have by a limit of its own; 0 admits none.
+    /// Connections that a zone may have by a limit of its own, all shards together; 0 admits none.
     #[must_use]
     pub fn zone_limit(&self, zone: u16) -> Option<u32> {
         self.zones.own_limit(zone)
     }
 
-    /// Sets or removes a zone's own limit; lowering it removes no connection.
+    /// Sets or removes a zone's own limit, as [`Shard::set_max_connections`]; lowering it removes no connection.
     pub fn set_zone_limit(&mut self, zone: u16, limit: Option<u32>) {
         self.zones.set_limit(zone, limit);
+        if let Some(share) = &self.share {
+            share.leases().set_limit(Scope::Zone(zone), limit);
+        }
     }
 
     /// Connections that a zone without a limit of its own may have; `None` is any number.
@@ -391,9 +438,12 @@ impl Shard {
         self.zones.default_limit()
     }
 
-    /// Sets or removes the limit of zones without their own.
-    pub const fn set_default_zone_limit(&mut self, limit: Option<u32>) {
+    /// Sets or removes the limit of zones without their own, as [`Shard::set_max_connections`].
+    pub fn set_default_zone_limit(&mut self, limit: Option<u32>) {
         self.zones.set_default_limit(limit);
+        if let Some(share) = &self.share {
+            share.leases().set_default_limit(limit);
+        }
     }
 
     /// Shows the next live connections to `visit`, looking at `limit` slots at most; start with a default cursor and

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use weir_shard::ShardConfig;
 
 use crate::config::PortNumber;
-use crate::replay::{self, Options, ReplayError, Report};
+use crate::replay::{self, Arrival, Layout, Options, ReplayError, Report};
 
 /// `weir replay`
 #[derive(Debug, Args)]
@@ -34,6 +34,23 @@ pub struct ReplayArgs {
     /// one each time, which is printed.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Divide the connections among so many shards, as so many lcores would; a capture then comes to the same result.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub shards: u8,
+    /// Which shard a packet comes to: `steered` (the one that owns it, as with RSS), `random`, `round-robin`, or
+    /// `adverse` (always another one).
+    #[arg(long, value_name = "HOW", default_value = "steered")]
+    pub arrival: Arrival,
+    /// Bursts that a packet or a message is under way from shard to shard at the most; how many is drawn. It arrives
+    /// before the clock of the captures goes on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub mailbox_delay: u32,
+    /// Packets and messages that can be under way from one shard to another.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub mailbox_capacity: u32,
+    /// Packets of other shards are handed over when a `ct` asks for their connections, not as soon as they are parsed.
+    #[arg(long)]
+    pub late_steering: bool,
     /// Accept TCP segments outside their window.
     #[arg(long)]
     pub liberal_tcp: bool,
@@ -136,6 +153,15 @@ fn options(args: &ReplayArgs, seed: u64) -> Options {
             ..ShardConfig::default()
         },
         seed,
+        layout: Layout {
+            shards: args.shards.into(),
+            arrival: args.arrival,
+            steered_early: !args.late_steering,
+            mailbox_delay: args.mailbox_delay,
+            mailbox_capacity: usize::try_from(args.mailbox_capacity).unwrap_or(usize::MAX),
+            seed,
+            ..Layout::default()
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use weir_numa::cpulist::CpuList;
 use weir_shard::fragments::{LARGEST_MAX, LEAST_MIN_SIZE};
+use weir_shard::steering::MAX_SHARDS;
 use weir_shard::timeouts::LONGEST;
 use weir_shard::{FragmentSettings, Timeout, Timeouts};
 
@@ -69,6 +70,12 @@ fn cpus(text: &Spanned<String>) -> Result<CpuList, Fault> {
     let list: CpuList = parsed(text)?;
     if list.is_empty() {
         return Err(fault(text, "an lcore needs a CPU; write a list as in \"1-3,7\", or leave the key out"));
+    }
+    if list.len() > MAX_SHARDS {
+        return Err(fault(
+            text,
+            format_args!("{} lcores are too many; there may be {MAX_SHARDS}", list.len()),
+        ));
     }
     Ok(list)
 }

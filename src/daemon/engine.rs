@@ -8,7 +8,7 @@ use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
 
 use super::devices::Device;
 use super::publication::PublishError;
-use super::state::{BATCH, share};
+use super::state::BATCH;
 use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
@@ -289,17 +289,14 @@ impl Engine for Datapath {
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
         let state = self.state();
-        let capacity: u32 = state.ask(|polling| polling.worker().shard().capacity())?.iter().sum();
+        state.responsive()?;
+        let capacity = state.capacity;
         if limit > capacity {
             return Err(EngineError::Refused(format!(
                 "there is memory for {capacity} connections; start with a larger conntrack.capacity to admit {limit}"
             )));
         }
-        let lcores = u32::try_from(state.lcores.len()).unwrap_or(u32::MAX);
-        for (index, lcore) in (0..).zip(&state.lcores) {
-            let share = share(limit, lcores, index);
-            lcore.call(move |polling| polling.worker_mut().shard_mut().set_max_connections(share))?;
-        }
+        state.ask(move |polling| polling.worker_mut().shard_mut().set_max_connections(limit))?;
         Ok(())
     }
 

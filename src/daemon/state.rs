@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{FragmentSettings, ShardConfig};
+use weir_shard::{FragmentSettings, Leases, ShardConfig, ShardNumber};
 
 use super::devices::Device;
 use super::exhaustion::Report;
@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) pools: Pools,
     pub(super) eal: Eal,
     pub(super) settings: Settings,
+    /// Connections that the configuration has room for, all lcores together.
+    pub(super) capacity: u32,
     placement: Placement,
     profile: Profile,
     /// The last snapshot could not be published: too many old ones wait for an lcore.
@@ -60,10 +62,11 @@ impl State {
         }
         let mut published = PublishedSnapshot::new(switch.snapshot());
         let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
+        let leases = Arc::new(Leases::new(placement.lcores.len()));
         let mut lcores = Vec::new();
         for (index, lcore) in (0..).zip(&placement.lcores) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, count, index),
+                shard: shard_config(&config.conntrack, &leases, count, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
@@ -83,6 +86,7 @@ impl State {
             pools,
             eal,
             settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            capacity: config.conntrack.capacity.get(),
             placement,
             profile,
             behind: false,
@@ -278,10 +282,13 @@ fn log(line: &LogLine) {
 }
 
 /// Shard `index` of `count`.
-fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
+fn shard_config(conntrack: &Conntrack, leases: &Arc<Leases>, count: u32, index: u32) -> ShardConfig {
+    let number = usize::try_from(index).ok().and_then(ShardNumber::new);
     ShardConfig {
-        capacity: conntrack.capacity.get().div_ceil(count.max(1)),
-        max_connections: share(conntrack.max_connections, count, index),
+        capacity: room(conntrack.capacity.get(), count),
+        max_connections: conntrack.max_connections,
+        number: number.unwrap_or_default(),
+        leases: Arc::clone(leases),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),
         fragments: FragmentSettings {
@@ -291,6 +298,17 @@ fn shard_config(conntrack: &Conntrack, count: u32, index: u32) -> ShardConfig {
         accounting: conntrack.accounting,
         ..ShardConfig::default()
     }
+}
+
+/// Connections that each of `count` shards has memory for, which together have `capacity`. They never get quite as many
+/// each: an eighth and some more is for those that get more.
+const fn room(capacity: u32, count: u32) -> u32 {
+    if count <= 1 {
+        return capacity;
+    }
+    let share = capacity.div_ceil(count);
+    let room = share.saturating_add(share / 8).saturating_add(64);
+    if room < capacity { room } else { capacity }
 }
 
 /// Part `index` of `whole` in `count` parts; what does not divide goes to the first ones.
@@ -312,7 +330,13 @@ fn secret() -> Result<[u64; 8], DaemonError> {
 
 #[cfg(test)]
 mod tests {
-    use super::share;
+    use super::{room, share};
+
+    #[test]
+    fn each_shard_has_room_for_more_than_its_share_and_for_no_more_than_there_may_be() {
+        assert_eq!((room(1000, 1), room(1, 2), room(100, 2)), (1000, 1, 100));
+        assert_eq!((room(1_000_000, 4), room(u32::MAX, 2)), (281_314, 2_415_919_168));
+    }
 
     #[test]
     fn shares_make_up_the_whole() {

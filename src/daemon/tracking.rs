@@ -1,12 +1,12 @@
-//! The tracker's settings over all lcores: kept here, and given to each shard. Limits are divided among the lcores,
-//! as the connections are.
+//! The tracker's settings over all lcores: kept here, and given to each shard. Limits are given as they are: the shards
+//! keep them together.
 
 use std::collections::BTreeMap;
 
 use weir_shard::Shard;
 
 use super::Datapath;
-use super::state::{BATCH, State, share};
+use super::state::{BATCH, State};
 use crate::config::{ZoneTimeouts, Zones};
 use crate::control::engine::{ConnectionTotals, EngineError};
 use crate::control::events::Subscription;
@@ -41,11 +41,8 @@ impl State {
     }
 
     fn apply_limits(&self, change: &LimitChange) -> Result<(), EngineError> {
-        let count = u32::try_from(self.lcores.len()).unwrap_or(u32::MAX);
-        for (index, lcore) in (0..).zip(&self.lcores) {
-            let part = |limit: Option<u32>| limit.map(|limit| share(limit, count, index));
-            let default = change.default.map(part);
-            let zones: Vec<_> = change.zones.iter().map(|(&zone, &limit)| (zone, part(limit))).collect();
+        for lcore in &self.lcores {
+            let LimitChange { default, zones } = change.clone();
             lcore.call(move |polling| {
                 let shard = polling.worker_mut().shard_mut();
                 if let Some(default) = default {
@@ -108,7 +105,8 @@ impl Datapath {
         let shards = self.settled(|shard| (u64::from(shard.len()), shard.max_connections()))?;
         Ok(ConnectionTotals {
             total: shards.iter().map(|(total, _)| total).sum(),
-            limit: shards.iter().map(|(_, limit)| limit).sum(),
+            // They all have the same.
+            limit: shards.first().map_or(0, |(_, limit)| *limit),
         })
     }
 }

@@ -143,6 +143,17 @@ impl Classifier {
             shares(&subtable.mask) || subtable.rules.values().any(|rule| shares(&read_by(&rule.actions)))
         })
     }
+
+    /// True when some rule sends packets to the tracker.
+    #[must_use]
+    pub fn tracks(&self) -> bool {
+        self.subtables.iter().any(|subtable| subtable.rules.values().any(|rule| track(&rule.actions)))
+    }
+}
+
+/// True if one of these actions sends packets to the tracker.
+pub(super) fn track(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Ct(_)))
 }
 
 /// The bits of the packet that actions read, beside those that their rule has matched.

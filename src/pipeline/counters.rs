@@ -1,10 +1,12 @@
 //! What a worker counts, and what it counts for each port. Plain integers: only the worker's own lcore
 //! writes them, readers get copies.
 
+use weir_shard::Reason;
+
 use super::DropCause;
 
-/// A worker's packet counters. `received + copies == sent + dropped + held` between bursts, where held is
-/// [`Worker::held_fragments`](super::Worker::held_fragments).
+/// A worker's packet counters. `received + copies + taken_over == sent + dropped + held + handed_over` between bursts,
+/// where held is [`Worker::held_fragments`](super::Worker::held_fragments).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Bursts that came in.
@@ -25,6 +27,12 @@ pub struct Counters {
     pub uncached: u64,
     /// Recirculations.
     pub recirculations: u64,
+    /// Packets given to other shards' workers, by [`Reason::index`].
+    pub handed_over: [u64; Reason::ALL.len()],
+    /// Packets that other shards' workers gave to this one, likewise.
+    pub taken_over: [u64; Reason::ALL.len()],
+    /// Packets that found no room in another shard's mailbox; they are among the dropped as well.
+    pub refused_full: [u64; Reason::ALL.len()],
     dropped: [u64; DropCause::ALL.len()],
 }
 
@@ -33,6 +41,18 @@ impl Counters {
     #[inline]
     pub fn count_drop(&mut self, cause: DropCause) {
         self.dropped[cause.index()] += 1;
+    }
+
+    /// Packets given to other workers.
+    #[must_use]
+    pub fn handed_over_in_all(&self) -> u64 {
+        self.handed_over.iter().sum()
+    }
+
+    /// Packets taken over from other workers.
+    #[must_use]
+    pub fn taken_over_in_all(&self) -> u64 {
+        self.taken_over.iter().sum()
     }
 
     /// Packets dropped for `cause`.
@@ -63,8 +83,13 @@ impl Counters {
         self.translations += other.translations;
         self.uncached += other.uncached;
         self.recirculations += other.recirculations;
-        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
-            *sum += count;
+        for (sums, counts) in [
+            (&mut self.handed_over[..], &other.handed_over[..]),
+            (&mut self.taken_over, &other.taken_over),
+            (&mut self.refused_full, &other.refused_full),
+            (&mut self.dropped, &other.dropped),
+        ] {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }
 }

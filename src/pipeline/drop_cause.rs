@@ -49,11 +49,17 @@ pub enum DropCause {
     FragmentExpired,
     /// A fragment that was held when reassembly was turned off, or ports or bridges changed.
     FragmentPurged,
+    /// The mailbox to the shard that owns it was full.
+    MailboxFull,
+    /// It was on its way to its shard while numbers of ports or bridges became free for others.
+    Renumbered,
+    /// It was handed from one lcore to another too often.
+    HandoverHops,
 }
 
 impl DropCause {
     /// All causes.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Action,
         Self::TableMiss,
         Self::Normal,
@@ -76,6 +82,9 @@ impl DropCause {
         Self::VlanRoom,
         Self::FragmentExpired,
         Self::FragmentPurged,
+        Self::MailboxFull,
+        Self::Renumbered,
+        Self::HandoverHops,
     ];
 
     /// The counter's name.
@@ -104,6 +113,9 @@ impl DropCause {
             Self::VlanRoom => "vlan_room",
             Self::FragmentExpired => "fragment_expired",
             Self::FragmentPurged => "fragment_purged",
+            Self::MailboxFull => "mailbox_full",
+            Self::Renumbered => "renumbered",
+            Self::HandoverHops => "handover_hops",
         }
     }
 
@@ -137,6 +149,11 @@ impl DropCause {
             Self::FragmentPurged => {
                 "a fragment was held when reassembly was turned off, or ports or bridges changed"
             }
+            Self::MailboxFull => "the mailbox to the shard that owns it was full",
+            Self::Renumbered => {
+                "a port or bridge was removed while it was on its way to the shard that owns it"
+            }
+            Self::HandoverHops => "it was handed from one lcore to another too often",
         }
     }
 
@@ -156,6 +173,7 @@ impl From<DropReason> for DropCause {
             DropReason::NatInvalid => Self::NatInvalid,
             DropReason::Untranslatable => Self::Untranslatable,
             DropReason::Stale => Self::StaleConnection,
+            DropReason::HandoverHops => Self::HandoverHops,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 use weir_shard::fragments::{DatagramKey, Family, Fragment as Place, MAX_LENGTH, Offer};
-use weir_shard::{CtMeta, DropReason, FragmentSettings, Fragments, Outcome};
+use weir_shard::{CtMeta, CtState, DropReason, Errand, FragmentSettings, Fragments, Outcome, Reason};
 use weir_wire::checksum::{self, Delta};
 use weir_wire::fragment::Piece;
 use weir_wire::numbers::protocol;
@@ -21,6 +21,8 @@ use weir_wire::{Fragment, Layers};
 
 use super::DropCause;
 use super::frame::{Frame, Transmit};
+use super::handover::Departure;
+use super::letter::Task;
 use super::step::Step;
 use super::worker::{Batch, Changed, Packet, Start, Worker};
 use crate::flow::key::at;
@@ -242,6 +244,7 @@ impl<F: Frame> Packet<F> {
 
 /// Whether the headers were rewritten. Fragments keep their lengths, so a payload that has to be edited is one that
 /// cannot be translated: no FTP or TFTP host fragments its control packets.
+/// A fragment by itself is no connection's, and so nobody's elsewhere.
 const fn without_edit(outcome: Outcome) -> Result<bool, DropReason> {
     match outcome {
         Outcome::Continue { rewritten } => Ok(rewritten),
@@ -286,7 +289,13 @@ impl<F: Frame> Worker<F> {
 
     /// A fragment has come to its ct: `packet` is taken, to wait or to be run when its turn is.
     #[cold]
-    pub(super) fn track_fragment(&mut self, now: u64, packet: &mut Packet<F>) {
+    pub(super) fn track_fragment<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        packet: &mut Packet<F>,
+        nesting: usize,
+        out: &mut T,
+    ) {
         let step = self.megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
         let (Some(frame), Some(Step::Ct(action))) = (&packet.frame, step) else { return };
         // The first fragment has all headers (RFC 7112), and every IPv4 header its own checksum.
@@ -297,10 +306,18 @@ impl<F: Frame> Worker<F> {
         let named = piece.and_then(|piece| self.held.key(packet, &piece, bytes, action.zone));
         let Some((key, place)) = named else {
             let mut packet = packet.take();
-            self.track_alone(now, &mut packet);
+            self.track_alone(now, &mut packet, out);
             self.held.ready.push_back(packet);
             return;
         };
+        // Those that a tracker has seen are all here: they travel as a whole.
+        if self.is_shared && !packet.meta.state.has(CtState::TRK) {
+            let to = self.shard.steering().home_of_fragments(key.src, key.dst);
+            if to != self.shard.number() {
+                let departure = Departure { to, why: Reason::Fragment, task: Task::Meet, nesting };
+                return self.hand_over(packet.take(), Vec::new(), departure, out);
+            }
+        }
         self.megaflows.pin(packet.flow);
         let slot = self.held.packets.insert(packet.take());
         let token = u32::try_from(slot).unwrap_or(u32::MAX);
@@ -309,11 +326,11 @@ impl<F: Frame> Worker<F> {
             let offer = held.store.offer(now, &key, &place, token, &mut held.taken);
             match offer {
                 Offer::Held => return,
-                Offer::Complete => return self.track_datagram(now),
+                Offer::Complete => return self.track_datagram(now, None, out),
                 // Those that are given back go first, as they came first.
                 Offer::Refused(_) | Offer::Broken(_) => {
                     held.taken.push(token);
-                    return self.track_each(now);
+                    return self.track_each(now, out);
                 }
                 Offer::Expired => {
                     for token in core::mem::take(&mut held.taken) {
@@ -324,13 +341,55 @@ impl<F: Frame> Worker<F> {
         }
     }
 
+    /// Shows the fragments of a datagram, which another shard has handed over as a whole, to the tracker.
+    #[cold]
+    pub(super) fn track_taken<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        head: Packet<F>,
+        rest: Vec<Packet<F>>,
+        errand: Errand,
+        out: &mut T,
+    ) {
+        self.held.taken.clear();
+        for packet in core::iter::once(head).chain(rest) {
+            self.megaflows.pin(packet.flow);
+            let slot = self.held.packets.insert(packet);
+            self.held.taken.push(u32::try_from(slot).unwrap_or(u32::MAX));
+        }
+        self.track_datagram(now, Some(errand), out);
+    }
+
+    /// Sends the datagram of the taken fragments to another shard.
+    #[cold]
+    fn hand_over_taken<T: Transmit<F>>(&mut self, departure: Departure, out: &mut T) {
+        let mut packets = Vec::new();
+        for token in core::mem::take(&mut self.held.taken) {
+            let Some(packet) = self.held.packets.try_remove(token as usize) else { continue };
+            self.megaflows.unpin(packet.flow);
+            packets.push(packet);
+        }
+        let mut packets = packets.into_iter();
+        if let Some(head) = packets.next() {
+            self.hand_over(head, packets.collect(), departure, out);
+        }
+    }
+
     /// Shows the datagram of the taken fragments to the tracker.
-    fn track_datagram(&mut self, now: u64) {
-        let Some((outcome, meta, data)) = self.execute_datagram(now) else { return self.track_each(now) };
+    fn track_datagram<T: Transmit<F>>(&mut self, now: u64, errand: Option<Errand>, out: &mut T) {
+        let Some((outcome, meta, data)) = self.execute_datagram(now, errand) else {
+            return self.track_each(now, out);
+        };
+        if let Outcome::Elsewhere { to, why } = outcome {
+            let task = Task::Track(self.shard.take_errand());
+            return self.hand_over_taken(Departure { to, why, task, nesting: 0 }, out);
+        }
+        let outcome = without_edit(outcome);
         let Self { megaflows, held, counters, .. } = self;
         for token in core::mem::take(&mut held.taken) {
             let Some(mut packet) = held.packets.try_remove(token as usize) else { continue };
             megaflows.unpin(packet.flow);
+            packet.frame.iter().for_each(|frame| out.tracked(frame));
             match outcome {
                 Ok(rewritten) => {
                     packet.meta = meta;
@@ -347,16 +406,20 @@ impl<F: Frame> Worker<F> {
 
     /// What the tracker makes of the taken fragments as one packet in the buffer: the outcome, what they carry on, and
     /// where their data begin. `None` leaves them as they are.
-    fn execute_datagram(&mut self, now: u64) -> Option<(Result<bool, DropReason>, CtMeta, usize)> {
+    fn execute_datagram(&mut self, now: u64, errand: Option<Errand>) -> Option<(Outcome, CtMeta, usize)> {
         let Assembled { layers, data, beyond } = self.held.assemble()?;
         let Self { shard, megaflows, held, .. } = self;
         let head = held.packets.get(*held.taken.first()? as usize)?;
         let Step::Ct(action) = megaflows.flow(head.flow)?.recipe.steps.get(head.step)? else { return None };
         let mut meta = head.meta;
         let whole = held.buffer.get_mut(..usize::from(layers.l3_end) + REST)?;
-        let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, beyond > 0);
-        shard.prefetch(&mut lookup);
-        let outcome = without_edit(shard.execute(now, whole, &layers, &lookup, action, &mut meta));
+        let outcome = if let Some(errand) = errand {
+            shard.resume(now, whole, &layers, action, &mut meta, errand)
+        } else {
+            let mut lookup = shard.prepare(whole, &layers, action.zone, &meta, beyond > 0);
+            shard.prefetch(&mut lookup);
+            shard.execute(now, whole, &layers, &lookup, action, &mut meta)
+        };
         if beyond > 0 {
             lengthen(&mut held.buffer, &layers, beyond);
         }
@@ -364,18 +427,18 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Shows each of the taken fragments to the tracker by itself.
-    fn track_each(&mut self, now: u64) {
+    fn track_each<T: Transmit<F>>(&mut self, now: u64, out: &mut T) {
         for token in core::mem::take(&mut self.held.taken) {
             let Some(mut packet) = self.held.packets.try_remove(token as usize) else { continue };
             self.megaflows.unpin(packet.flow);
-            self.track_alone(now, &mut packet);
+            self.track_alone(now, &mut packet, out);
             self.held.ready.push_back(packet);
         }
     }
 
     /// Shows a fragment to the tracker by itself: invalid, unless its datagram has met its connection in this zone
     /// already.
-    fn track_alone(&mut self, now: u64, packet: &mut Packet<F>) {
+    fn track_alone<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) {
         let Self { shard, megaflows, counters, .. } = self;
         let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
         let (Some(frame), Some(Step::Ct(action))) = (&mut packet.frame, step) else { return };
@@ -384,6 +447,7 @@ impl<F: Frame> Worker<F> {
         shard.prefetch(&mut lookup);
         let outcome =
             shard.execute(now, frame.bytes_mut(), &packet.layers, &lookup, action, &mut packet.meta);
+        out.tracked(frame);
         match without_edit(outcome) {
             Ok(true) => packet.changed = packet.changed.max(Changed::Network),
             Ok(false) => {}

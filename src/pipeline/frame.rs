@@ -43,6 +43,12 @@ pub trait Transmit<F> {
     /// Queues `frame` for `port`.
     fn send(&mut self, port: PortId, frame: F);
 
+    /// Hears that a tracker has seen this packet, by itself or as a part of its datagram: for those who write a history.
+    #[inline(always)]
+    fn tracked(&mut self, frame: &F) {
+        let _ = frame;
+    }
+
     /// Queues `letter` for another shard; gives it back where there is no room, or nobody.
     ///
     /// # Errors

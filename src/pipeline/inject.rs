@@ -49,5 +49,6 @@ impl<F: Frame> Worker<F> {
             self.run_ready(now, out);
         }
         self.tidy();
+        self.post_notices(out);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use weir_shard::epoch::{Published, Reader};
 
 use super::Fdb;
-use super::classifier::{Classifier, read_by};
+use super::classifier::{Classifier, read_by, track};
 use super::group::GroupViews;
 use crate::flow::key::{Key, Mask, ORIGINAL_TUPLE};
 use crate::flow::port::PortNumber;
@@ -64,8 +64,9 @@ pub type SnapshotReader = Reader<Snapshot>;
 pub struct Snapshot {
     /// Different for every snapshot of one program run.
     pub generation: u64,
-    /// Equal in two snapshots of one program run only if ports and bridges are the same and have the same numbers.
-    pub layout: u64,
+    /// Grows whenever the number of a port or a bridge may become another one's: what was told by number under one
+    /// value means nothing under another.
+    pub numbering: u64,
     /// Ports by [`PortId`].
     pub ports: Vec<Option<PortEntry>>,
     /// Bridges by index.
@@ -74,6 +75,8 @@ pub struct Snapshot {
     pub wants_original_tuple: bool,
     /// Some group selects by the datapath's hash.
     pub wants_hash: bool,
+    /// Some rule or group sends packets to the tracker.
+    pub tracks: bool,
 }
 
 impl Snapshot {
@@ -81,7 +84,7 @@ impl Snapshot {
     #[must_use]
     pub fn new(
         generation: u64,
-        layout: u64,
+        numbering: u64,
         ports: Vec<Option<PortEntry>>,
         bridges: Vec<Option<Arc<BridgeView>>>,
     ) -> Self {
@@ -97,11 +100,17 @@ impl Snapshot {
                 .clone()
                 .flat_map(|group| &group.entry.programs)
                 .any(|program| !read_by(program).masked(&tuple).is_zero());
+        let tracks = bridges
+            .iter()
+            .flatten()
+            .flat_map(|bridge| bridge.tables.iter().flatten())
+            .any(|table| table.tracks())
+            || groups.clone().flat_map(|group| &group.entry.programs).any(|program| track(program));
         let by_hash = |selection: &Selection| !matches!(selection, Selection::Hash { .. });
         let wants_hash = groups
             .map(|group| &group.entry.group)
             .any(|group| group.kind == GroupType::Select && by_hash(&group.selection));
-        Self { generation, layout, ports, bridges, wants_original_tuple, wants_hash }
+        Self { generation, numbering, ports, bridges, wants_original_tuple, wants_hash, tracks }
     }
 
     /// The port with this id.

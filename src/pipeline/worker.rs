@@ -13,8 +13,11 @@ use super::extract;
 use super::fragments::Held;
 use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 use super::group;
+use super::handover::Departure;
 use super::inject::Injection;
-use super::megaflow::{FlowCopy, Megaflows};
+use super::letter::Task;
+use super::megaflow::{FlowCopy, Megaflows, Recipe};
+use super::outbox::Outbox;
 use super::payload;
 use super::recirculation::Contexts;
 use super::rewrite;
@@ -54,11 +57,11 @@ pub struct Worker<F = HeapFrame> {
     pub(super) shard: Shard,
     /// What all of a burst goes by; renewed before each.
     snapshot: SnapshotReader,
-    /// [`Snapshot::layout`] when the fragments were held.
-    layout: u64,
+    /// [`Snapshot::numbering`] of what the fragments that are held go by.
+    numbering: u64,
     exact: ExactMatch,
     pub(super) megaflows: Megaflows,
-    contexts: Contexts,
+    pub(super) contexts: Contexts,
     pub(super) counters: Counters,
     /// Fragments that wait for the rest of their datagrams.
     pub(super) held: Held<F>,
@@ -66,6 +69,12 @@ pub struct Worker<F = HeapFrame> {
     ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
     pub(super) copies_left: u32,
+    /// There are other shards.
+    pub(super) is_shared: bool,
+    /// By [`PortId`], true where the card brings packets to their owners.
+    pub(super) by_card: Vec<bool>,
+    /// Notices on their way to other shards.
+    pub(super) outbox: Outbox,
 }
 
 /// A packet on its way.
@@ -181,10 +190,11 @@ impl<F: Frame> Worker<F> {
     pub fn new(config: WorkerConfig, snapshot: SnapshotReader) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
         let ports = vec![PortCounters::default(); snapshot.ports.len()];
+        let is_shared = config.shard.steering.shards() > 1;
         let held = Held::new(config.shard.fragments, d.rotate_left(16) ^ e);
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
-            layout: snapshot.layout,
+            numbering: snapshot.numbering,
             snapshot,
             exact: ExactMatch::new([e, f, g, h]),
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
@@ -193,6 +203,9 @@ impl<F: Frame> Worker<F> {
             held,
             ports,
             copies_left: 0,
+            is_shared,
+            by_card: Vec::new(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -207,7 +220,7 @@ impl<F: Frame> Worker<F> {
 
     #[cold]
     fn adopt_snapshot(&mut self) {
-        if core::mem::replace(&mut self.layout, self.snapshot.layout) != self.snapshot.layout {
+        if core::mem::replace(&mut self.numbering, self.snapshot.numbering) != self.snapshot.numbering {
             // What is held may be on its way to a port or a bridge whose number is another one's now.
             self.purge_fragments(&Family::ALL);
         }
@@ -328,9 +341,28 @@ impl<F: Frame> Worker<F> {
             frame.prefetch();
         }
         self.take_snapshot();
+        let packets = burst.len() as u64;
         let mut batch: Batch<F> = ArrayVec::new();
-        let mut bytes = 0;
-        let mut fragmented = false;
+        let (bytes, fragmented) = if self.steers(port) {
+            self.steer(port, burst, &mut batch, out)
+        } else {
+            Self::parse(burst, &mut batch)
+        };
+        self.counters.bursts += 1;
+        self.count_received(packets);
+        if let Some(counters) = self.ports.get_mut(port as usize) {
+            counters.received += packets;
+            counters.received_bytes += bytes;
+        }
+        self.begin(now, port, &mut batch, fragmented, out);
+        self.tidy();
+        self.post_notices(out);
+    }
+
+    /// Parses a burst. Gives its bytes, and whether there are fragments in it.
+    #[inline(always)]
+    pub(super) fn parse(burst: &mut Burst<F>, batch: &mut Batch<F>) -> (u64, bool) {
+        let (mut bytes, mut fragmented) = (0, false);
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
@@ -338,29 +370,34 @@ impl<F: Frame> Worker<F> {
             // Made where it stays: it is long to move.
             batch.push(Packet::new(frame, layers));
         }
+        (bytes, fragmented)
+    }
+
+    /// Takes packets that came in by `port` through the tables.
+    #[inline(always)]
+    pub(super) fn begin<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        batch: &mut Batch<F>,
+        fragmented: bool,
+        out: &mut T,
+    ) {
         // In place: a key is long to move.
         let with_hash = self.snapshot.wants_hash;
-        for packet in &mut batch {
+        for packet in &mut *batch {
             packet.extract(with_hash);
             packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
         }
-        let packets = batch.len() as u64;
-        self.counters.bursts += 1;
-        self.count_received(packets);
-        if let Some(counters) = self.ports.get_mut(port as usize) {
-            counters.received += packets;
-            counters.received_bytes += bytes;
-        }
         self.copies_left = MAX_COPIES;
         if fragmented {
-            self.run_apart(now, &mut batch, out);
+            self.run_apart(now, batch, out);
         } else {
-            self.run(now, &mut batch, out, 0, Start::Classify);
+            self.run(now, batch, out, 0, Start::Classify);
         }
         if self.held.has_ready() {
             self.run_ready(now, out);
         }
-        self.tidy();
     }
 
     #[inline]
@@ -480,6 +517,12 @@ impl<F: Frame> Worker<F> {
     #[cold]
     pub(super) fn install(&mut self, now: u64, key: &Key, injection: &Injection) -> u32 {
         let recipe = translate_actions(&self.snapshot, &mut self.contexts, key, now, injection);
+        self.install_recipe(now, key, recipe)
+    }
+
+    /// As [`Worker::install`], for a recipe that is ready.
+    #[cold]
+    pub(super) fn install_recipe(&mut self, now: u64, key: &Key, recipe: Recipe) -> u32 {
         let flow = self.megaflows.insert(key, recipe, self.snapshot.generation, now);
         self.megaflows.retire(flow);
         flow
@@ -521,7 +564,7 @@ impl<F: Frame> Worker<F> {
             if !copies.is_empty() {
                 self.run(now, &mut copies, out, nesting + 1, Start::Classify);
             }
-            self.track(now, batch, &tracked, &mut resumed, order);
+            self.track(now, batch, &tracked, &mut resumed, order, out, nesting);
             *pending = resumed;
         }
     }
@@ -586,15 +629,18 @@ impl<F: Frame> Worker<F> {
 
     /// Sends the packets at `tracked`, each waiting at its ct, through the tracker: tuples and hashes of all,
     /// then the index of all, then the connections one by one. They land in `resumed` or wait in `order`.
-    fn track(
+    #[expect(clippy::too_many_arguments, reason = "the lists of one wave")]
+    fn track<T: Transmit<F>>(
         &mut self,
         now: u64,
         batch: &mut Batch<F>,
         tracked: &Indices,
         resumed: &mut Indices,
         order: &mut Order,
+        out: &mut T,
+        nesting: usize,
     ) {
-        let Self { shard, megaflows, counters, .. } = self;
+        let Self { shard, megaflows, .. } = self;
         let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
         let mut fragments = Indices::new();
         for &index in tracked {
@@ -617,6 +663,7 @@ impl<F: Frame> Worker<F> {
             shard.prefetch(lookup);
         }
         for &(index, ref lookup) in &lookups {
+            let Self { shard, megaflows, .. } = self;
             if !order.opening.is_empty() && order.is_behind(index, shard.connection_hash(lookup)) {
                 order.waiting.push(index);
                 continue;
@@ -631,33 +678,48 @@ impl<F: Frame> Worker<F> {
             packet.step += 1;
             let outcome =
                 shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
-            let outcome = match outcome {
-                Outcome::Continue { rewritten } => Ok(rewritten),
-                Outcome::Edit => edit(shard, frame, &mut packet.layers),
-                Outcome::Drop(reason) => Err(reason),
-                Outcome::Elsewhere { .. } => continue,
-            };
-            match outcome {
-                Ok(rewritten) => {
-                    if rewritten {
-                        packet.changed = packet.changed.max(Changed::Network);
-                    }
-                    if packet.meta.state.has(CtState::NEW)
-                        && let Some(hash) = shard.connection_hash(lookup)
-                    {
-                        // More than fit are packets of tables with a ct in many zones: their order is lost.
-                        let _ = order.opening.try_push((hash, index));
-                    }
-                    resumed.push(index);
-                }
-                Err(reason) => {
-                    counters.count_drop(reason.into());
-                    packet.frame = None;
-                }
+            if let Outcome::Elsewhere { to, why } = outcome {
+                packet.step -= 1;
+                let task = Task::Track(shard.take_errand());
+                self.hand_over(packet.take(), Vec::new(), Departure { to, why, task, nesting }, out);
+                continue;
             }
+            out.tracked(frame);
+            self.pass(packet, outcome);
+            if packet.frame.is_none() {
+                continue;
+            }
+            if packet.meta.state.has(CtState::NEW)
+                && let Some(hash) = self.shard.connection_hash(lookup)
+            {
+                // More than fit are packets of tables with a ct in many zones: their order is lost.
+                let _ = order.opening.try_push((hash, index));
+            }
+            resumed.push(index);
         }
         for index in fragments {
-            self.track_fragment(now, &mut batch[index]);
+            self.track_fragment(now, &mut batch[index], nesting, out);
+        }
+    }
+
+    /// Does to a packet what its tracker has said; one that may not go on is gone afterwards.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, packet: &mut Packet<F>, outcome: Outcome) {
+        let Some(frame) = &mut packet.frame else { return };
+        let outcome = match outcome {
+            Outcome::Continue { rewritten } => Ok(rewritten),
+            Outcome::Edit => edit(&mut self.shard, frame, &mut packet.layers),
+            Outcome::Drop(reason) => Err(reason),
+            // Whoever asked has sent it there.
+            Outcome::Elsewhere { .. } => return,
+        };
+        match outcome {
+            Ok(true) => packet.changed = packet.changed.max(Changed::Network),
+            Ok(false) => {}
+            Err(reason) => {
+                self.counters.count_drop(reason.into());
+                packet.frame = None;
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! `weir replay`: captures in, captures out, no DPDK and no privileges. Time is the captures' own; the ports'
 //! captures are merged by timestamp. The same flows, captures and seed always give the same result.
 
+mod layout;
+mod mail;
 mod merge;
 mod report;
 mod virtual_switch;
@@ -13,9 +15,10 @@ use std::path::{Path, PathBuf};
 use weir_shard::ShardConfig;
 use weir_wire::pcap::{CaptureError, CaptureWriter, Precision};
 
+pub use layout::{Arrival, Layout};
 pub use merge::Merge;
-pub use report::{PortReport, Report};
-pub use virtual_switch::{BRIDGE, VirtualSwitch, VirtualSwitchError};
+pub use report::{PortReport, Report, ShardReport};
+pub use virtual_switch::{BRIDGE, Tracked, VirtualSwitch, VirtualSwitchError};
 
 use crate::flow::file::{FileError, FlowFile, MAX_BYTES};
 use crate::flow::flow::Command;
@@ -38,6 +41,8 @@ pub struct Options {
     pub shard: ShardConfig,
     /// Decides everything that is drawn at random.
     pub seed: u64,
+    /// How the switch is divided.
+    pub layout: Layout,
 }
 
 /// Why a replay ended early.
@@ -115,7 +120,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     let flows = FlowFile::parse(&name, &text, Command::Add, &NoNames)?.flows;
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
     let (shard, secret) = (options.shard.clone(), secret(options.seed));
-    let mut switch = VirtualSwitch::with_groups(&numbers, &groups, &flows, shard, secret)?;
+    let mut switch = VirtualSwitch::with_layout(&numbers, &groups, &flows, shard, secret, options.layout)?;
     let mut merge = Merge::open(&options.ports)?;
     let mut writers = Writers::create(&options.out, &options.ports, merge.precision())?;
     let end = feed(&mut switch, &mut merge, &mut writers, progress);
@@ -164,17 +169,11 @@ fn feed(
     Ok(())
 }
 
-/// The seed spread over the secrets that a worker wants (splitmix64, Steele et al. 2014).
+/// The seed spread over the secrets that a worker wants .
 #[must_use]
 pub fn secret(seed: u64) -> [u64; 8] {
-    let mut state = seed;
-    [(); 8].map(|()| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    })
+    let mut draw = layout::Draw::new(seed);
+    [(); 8].map(|()| draw.next())
 }
 
 /// One capture for each port.

@@ -1,9 +1,11 @@
-//! A switch in memory: the real control side and one real worker, driven packet by packet by the caller.
-//! What `weir replay` runs on, and what the tests inject into.
+//! A switch in memory: the real control side and real workers, one for each shard, driven packet by packet by the
+//! caller on one thread. What `weir replay` runs on, and what the tests inject into.
 
 use std::sync::Arc;
 
-use weir_shard::{ShardConfig, ShardError};
+use weir_shard::steering::{KeyWord, MAX_SHARDS};
+use weir_shard::{ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering};
+use weir_wire::Layers;
 
 use crate::control::engine::{EngineError, check_groups};
 use crate::flow::Applied;
@@ -13,9 +15,13 @@ use crate::flow::rule::Rule;
 use crate::flow::{GroupMod, PacketOut};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{
-    Burst, HeapFrame, Injection, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig,
+    Burst, Counters, Frame as _, HeapFrame, Injection, Letter, PortCounters, PortId, PublishedSnapshot,
+    Transmit, Worker, WorkerConfig,
 };
 use crate::switch::{Switch, SwitchError};
+
+use super::layout::{Arrival, Draw, Layout};
+use super::mail::Mail;
 
 /// Name of the only bridge.
 pub const BRIDGE: &str = "br0";
@@ -23,28 +29,68 @@ pub const BRIDGE: &str = "br0";
 /// Milliseconds between two looks for flows and stations whose time is over.
 const EXPIRY_PERIOD: u64 = 100;
 
-/// What came out, in the order it was sent.
-#[derive(Debug, Default)]
-struct Sent(Vec<(PortId, HeapFrame)>);
+/// A packet that a tracker has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// [`HeapFrame::stamp`] of the packet: whatever its sender has written there.
+    pub stamp: u64,
+    /// Whose tracker it was.
+    pub shard: ShardNumber,
+    /// Milliseconds.
+    pub now: u64,
+}
 
-impl Transmit<HeapFrame> for Sent {
+/// What the workers do to the world.
+#[derive(Debug)]
+struct World {
+    /// What came out, in the order it was sent.
+    sent: Vec<(PortId, HeapFrame)>,
+    mail: Mail,
+    /// What trackers saw, in this order, if anybody wants to know.
+    history: Option<Vec<Tracked>>,
+}
+
+/// The world as one worker sees it.
+struct Outside<'a> {
+    world: &'a mut World,
+    shard: ShardNumber,
+    now: u64,
+}
+
+impl Transmit<HeapFrame> for Outside<'_> {
     fn send(&mut self, port: PortId, frame: HeapFrame) {
-        self.0.push((port, frame));
+        self.world.sent.push((port, frame));
+    }
+
+    fn tracked(&mut self, frame: &HeapFrame) {
+        if let Some(history) = &mut self.world.history {
+            history.push(Tracked { stamp: frame.stamp(), shard: self.shard, now: self.now });
+        }
+    }
+
+    fn post(&mut self, to: ShardNumber, letter: Letter<HeapFrame>) -> Result<(), Letter<HeapFrame>> {
+        self.world.mail.post(self.shard, to, letter)
     }
 }
 
-/// One bridge, one worker, no I/O.
+/// One bridge, a worker for each shard, no I/O.
 #[derive(Debug)]
 pub struct VirtualSwitch {
     switch: Switch,
     published: PublishedSnapshot,
-    worker: Worker,
+    workers: Vec<Worker>,
+    layout: Layout,
+    steering: Arc<Steering>,
+    draw: Draw,
+    /// The shard that the next packet comes to, where they take turns.
+    turn: usize,
     now: u64,
     next_expiry: u64,
     ports: Vec<(PortNumber, PortId)>,
     burst: Burst<HeapFrame>,
     burst_port: PortId,
-    sent: Sent,
+    burst_shard: usize,
+    world: World,
 }
 
 /// Why a virtual switch cannot be made.
@@ -84,6 +130,22 @@ impl VirtualSwitch {
         shard: ShardConfig,
         secret: [u64; 8],
     ) -> Result<Self, VirtualSwitchError> {
+        Self::with_layout(ports, groups, flows, shard, secret, Layout::default())
+    }
+
+    /// As [`VirtualSwitch::with_groups`], divided. Each shard is as large as `shard` says; limits are
+    /// those of all together.
+    ///
+    /// # Errors
+    /// As [`VirtualSwitch::with_groups`].
+    pub fn with_layout(
+        ports: &[PortNumber],
+        groups: &[GroupMod],
+        flows: &[FlowMod],
+        shard: ShardConfig,
+        secret: [u64; 8],
+        layout: Layout,
+    ) -> Result<Self, VirtualSwitchError> {
         let mut switch = Switch::default();
         switch.add_bridge(BRIDGE, 0)?;
         let mut ids = Vec::new();
@@ -93,18 +155,36 @@ impl VirtualSwitch {
         switch.apply_groups(BRIDGE, groups, 0)?;
         switch.replace(BRIDGE, flows, false, 0)?;
         let mut published = PublishedSnapshot::new(switch.snapshot());
-        let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
-        let worker = Worker::new(config, published.reader())?;
+        let shards = layout.shards.clamp(1, MAX_SHARDS);
+        let steering = Arc::new(match shards {
+            1 => Steering::alone(),
+            _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
+        });
+        let leases = Arc::new(Leases::new(shards));
+        let mut workers = Vec::new();
+        for number in (0..shards).filter_map(ShardNumber::new) {
+            let (steering, leases) = (Arc::clone(&steering), Arc::clone(&leases));
+            let shard = ShardConfig { number, steering, leases, ..shard.clone() };
+            let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
+            let mut worker = Worker::new(config, published.reader())?;
+            ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
+            workers.push(worker);
+        }
         Ok(Self {
             switch,
             published,
-            worker,
+            workers,
+            layout,
+            steering,
+            draw: Draw::new(!layout.seed),
+            turn: 0,
             now: 0,
             next_expiry: 0,
             ports: ids,
             burst: Burst::new(),
             burst_port: 0,
-            sent: Sent::default(),
+            burst_shard: 0,
+            world: World { sent: Vec::new(), mail: Mail::new(&layout, shards), history: None },
         })
     }
 
@@ -116,19 +196,86 @@ impl VirtualSwitch {
 
     /// As [`VirtualSwitch::inject`], with a frame that may be [stamped](HeapFrame::stamped).
     pub fn inject_frame(&mut self, number: PortNumber, frame: HeapFrame, now: u64) {
+        let shard = self.arrival(&frame);
+        self.inject_at(shard, number, frame, now);
+    }
+
+    /// As [`VirtualSwitch::inject_frame`], to the shard at `shard`, whatever the layout says.
+    pub fn inject_at(&mut self, shard: usize, number: PortNumber, frame: HeapFrame, now: u64) {
         let port = self.id(number).unwrap_or(0);
-        if self.burst.is_full() || !self.burst.is_empty() && self.burst_port != port || now != self.now {
-            self.flush();
+        let is_another = self.burst_port != port || self.burst_shard != shard;
+        if self.burst.is_full() || !self.burst.is_empty() && is_another || now != self.now {
+            self.work();
         }
         self.advance(now);
-        self.burst_port = port;
+        (self.burst_port, self.burst_shard) = (port, shard);
         self.burst.push(frame);
     }
 
-    /// Processes what is queued.
-    pub fn flush(&mut self) {
+    /// The shard that a packet comes to.
+    fn arrival(&mut self, frame: &HeapFrame) -> usize {
+        let shards = self.workers.len();
+        if shards == 1 {
+            return 0;
+        }
+        let home = || {
+            let home = self.steering.home_of_frame(frame.bytes(), &Layers::parse(frame.bytes()));
+            home.map_or(0, ShardNumber::index)
+        };
+        match self.layout.arrival {
+            Arrival::Steered => home(),
+            Arrival::Adverse => (home() + 1 + self.draw.below(shards - 1)) % shards,
+            Arrival::Random => self.draw.below(shards),
+            Arrival::RoundRobin => {
+                self.turn = (self.turn + 1) % shards;
+                self.turn
+            }
+        }
+    }
+
+    /// Processes what is queued, and what arrives at once; letters that take longer stay under way.
+    pub fn work(&mut self) {
         if !self.burst.is_empty() {
-            self.worker.process(self.now, self.burst_port, &mut self.burst, &mut self.sent);
+            let Self { workers, world, now, .. } = self;
+            let (now, shard) = (*now, self.burst_shard);
+            if let Some((worker, mut outside)) = at(workers, world, shard, now) {
+                worker.process(now, self.burst_port, &mut self.burst, &mut outside);
+            }
+            self.world.mail.step();
+        }
+        self.deliver();
+    }
+
+    /// Lets the letters that have arrived be read.
+    fn deliver(&mut self) {
+        while let Some((from, to, mut letters)) = self.world.mail.take() {
+            let Self { workers, world, now, .. } = self;
+            if let Some((worker, mut outside)) = at(workers, world, to.index(), *now) {
+                worker.receive(*now, from, &mut letters, &mut outside);
+            }
+            self.world.mail.step();
+        }
+    }
+
+    /// Processes what is queued, until no letter is under way.
+    pub fn flush(&mut self) {
+        self.work();
+        loop {
+            self.post_notices();
+            self.deliver();
+            if self.world.mail.is_empty() {
+                break;
+            }
+            self.world.mail.step();
+        }
+    }
+
+    fn post_notices(&mut self) {
+        for index in 0..self.workers.len() {
+            let Self { workers, world, now, .. } = self;
+            if let Some((worker, mut outside)) = at(workers, world, index, *now) {
+                worker.post_notices(&mut outside);
+            }
         }
     }
 
@@ -137,13 +284,21 @@ impl VirtualSwitch {
         if now <= self.now {
             return;
         }
-        self.flush();
+        if self.layout.settles_with_time {
+            self.flush();
+        } else {
+            self.work();
+        }
         self.now = now;
-        while self.worker.housekeeping(now) > 0 {}
+        for worker in &mut self.workers {
+            while worker.housekeeping(now) > 0 {}
+        }
+        self.post_notices();
+        self.deliver();
         if now >= self.next_expiry {
             self.next_expiry = now - now % EXPIRY_PERIOD + EXPIRY_PERIOD;
             // Flows and stations that cached flows have kept busy are not idle.
-            self.worker.report_flows(0, usize::MAX);
+            self.report_flows();
             if self.switch.expire(now) {
                 self.publish();
             }
@@ -153,7 +308,7 @@ impl VirtualSwitch {
     /// What was sent since the last call: port numbers and frames, in order.
     pub fn take_sent(&mut self) -> Vec<(PortNumber, HeapFrame)> {
         self.flush();
-        let sent = std::mem::take(&mut self.sent.0);
+        let sent = std::mem::take(&mut self.world.sent);
         sent.into_iter()
             .filter_map(|(id, frame)| {
                 self.ports.iter().find(|(_, port)| *port == id).map(|(number, _)| (*number, frame))
@@ -166,7 +321,7 @@ impl VirtualSwitch {
     /// # Errors
     /// When a change is refused.
     pub fn apply(&mut self, changes: &[FlowMod]) -> Result<Applied, SwitchError> {
-        self.flush();
+        self.work();
         let applied = self.switch.apply(BRIDGE, changes, self.now)?;
         self.publish();
         Ok(applied)
@@ -177,13 +332,20 @@ impl VirtualSwitch {
     /// # Errors
     /// When the actions name a group that does not exist; nothing is sent then.
     pub fn packet_out(&mut self, packets: &PacketOut) -> Result<(), EngineError> {
-        self.flush();
+        self.work();
         check_groups(packets, self.switch.bridge(BRIDGE)?.tables())?;
         let PacketOut { in_port, fields, packets, actions } = packets;
         let (bridge, actions) = (BRIDGE.to_owned(), actions.as_slice().into());
         let injection = Injection { bridge, in_port: *in_port, fields: *fields, actions };
         for packet in packets {
-            self.worker.inject(self.now, &injection, HeapFrame::new(packet), &mut self.sent);
+            let frame = HeapFrame::new(packet);
+            let shard = self.arrival(&frame);
+            let Self { workers, world, now, .. } = self;
+            if let Some((worker, mut outside)) = at(workers, world, shard, *now) {
+                worker.inject(*now, &injection, frame, &mut outside);
+            }
+            self.world.mail.step();
+            self.deliver();
         }
         Ok(())
     }
@@ -193,7 +355,7 @@ impl VirtualSwitch {
     /// # Errors
     /// When a change is refused.
     pub fn apply_groups(&mut self, changes: &[GroupMod]) -> Result<(), SwitchError> {
-        self.flush();
+        self.work();
         self.switch.apply_groups(BRIDGE, changes, self.now)?;
         self.publish();
         Ok(())
@@ -201,7 +363,7 @@ impl VirtualSwitch {
 
     /// Takes a port's link away, or gives it back.
     pub fn set_link(&mut self, number: PortNumber, up: bool) {
-        self.flush();
+        self.work();
         if self.id(number).is_some_and(|id| self.switch.set_link(id, up)) {
             self.publish();
         }
@@ -211,7 +373,31 @@ impl VirtualSwitch {
         let accepted = self.published.publish(self.switch.snapshot());
         // Taken at once: so there is always room for the next one.
         debug_assert_eq!(accepted, Ok(()));
-        self.worker.take_snapshot();
+        for worker in &mut self.workers {
+            worker.take_snapshot();
+        }
+    }
+
+    /// Removes a port, and gives its number to a new one if `again` says so. What is under way stays so.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn delete_port(&mut self, number: PortNumber, again: bool) -> Result<(), SwitchError> {
+        self.work();
+        let name = format!("p{number}");
+        self.switch.delete_port(BRIDGE, &name)?;
+        self.ports.retain(|(other, _)| *other != number);
+        if again {
+            self.ports.push((number, self.switch.add_port(BRIDGE, &name, Some(number))?));
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn report_flows(&mut self) {
+        for worker in &mut self.workers {
+            worker.report_flows(0, usize::MAX);
+        }
     }
 
     /// The flows with their counters brought up to date.
@@ -220,7 +406,7 @@ impl VirtualSwitch {
     /// Never, as long as the bridge exists.
     pub fn rules(&mut self) -> Result<Vec<Arc<Rule>>, SwitchError> {
         self.flush();
-        self.worker.report_flows(0, usize::MAX);
+        self.report_flows();
         let bridge = self.switch.bridge(BRIDGE)?;
         Ok(bridge.tables().tables().flat_map(|(_, _, rules)| rules.iter().cloned()).collect())
     }
@@ -237,13 +423,95 @@ impl VirtualSwitch {
         &self.switch
     }
 
-    /// The datapath, with everything that was injected processed.
+    /// The first shard's worker, the only one of a switch that is not divided, with everything that was injected
+    /// processed.
     pub fn worker(&mut self) -> &mut Worker {
         self.flush();
-        &mut self.worker
+        &mut self.workers[0]
+    }
+
+    /// The workers by shard, with everything that was injected processed.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        self.flush();
+        &mut self.workers
+    }
+
+    /// How it is divided.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Who owns what.
+    #[must_use]
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
+    }
+
+    /// What all workers have counted.
+    pub fn counters(&mut self) -> Counters {
+        let mut sum = Counters::default();
+        self.workers().iter().for_each(|worker| sum.add(worker.counters()));
+        sum
+    }
+
+    /// What all workers have counted for a port.
+    pub fn port_counters(&mut self, port: PortId) -> PortCounters {
+        let mut sum = PortCounters::default();
+        self.workers().iter().for_each(|worker| sum.add(&worker.port_counters(port)));
+        sum
+    }
+
+    /// Lets `visit` see all connections, shard by shard.
+    pub fn connections(&mut self, visit: &mut impl FnMut(&ConnectionView)) {
+        let now = self.now;
+        for worker in self.workers() {
+            let mut cursor = DumpCursor::default();
+            while !cursor.is_done() {
+                worker.shard().dump(now, &mut cursor, usize::MAX, &mut *visit);
+            }
+        }
+    }
+
+    /// Packets that wait for the rest of their datagrams.
+    pub fn held_fragments(&mut self) -> u64 {
+        self.workers().iter().map(Worker::held_fragments).sum()
+    }
+
+    /// Packets that are on their way from one shard to another right now.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        self.world.mail.packets()
+    }
+
+    /// The workers as they are, whatever is queued or under way.
+    #[must_use]
+    pub fn workers_now(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// From now on notes which packets trackers see.
+    pub fn write_history(&mut self) {
+        self.world.history.get_or_insert_default();
+    }
+
+    /// What trackers have seen since the last call, in the order of their seeing it.
+    pub fn take_history(&mut self) -> Vec<Tracked> {
+        self.flush();
+        self.world.history.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn id(&self, number: PortNumber) -> Option<PortId> {
         self.ports.iter().find(|(candidate, _)| *candidate == number).map(|(_, id)| *id)
     }
+}
+
+/// A worker and what is around it.
+fn at<'a>(
+    workers: &'a mut [Worker],
+    world: &'a mut World,
+    shard: usize,
+    now: u64,
+) -> Option<(&'a mut Worker, Outside<'a>)> {
+    Some((workers.get_mut(shard)?, Outside { world, shard: ShardNumber::new(shard)?, now }))
 }

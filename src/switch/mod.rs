@@ -177,28 +177,8 @@ pub struct Switch {
     bridges: Vec<Option<Bridge>>,
     ports: Vec<Option<PortEntry>>,
     generation: u64,
-    layout: Layout,
-}
-
-/// Ports and bridges' names as they were last frozen.
-#[derive(Debug, Default)]
-struct Layout {
-    /// Of the first snapshot that had them.
-    generation: u64,
-    ports: Vec<Option<PortEntry>>,
-    bridges: Vec<Option<String>>,
-}
-
-impl Layout {
-    /// [`Snapshot::layout`] of a snapshot with these ports and bridges.
-    fn note(&mut self, generation: u64, ports: &[Option<PortEntry>], bridges: &[Option<Bridge>]) -> u64 {
-        let names = || bridges.iter().map(|bridge| bridge.as_ref().map(|bridge| bridge.name.as_str()));
-        if self.ports != ports || !self.bridges.iter().map(Option::as_deref).eq(names()) {
-            let bridges = names().map(|name| name.map(str::to_owned)).collect();
-            *self = Self { generation, ports: ports.to_vec(), bridges };
-        }
-        self.generation
-    }
+    /// See [`Snapshot::numbering`].
+    numbering: u64,
 }
 
 impl Switch {
@@ -206,7 +186,6 @@ impl Switch {
     pub fn snapshot(&mut self) -> Snapshot {
         self.generation += 1;
         let ports = self.ports.clone();
-        let layout = self.layout.note(self.generation, &ports, &self.bridges);
         let bridges = self
             .bridges
             .iter_mut()
@@ -231,7 +210,7 @@ impl Switch {
                 }))
             })
             .collect();
-        Snapshot::new(self.generation, layout, ports, bridges)
+        Snapshot::new(self.generation, self.numbering, ports, bridges)
     }
 
     /// The bridges, in the order they were added.
@@ -294,6 +273,7 @@ impl Switch {
         if let Some(port) = self.ports.iter().flatten().find(|port| port.bridge == index) {
             return Err(SwitchError::BridgeHasPorts { name: name.into(), port: port.name.clone() });
         }
+        self.numbering += 1;
         self.bridges[index].take().ok_or_else(|| self.no_such_bridge(name))
     }
 
@@ -408,6 +388,7 @@ impl Switch {
             .find(|(_, port)| port.as_ref().is_some_and(|port| port.bridge == index && port.name == name))
             .ok_or_else(|| SwitchError::NoSuchPort { bridge: bridge.into(), name: name.into() })?;
         let gone = slot.take();
+        self.numbering += 1;
         if let (Some(port), Some(Some(bridge))) = (gone, self.bridges.get(index)) {
             // Another port may get the number: its stations are not the old one's.
             bridge.fdb.forget(0, |row| row.port == port.number);

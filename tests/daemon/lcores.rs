@@ -60,6 +60,47 @@ fn two_lcores_each_carry_the_queues_that_are_theirs() {
 }
 
 #[test]
+fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("two-limits");
+    let tables = "in_port=1,udp,tp_src=1,actions=ct(commit,zone=3),2\n\
+                  in_port=1,udp,tp_src=2,actions=ct(commit,zone=3),2\n\
+                  in_port=1,udp,tp_src=3,actions=ct(commit,zone=4),2\n";
+    scratch.write("flows", tables);
+    // Both queues bring connections of zone 3, the second one zone 4's too.
+    let captures = [vec![1], vec![2, 3]].map(|ports: Vec<u16>| {
+        ports.iter().flat_map(|&port| (0..40).map(move |n| udp(n, port, 90))).collect::<Vec<_>>()
+    });
+    let inputs = [scratch.capture("a.pcap", &captures[0]), scratch.capture("b.pcap", &captures[1])];
+    let source = format!("net_pcap0,rx_pcap={},rx_pcap={}", inputs[0], inputs[1]);
+    let settings = "[[conntrack.zone]]\nid = 3\nlimit = 1\n[pool]";
+    let small = SMALL.replace("capacity = 1000\n", "capacity = 1000\nmax_connections = 31\n");
+    let ports = bridge(&[&source, "net_null0,no-rx=1"]);
+    let config = format!("lcores = \"0-1\"\n{}{ports}", small.replace("[pool]", settings));
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
+    // One lcore may have nearly all that there may be.
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "31\n");
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "31\n");
+    let limits = daemon.ok("appctl dpctl/ct-get-limits zone=3,4");
+    assert_eq!(limits, "default limit=0\nzone=3,limit=1,count=1\nzone=4,limit=0,count=30\n");
+    let counted = |daemon: &Daemon, name: &str| {
+        let lines = daemon.ok("appctl coverage/show");
+        lines.lines().find(|line| line.starts_with(name)).map(str::to_owned)
+    };
+    for (name, count) in [("conntrack_refused_by_zone_limit", " 79"), ("conntrack_refused_by_limit", " 10")] {
+        let line = counted(&daemon, name).unwrap();
+        assert!(line.contains(count), "{line}");
+    }
+    let answer = daemon.weir("appctl dpctl/ct-set-maxconns 1001");
+    assert!(answer.stderr.contains("memory for 1000 connections"), "{}", answer.stderr);
+    daemon.finish();
+}
+
+#[test]
 fn cpus_that_are_not_there_are_named() {
     let config = format!("lcores = \"1000\"\n{SMALL}{}", bridge(&["net_null0,no-rx=1"]));
     let mut daemon =

@@ -2,6 +2,5 @@
 //! reference into it any more. Lcores read and never wait; who replaces does the counting and the dropping.
 
 pub mod published;
-mod sync;
 
 pub use published::{Full, MAX_RETIRED, Published, Reader};

@@ -6,6 +6,7 @@ mod invalid;
 mod limits;
 mod packets;
 mod property;
+mod shared_limits;
 mod there_and_back;
 mod zones;
 

@@ -1,0 +1,71 @@
+//! Steering in software: packets of a port whose card does not bring them to their owners are looked at as soon as they
+//! are parsed, and those of other shards go there raw, before anything was counted or looked up for them. Called by
+//! [`Worker::process`] when some table tracks; never for one shard alone. It only makes things fast: whoever arrives at
+//! the wrong shard in spite of it is handed over at its `ct`.
+
+use weir_shard::Reason;
+use weir_wire::{Fragment, Layers};
+
+use super::frame::{Burst, Frame, Transmit};
+use super::letter::Letter;
+use super::worker::{Batch, Packet, Worker};
+use super::{DropCause, PortId};
+
+impl<F: Frame> Worker<F> {
+    /// Says whether the packets of a port are brought to their owners by its card. Until it is said they are not.
+    pub fn set_steered(&mut self, port: PortId, by_card: bool) {
+        let index = port as usize;
+        if index >= self.by_card.len() {
+            if !by_card {
+                return;
+            }
+            self.by_card.resize(index + 1, false);
+        }
+        if let Some(steered) = self.by_card.get_mut(index) {
+            *steered = by_card;
+        }
+    }
+
+    /// True if packets of this port are to be steered here.
+    #[inline]
+    pub(super) fn steers(&self, port: PortId) -> bool {
+        self.is_shared && self.snapshot().tracks && !self.by_card.get(port as usize).copied().unwrap_or(false)
+    }
+
+    /// Parses a burst; this shard's packets come into `batch`, the others leave. Gives the bytes of all, and whether
+    /// some of those that stay are fragments.
+    #[inline(never)]
+    pub(super) fn steer<T: Transmit<F>>(
+        &mut self,
+        port: PortId,
+        burst: &mut Burst<F>,
+        batch: &mut Batch<F>,
+        out: &mut T,
+    ) -> (u64, bool) {
+        self.post_notices(out);
+        let numbering = self.snapshot().numbering;
+        let Self { shard, counters, outbox, .. } = self;
+        let (own, steering) = (shard.number(), shard.steering());
+        let (mut bytes, mut fragmented, mut handed_over) = (0, false, 0);
+        let why = Reason::Steered;
+        for frame in burst.drain(..) {
+            bytes += frame.bytes().len() as u64;
+            let layers = Layers::parse(frame.bytes());
+            let to = steering.home_of_frame(frame.bytes(), &layers).unwrap_or(own);
+            if to == own {
+                fragmented |= layers.fragment != Fragment::No;
+                batch.push(Packet::new(frame, layers));
+                continue;
+            }
+            let letter = Letter::Packet { port, numbering, frame, why };
+            if !outbox.is_behind(to) && out.post(to, letter).is_ok() {
+                handed_over += 1;
+            } else {
+                counters.refused_full[why.index()] += 1;
+                counters.count_drop(DropCause::MailboxFull);
+            }
+        }
+        counters.handed_over[why.index()] += handed_over;
+        (bytes, fragmented)
+    }
+}
