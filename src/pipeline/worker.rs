@@ -57,7 +57,7 @@ pub struct Worker<F = HeapFrame> {
     pub(super) shard: Shard,
     /// What all of a burst goes by; renewed before each.
     snapshot: SnapshotReader,
-    /// [`Snapshot::numbering`] of what the fragments that are held go by.
+    /// [`Snapshot::numbering`] when the fragments were held.
     numbering: u64,
     exact: ExactMatch,
     pub(super) megaflows: Megaflows,
