@@ -514,7 +514,7 @@ mod models {
     }
 
     #[test]
-    fn a_value_outlives_its_readers() {
+    fn loom_a_value_outlives_its_readers() {
         static RETURNED: AtomicUsize = AtomicUsize::new(0);
         assert!(cfg!(crossbeam_loom), "without --cfg crossbeam_loom the epochs would not be explored");
         let mut model = loom::model::Builder::new();
