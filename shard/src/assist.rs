@@ -121,12 +121,9 @@ impl Shard {
         let ends = self.ends(slot);
         let end = seq.wrapping_add(u32::try_from(payload.len()).unwrap_or(0));
         // More than a FIN behind it.
-        let is_overtaken = self.table.connection(slot.index())
-            .peer(slot.direction())
-            .sent()
-            .wrapping_sub(end)
-            .cast_signed()
-            > 1;
+        let is_overtaken =
+            self.table.connection(slot.index()).peer(slot.direction()).sent().wrapping_sub(end).cast_signed()
+                > 1;
         for (count, announcement) in ftp::announcements(payload, side).enumerate() {
             let announcement = announcement.map_err(|ftp::Broken| Refusal::Broken)?;
             // Somebody else's address would have the other side connect to whom it was never told to (RFC 2577
@@ -422,8 +419,7 @@ impl Shard {
         connection.set(flag::LABEL, packet.meta.label != 0);
         if translated {
             connection.set(flag::SOURCE_NAT | flag::DESTINATION_NAT, false);
-            let flag =
-                if expectation.has_other_target() { flag::DESTINATION_NAT } else { flag::SOURCE_NAT };
+            let flag = if expectation.has_other_target() { flag::DESTINATION_NAT } else { flag::SOURCE_NAT };
             connection.set(flag, true);
         }
         self.expectations.remove(expectation);

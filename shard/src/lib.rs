@@ -40,7 +40,7 @@ mod companions;
 mod conntrack;
 pub mod counters;
 mod datagram;
-mod epoch;
+pub mod epoch;
 pub mod errand;
 pub mod events;
 pub mod exhaustion;

@@ -489,8 +489,11 @@ pub(crate) fn track(
         segment.ack
     };
     // Segments without data may carry any sequence number that was ever right.
-    let (seq, end) =
-        if segment.seq == end_of_segment { (source.low(), source.low()) } else { (segment.seq, end_of_segment) };
+    let (seq, end) = if segment.seq == end_of_segment {
+        (source.low(), source.low())
+    } else {
+        (segment.seq, end_of_segment)
+    };
     // What a side's first segment acknowledges is not held against it: the SYN that it answers may have been
     // followed by one with another number, which changes nothing here. Unless the other side has acknowledged further
     // than this segment opens the window: then the two have met before.

@@ -10,8 +10,9 @@ use serde::Serialize;
 use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSettings};
 
+use super::steering::SteeringStatus;
 use super::tracking::Tracking;
-use crate::config::{DevArgs, Name, Peer, PortNumber};
+use crate::config::{DevArgs, Name, Peer, PortNumber, Role};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
 use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
@@ -226,6 +227,11 @@ pub trait Engine: Tracking + Send + Sync {
     /// # Errors
     /// When an lcore does not answer.
     fn clear_lcore_counters(&self) -> Result<(), EngineError>;
+    /// Which shard owns what, and how packets get there.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn steering(&self) -> Result<SteeringStatus, EngineError>;
     /// Every event counter, by name.
     ///
     /// # Errors
@@ -320,6 +326,8 @@ pub struct Port {
     pub link: Option<Link>,
     /// Receive queues.
     pub rx_queues: u16,
+    /// What its driver declined when it was started, and what is particular to it.
+    pub notes: Vec<String>,
     /// Since the port was added.
     pub counters: PortCounters,
 }
@@ -373,6 +381,8 @@ pub struct NewPort {
     pub devargs: DevArgs,
     /// Receive queues; `None` for one an lcore, as far as the device has them.
     pub rx_queues: Option<u16>,
+    /// Its side of zones that are steered by subscriber: what its card is to hash.
+    pub role: Option<Role>,
     /// The other end of a veth pair, whose transmit offloads are turned off.
     pub peer: Option<Peer>,
 }
@@ -511,6 +521,34 @@ pub struct Lcore {
     pub busy_cycles: u64,
     /// Its receive queues.
     pub queues: Vec<Queue>,
+    /// Packets that it and the others gave each other, by reason; nothing where it is alone.
+    pub exchange: Vec<Exchange>,
+    /// The mailboxes from the other lcores.
+    pub mailboxes: Vec<Mailbox>,
+}
+
+/// Packets that lcores gave each other for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Exchange {
+    /// Its name.
+    pub reason: &'static str,
+    /// Given to others.
+    pub handed_over: u64,
+    /// Taken from others.
+    pub taken_over: u64,
+    /// Dropped because another one's mailbox was full.
+    pub refused: u64,
+}
+
+/// How full a mailbox got.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mailbox {
+    /// The CPU of the lcore whose packets it holds.
+    pub from: u16,
+    /// Most entries that were seen waiting.
+    pub most: usize,
+    /// Entries there is room for.
+    pub capacity: usize,
 }
 
 /// A receive queue.

@@ -7,6 +7,7 @@ use super::devices::Device;
 use super::state::State;
 use crate::config::{Name, PortNumber};
 use crate::control::engine::{Change, NewPort};
+use crate::lcore::Polling;
 use crate::pipeline::PortId;
 use crate::switch::{Bridge, FormerMode, SwitchError};
 
@@ -113,8 +114,9 @@ impl State {
     }
 
     fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        let connected =
-            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+        let connected = device
+            .connect_outputs(id, &self.lcores)
+            .and_then(|()| device.connect_inputs(id, &self.lcores, &self.steering));
         if let Err(error) = connected {
             Device::disconnect_inputs(id, &self.lcores);
             Device::disconnect_outputs(id, &self.lcores);
@@ -140,6 +142,10 @@ impl State {
         self.switch.delete_port(bridge.as_str(), name.as_str())?;
         if let Err(error) = self.publish() {
             tracing::error!("an lcore hears of a removed port late: {error}");
+        }
+        // What is under way between lcores still counts by the old numbers, and goes.
+        if let Err(error) = self.ask(Polling::settle_letters) {
+            tracing::error!("an lcore keeps packets of a removed port for a while: {error}");
         }
         Device::disconnect_outputs(id, &self.lcores);
         let device = self.devices.remove(&id).ok_or_else(missing)?;
@@ -172,6 +178,7 @@ impl NewPort {
             number: Some(port.number),
             devargs: port.devargs.clone(),
             rx_queues: port.rx_queues,
+            role: port.role,
             peer: port.peer.clone(),
         }
     }

@@ -3,10 +3,13 @@
 use weir_ffi::offload::OffloadError;
 use weir_ffi::{EalError, PoolError, PortError};
 use weir_numa::lcores::LcoreError as PlacementError;
+use weir_numa::memory::MemoryError;
 use weir_numa::pin::PinError;
 use weir_numa::preflight::Report;
 use weir_numa::topology::TopologyError;
+use weir_shard::steering::SteeringError;
 
+use super::publication::PublishError;
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
 
@@ -73,12 +76,21 @@ pub enum DaemonError {
     /// An lcore did not start.
     #[error(transparent)]
     Lcore(#[from] LcoreError),
+    /// No memory for what lcores exchange.
+    #[error("mailboxes between the lcores: {0}")]
+    Mailboxes(MemoryError),
+    /// Connections cannot be divided among so many lcores.
+    #[error("lcores: {0}")]
+    Steering(#[from] SteeringError),
     /// The tracker's settings for zones.
     #[error("zones: {0}")]
     Settings(String),
     /// An lcore does not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A change did not reach every lcore.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Bridges, ports or flows.
     #[error(transparent)]
     Switch(#[from] SwitchError),

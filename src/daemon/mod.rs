@@ -12,14 +12,16 @@ mod fragments;
 mod packet_out;
 mod placement;
 mod pools;
+mod publication;
 mod state;
+mod steering;
 mod timer;
 mod tracking;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use error::DaemonError;
 use connections::Readers;
+pub use error::DaemonError;
 use events::Collector;
 use state::State;
 use timer::Timer;

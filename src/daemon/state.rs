@@ -3,50 +3,54 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_ffi::{Eal, EalConfig, LogLine, Severity};
+use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{FragmentSettings, Leases, ShardConfig, ShardNumber};
+use weir_shard::mailbox::DEFAULT_CAPACITY;
+use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
-use super::devices::Device;
+use super::devices::{Attached, Device};
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::publication::{PublishError, publish};
 use super::tracking::Settings;
-use super::{DaemonError, Died};
+use super::{DaemonError, Died, steering};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
-use crate::flow::{Action, FlowMod};
-use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
+use crate::lcore::{CallError, Clock, Idle, Lcore, Mailboxes, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
-use crate::pipeline::{PortId, Snapshot, Worker, WorkerConfig};
+use crate::pipeline::{PortId, PublishedSnapshot, SnapshotReader, Worker, WorkerConfig};
 use crate::switch::Switch;
 
 /// Connections and megaflows that an lcore looks at for one batch of a dump: some ten microseconds.
 pub(super) const BATCH: usize = 256;
 
-/// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop.
+/// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop, and snapshots are
+/// dropped by who dropped the lcores.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) lcores: Vec<Lcore>,
     pub(super) devices: BTreeMap<PortId, Device>,
     pub(super) switch: Switch,
+    /// What the lcores go by.
+    published: PublishedSnapshot,
     pub(super) clock: Clock,
     pub(super) pools: Pools,
     pub(super) eal: Eal,
     pub(super) settings: Settings,
+    /// Who owns what, the same for all lcores.
+    pub(super) steering: Arc<Steering>,
     /// Connections that the configuration has room for, all lcores together.
     pub(super) capacity: u32,
     placement: Placement,
     profile: Profile,
-    /// An lcore did not take the last snapshot.
+    /// The last snapshot could not be published: too many old ones wait for an lcore.
     behind: bool,
-    /// The warning about tracking on several lcores was given.
-    warned: bool,
     exhaustion: Report,
 }
 
 impl State {
-    pub(super) fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, flows: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
         let placement = Placement::find(config)?;
         let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
@@ -56,18 +60,35 @@ impl State {
         for bridge in &config.bridges {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
-        let snapshot = switch.snapshot();
-        let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
-        let leases = Arc::new(Leases::new(placement.lcores.len()));
+        let mut published = PublishedSnapshot::new(switch.snapshot());
+        // What the cards have decides how connections are divided, so they come before the shards.
+        let ports = config.bridges.iter().flat_map(|bridge| {
+            bridge.ports.iter().map(|port| {
+                let spec = NewPort::of(&bridge.name, port);
+                Attached::new(&eal, &spec).map(|device| (spec, device))
+            })
+        });
+        let ports = ports.collect::<Result<Vec<_>, _>>()?;
+        let tables = ports.iter().map(|(_, device)| device.table_size());
+        let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
+        let shards = Shards {
+            steering: Arc::clone(&steering),
+            directory: Arc::default(),
+            leases: Arc::new(Leases::new(placement.lcores.len())),
+        };
+        // Made before any lcore runs, and held by them alone.
+        let metal = config.profile == Profile::Metal;
+        let nodes: Vec<_> = placement.lcores.iter().map(|lcore| metal.then_some(lcore.node)).collect();
+        let mailboxes = Mailboxes::between(&nodes, DEFAULT_CAPACITY).map_err(DaemonError::Mailboxes)?;
         let mut lcores = Vec::new();
-        for (index, lcore) in (0..).zip(&placement.lcores) {
+        for ((index, lcore), mailboxes) in (0..).zip(&placement.lcores).zip(mailboxes) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, &leases, count, index),
+                shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
             let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
-            lcores.push(start_lcore(setting, worker, snapshot.clone(), died)?);
+            lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
         tracing::info!(?cpus, "lcores started");
@@ -77,60 +98,47 @@ impl State {
             lcores,
             devices,
             switch,
+            published,
             clock,
             pools,
             eal,
             settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            steering,
             capacity: config.conntrack.capacity.get(),
             placement,
             profile,
             behind: false,
-            warned: false,
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
-        state.bring_up(config, tables)?;
+        state.bring_up(config, flows, ports)?;
         Ok(state)
     }
 
     /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
-    fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
+    fn bring_up(
+        &mut self,
+        config: &Config,
+        tables: Vec<Tables>,
+        ports: Vec<(NewPort, Attached)>,
+    ) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
-            self.warn_about_tracking(&flows);
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
-        for bridge in &config.bridges {
-            for port in &bridge.ports {
-                let spec = NewPort::of(&bridge.name, port);
-                let id = self.switch_port(&spec)?;
-                let device = Device::start(self, &spec)?;
-                self.devices.insert(id, device);
-            }
+        for (spec, attached) in ports {
+            let id = self.switch_port(&spec)?;
+            let device = Device::start_attached(self, &spec, attached)?;
+            self.devices.insert(id, device);
         }
         self.publish()?;
         for (&id, device) in &self.devices {
             device.connect_outputs(id, &self.lcores)?;
         }
         for (&id, device) in &self.devices {
-            device.connect_inputs(id, &self.lcores)?;
+            device.connect_inputs(id, &self.lcores, &self.steering)?;
         }
         Ok(())
-    }
-
-    /// Until packets are steered to the lcore that owns their connection, replies may miss it.
-    pub(super) fn warn_about_tracking(&mut self, flows: &[FlowMod]) {
-        let tracks =
-            flows.iter().flat_map(|flow| &flow.actions).any(|action| matches!(action, Action::Ct(_)));
-        if tracks && self.lcores.len() > 1 && !self.warned {
-            self.warned = true;
-            tracing::warn!(
-                "flows track connections (ct) on {} lcores, and each lcore knows only connections whose first packet it \
-                 received: a reply that arrives by another lcore's queue is taken for a new connection; use one lcore \
-                 unless the ports' queues bring both directions to the same one",
-                self.lcores.len()
-            );
-        }
     }
 
     /// Where lcores and cards are.
@@ -153,19 +161,12 @@ impl State {
         self.ask(|_| ()).map(drop)
     }
 
-    /// Gives every lcore the switch as it is now; the old picture is dropped here. An lcore that does not take it
-    /// is offered it again every second.
-    pub(super) fn publish(&mut self) -> Result<(), CallError> {
-        let snapshot = self.switch.snapshot();
-        let mut result = Ok(());
-        for lcore in &self.lcores {
-            let next = snapshot.clone();
-            match lcore.call(move |polling| polling.worker_mut().replace_snapshot(next)) {
-                Ok(old) => drop(old),
-                Err(error) => result = Err(error),
-            }
-        }
-        self.behind = result.is_err();
+    /// Has every lcore go by the switch as it is now. After success no packet is on its way by anything older. An lcore
+    /// that does not answer takes it over when it goes on; if nothing could be published, that is tried again every
+    /// second.
+    pub(super) fn publish(&mut self) -> Result<(), PublishError> {
+        let result = publish(&mut self.published, self.switch.snapshot(), &self.lcores);
+        self.behind = matches!(result, Err(PublishError::Full(_)));
         result
     }
 
@@ -212,6 +213,7 @@ impl State {
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
         self.report_exhaustion();
+        self.judge_cards();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");
@@ -223,9 +225,10 @@ impl State {
         for (&id, device) in &self.devices {
             changed |= self.switch.set_link(id, device.link().up);
         }
-        if (changed || self.behind)
-            && let Err(error) = self.publish()
-        {
+        if !changed && !self.behind {
+            // What the last change replaced.
+            self.published.reclaim();
+        } else if let Err(error) = self.publish() {
             tracing::error!("the flows of an lcore are not up to date: {error}");
         }
     }
@@ -242,7 +245,8 @@ struct Setting {
 fn start_lcore(
     setting: Setting,
     worker: WorkerConfig,
-    snapshot: Arc<Snapshot>,
+    mailboxes: Mailboxes<Mbuf>,
+    snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
     let Setting { cpu, clock, profile, eal } = setting;
@@ -257,7 +261,7 @@ fn start_lcore(
         } else {
             Idle::Share
         };
-        Ok((Polling::new(worker, clock, idle), guard))
+        Ok((Polling::new(worker, clock, idle).with_mailboxes(mailboxes), guard))
     };
     let died = Arc::clone(died);
     let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
@@ -282,13 +286,24 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Shard `index` of `count`.
-fn shard_config(conntrack: &Conntrack, leases: &Arc<Leases>, count: u32, index: u32) -> ShardConfig {
+/// What all shards have in common.
+struct Shards {
+    steering: Arc<Steering>,
+    directory: Arc<Directory>,
+    leases: Arc<Leases>,
+}
+
+/// One of them.
+fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConfig {
+    let Shards { steering, directory, leases } = shards;
+    let count = u32::try_from(steering.shards()).unwrap_or(u32::MAX);
     let number = usize::try_from(index).ok().and_then(ShardNumber::new);
     ShardConfig {
         capacity: room(conntrack.capacity.get(), count),
         max_connections: conntrack.max_connections,
         number: number.unwrap_or_default(),
+        steering: Arc::clone(steering),
+        directory: Arc::clone(directory),
         leases: Arc::clone(leases),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),

@@ -6,7 +6,7 @@ use weir_wire::Layers;
 use weir_wire::build::PacketBuilder;
 
 use super::*;
-use crate::epoch::RESERVE;
+use crate::epoch::limbo::RESERVE;
 use crate::{CtAction, CtMeta, Shard, ShardConfig};
 
 fn shard(capacity: u32) -> Shard {
@@ -264,7 +264,11 @@ fn whatever_readers_see_beside_a_busy_owner_is_a_connection_that_was() {
             shard.sweep(0, 32);
         }
         done.store(true, Ordering::Release);
-        println!("{flushed} flushed by name, {} others, {} created", shard.counters().flushed, shard.counters().created);
+        println!(
+            "{flushed} flushed by name, {} others, {} created",
+            shard.counters().flushed,
+            shard.counters().created
+        );
     });
     assert_eq!(shard.counters().refused_by_readers, 0);
     let mut seen = all(&reader, 0);

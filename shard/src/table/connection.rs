@@ -9,8 +9,8 @@
 #![allow(unsafe_code)] // part of the table
 
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use weir_numa::memory::Zeroable;
 use weir_wire::numbers::protocol;
@@ -566,5 +566,4 @@ mod tests {
         assert_eq!(size_of::<Place>(), 16);
         assert_eq!(size_of::<Parent>(), 40);
     }
-
 }

@@ -104,8 +104,7 @@ impl Memory {
 
     fn view_of(&self, index: u32, rest: Rest, moment: Moment) -> ConnectionView {
         let (connection, cold) = (&self.connections[index as usize], &self.cold[index as usize]);
-        let tuple =
-            |direction| connection.tuple_of(rest, &self.addresses6[index as usize], direction);
+        let tuple = |direction| connection.tuple_of(rest, &self.addresses6[index as usize], direction);
         let original = tuple(Direction::Original);
         let peers = connection.peers();
         let [first, second] = &peers;

@@ -26,7 +26,7 @@ use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
 use crate::clock::Moment;
-use crate::epoch::{Epochs, Limbo, Next, RESERVE};
+use crate::epoch::limbo::{Epochs, Limbo, Next, RESERVE};
 use crate::meta::ConnectionRef;
 use crate::view::ConnectionView;
 use crate::wheel::{Link, Links};
@@ -382,9 +382,7 @@ impl Table {
         }
         match tuple {
             Tuple::V4(_) => true,
-            Tuple::V6(tuple) => {
-                self.memory.addresses6[index].of(slot.direction()) == [tuple.src, tuple.dst]
-            }
+            Tuple::V6(tuple) => self.memory.addresses6[index].of(slot.direction()) == [tuple.src, tuple.dst],
         }
     }
 

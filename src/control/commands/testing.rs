@@ -14,6 +14,7 @@ use super::{Daemon, Host};
 use crate::config::{Name, Peer, PortNumber, ZoneTimeouts, Zones};
 use crate::control::engine::*;
 use crate::control::events::{EventQueue, Subscription, TimedEvent};
+use crate::control::steering::SteeringStatus;
 use crate::control::tracking::*;
 use crate::flow::key::{Key, at};
 use crate::flow::{
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) liberal: bool,
     pub(crate) interval: u32,
     pub(crate) listeners: Vec<Arc<EventQueue>>,
+    /// Who owns what; one shard everything if that is not said.
+    pub(crate) steering: Option<SteeringStatus>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -100,6 +103,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         mac: [2, 0, 0, 0, 0, u8::try_from(number).unwrap()],
         link: Some(Link { speed_mbps: Some(10_000) }),
         rx_queues: 1,
+        notes: vec!["the device has no MTU of its own".into()],
         counters: PortCounters { rx_packets: 7, rx_bytes: 420, ..PortCounters::default() },
     };
     let mut tables = FlowTables::new(100);
@@ -175,6 +179,7 @@ impl Engine for TestEngine {
                         mac: [0; 6],
                         link: None,
                         rx_queues: new.rx_queues.unwrap_or(1),
+                        notes: Vec::new(),
                         counters: PortCounters::default(),
                     });
                 }
@@ -233,7 +238,7 @@ impl Engine for TestEngine {
             let file = FlowFile::parse("f", state.flows.as_bytes(), Command::Add, &NoNames).unwrap();
             switch.replace(bridge.name.as_str(), &file.flows, false, 0).unwrap();
         }
-        Ok((switch.snapshot(), 0))
+        Ok((Arc::new(switch.snapshot()), 0))
     }
 
     fn now_ms(&self) -> u64 {
@@ -323,6 +328,11 @@ impl Engine for TestEngine {
         Ok((from.slot == 0).then_some(Cursor { slot: 10, ..from }))
     }
 
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        let alone = || SteeringStatus::new(weir_shard::Steering::alone().view(), &[1]);
+        Ok(self.state().steering.clone().unwrap_or_else(alone))
+    }
+
     fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
         self.state().purged |= purge;
         Ok(())
@@ -401,6 +411,11 @@ impl Engine for TestEngine {
             busy_cycles: 20_000,
             idle_cycles: 60_000,
             queues: vec![Queue { port: name("p1"), queue: 0 }],
+            exchange: vec![
+                Exchange { reason: "steered", handed_over: 40, taken_over: 0, refused: 2 },
+                Exchange { reason: "related", handed_over: 1, taken_over: 0, refused: 0 },
+            ],
+            mailboxes: vec![Mailbox { from: 3, most: 17, capacity: 1024 }],
             ..Lcore::default()
         }])
     }
