@@ -64,11 +64,13 @@ impl State {
         let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
         let leases = Arc::new(Leases::new(placement.lcores.len()));
         let mut lcores = Vec::new();
+        // One for all: addresses that are chosen by hash must not depend on the lcore.
+        let secret = secret()?;
         for (index, lcore) in (0..).zip(&placement.lcores) {
             let worker = WorkerConfig {
                 shard: shard_config(&config.conntrack, &leases, count, index),
                 megaflows: DEFAULT_MEGAFLOWS,
-                secret: secret()?,
+                secret,
             };
             let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, published.reader(), died)?);

@@ -305,7 +305,9 @@ fn replies_to_a_translated_source_come_home_and_nobody_is_asked_while_there_are_
 
 #[test]
 fn the_ports_of_all_shards_are_used_up_before_a_connection_is_refused() {
-    for (count, ports) in [(2, (6000, 6000)), (3, (6000, 6007)), (5, (6000, 6039)), (4, (6000, 6200)), (16, (1024, 1343))] {
+    for (count, ports) in
+        [(2, (6000, 6000)), (3, (6000, 6007)), (5, (6000, 6039)), (4, (6000, 6200)), (16, (1024, 1343))]
+    {
         let mut net = Net::new(count);
         let all = usize::from(ports.1 - ports.0) + 1;
         let action = source(range(POOL, POOL, Some(ports)));
