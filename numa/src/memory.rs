@@ -51,7 +51,7 @@ pub enum MemoryError {
 ///
 /// # Safety
 /// A value whose bytes are all zero must be valid, and the type must need no `Drop`.
-pub unsafe trait Zeroable: Copy {}
+pub unsafe trait Zeroable: Sized {}
 
 // SAFETY: 0 is a valid integer.
 unsafe impl Zeroable for u8 {}
@@ -82,6 +82,7 @@ impl<T: Zeroable> NodeSlice<T> {
     /// # Errors
     /// See [`MemoryError`]; nothing stays mapped.
     pub fn zeroed(len: usize, node: Option<u32>) -> Result<Self, MemoryError> {
+        const { assert!(!core::mem::needs_drop::<T>()) };
         let size = size_of::<T>();
         let too_large = MemoryError::TooLarge { count: len, size };
         let Some(bytes) = len.checked_mul(size).filter(|&b| b <= isize::MAX as usize - 2 * HUGE_PAGE) else {

@@ -52,9 +52,10 @@ impl Shard {
         })
     }
 
-    /// The first reply tuple in the order of one shard alone that is not among `refused`, nor in this table. If its
-    /// home is here it may have been given away. What another home says of it is to be asked there; if it refuses, ask
-    /// for the next candidate with this one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
+    /// The first reply tuple in the order of one shard alone that is not among `refused`, nor taken here if its home is
+    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the
+    /// next candidate with this one among `refused`. Exhausted when no candidate is left, or within the bounds of a
+    /// search.
     pub(crate) fn candidate(
         &mut self,
         moment: Moment,
@@ -71,6 +72,14 @@ impl Shard {
             let mut is_free = |reply: &Tuple| !refused.contains(reply) && is_free(table, moment, reply);
             reply_tuple_at(&request, &InOrder(&homes), &mut || random.next(), occupancy, &mut is_free)
         })
+    }
+
+    /// True if a translation is to be drawn at home: where it leaves ports to draw from ([`Request::draws_ports`]), and
+    /// where each shard has public addresses of its own.
+    pub(crate) fn draws_at_home(&self, nat: &NatAction, tuple: &Tuple) -> bool {
+        let request = Request { action: nat, original: tuple, hash: 0, source_hash: 0 };
+        request.draws_ports()
+            || matches!(nat, NatAction::Source(_)) && self.steering.has_subscribers(tuple.zone())
     }
 
     fn choose_alone(
@@ -129,15 +138,10 @@ impl Shard {
     }
 }
 
-/// True if a translation leaves ports to draw from ([`Request::draws_ports`]).
-pub(crate) fn draws_ports(nat: &NatAction, tuple: &Tuple) -> bool {
-    Request { action: nat, original: tuple, hash: 0, source_hash: 0 }.draws_ports()
-}
-
 /// True if no live connection of the table has this tuple.
 fn is_free(table: &Table, moment: Moment, reply: &Tuple) -> bool {
     let found = table.find(reply, table.hash(reply));
-    found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
+    found.is_none_or(|slot| table.connection(slot.index()).deadline().is_past(moment))
 }
 
 /// A tuple of the source address alone, to be hashed.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weir_shard::fragments::DatagramView;
-use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
+use weir_shard::{ConnectionView, ExpectationView, Reason};
 
 use super::devices::Device;
 use super::publication::PublishError;
@@ -13,11 +13,11 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link, PoolUse,
-    Port, PortCounters, Queue, Table, check_groups,
+    Engine, EngineError, Exchange, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link,
+    Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
-use crate::lcore::{CallError, PortFigures};
+use crate::lcore::{CallError, Fill, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
 use crate::switch::SwitchError;
 
@@ -88,7 +88,6 @@ impl Engine for Datapath {
         state.responsive()?;
         let now = state.now();
         let applied = state.switch.apply(bridge, &changes, now)?;
-        state.warn_about_tracking(&changes);
         state.publish()?;
         Ok(applied)
     }
@@ -98,7 +97,6 @@ impl Engine for Datapath {
         state.responsive()?;
         let now = state.now();
         let applied = state.switch.replace(bridge, &wanted, readd, now)?;
-        state.warn_about_tracking(&wanted);
         state.publish()?;
         Ok(applied)
     }
@@ -222,20 +220,7 @@ impl Engine for Datapath {
         most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
-        let state = self.state();
-        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
-        let filter = filter.clone();
-        let (found, cursor) = lcore.call(move |polling| {
-            let now = polling.now();
-            let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-            let rows = filter.page(polling.worker().shard(), now, &mut cursor, BATCH, most);
-            (rows, cursor)
-        })?;
-        rows.extend(found);
-        if cursor.is_done() {
-            return Ok(next_shard(from, state.lcores.len()));
-        }
-        Ok(Some(Cursor { shard: from.shard, slot: u64::from(cursor.slot()) }))
+        Ok(self.connections(filter, from, most, rows))
     }
 
     fn expectations(
@@ -259,28 +244,7 @@ impl Engine for Datapath {
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
-        let count = self.state().lcores.len();
-        let mut removed = 0;
-        for shard in 0..count {
-            let mut cursor = DumpCursor::default();
-            while !cursor.is_done() {
-                let (filter, at) = (filter.clone(), cursor);
-                // Locked anew for each batch: a long flush holds up no other command.
-                let state = self.state();
-                let Some(lcore) = state.lcores.get(shard) else { break };
-                let (some, next) = lcore.call(move |polling| {
-                    let mut cursor = at;
-                    let now = polling.now();
-                    let shard = polling.worker_mut().shard_mut();
-                    let removed =
-                        shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection));
-                    (removed, cursor)
-                })?;
-                removed += u64::from(some);
-                cursor = next;
-            }
-        }
-        Ok(removed)
+        Ok(self.flush(filter)?)
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
@@ -328,7 +292,7 @@ impl Engine for Datapath {
         for index in 0..count {
             let mut slot = Some(0);
             while let Some(at) = slot {
-                // Locked anew for each batch, as a flush is.
+                // Locked anew for each batch, so that no other command waits for all of it.
                 let state = self.state();
                 let Some(lcore) = state.lcores.get(index) else { break };
                 slot = lcore.call(move |polling| polling.worker_mut().revalidate(at, BATCH, purge))?;
@@ -391,11 +355,17 @@ impl Engine for Datapath {
             state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
         let mut lcores = Vec::new();
         for lcore in &state.lcores {
-            let (counters, cycles, inputs) =
-                lcore.call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))?;
+            let (counters, cycles, inputs, fills) = lcore.call(|polling| {
+                (*polling.worker().counters(), polling.cycles(), polling.inputs(), polling.fills())
+            })?;
+            let cpu = |lcore: &crate::lcore::Lcore| u16::try_from(lcore.cpu()).unwrap_or(u16::MAX);
+            // Lcores stand in the order of their shards.
+            let mailbox = |Fill { from, most, capacity }| {
+                state.lcores.get(from.index()).map(|peer| Mailbox { from: cpu(peer), most, capacity })
+            };
             let name = |id| names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
             lcores.push(Lcore {
-                cpu: u16::try_from(lcore.cpu()).unwrap_or(u16::MAX),
+                cpu: cpu(lcore),
                 node: state.placement().node_of(lcore.cpu()),
                 packets: counters.received,
                 recirculations: counters.recirculations,
@@ -409,6 +379,8 @@ impl Engine for Datapath {
                     .into_iter()
                     .filter_map(|(id, queue)| Some(Queue { port: name(id)?, queue }))
                     .collect(),
+                exchange: if fills.is_empty() { Vec::new() } else { exchange(&counters) },
+                mailboxes: fills.into_iter().filter_map(mailbox).collect(),
             });
         }
         Ok(lcores)
@@ -504,4 +476,17 @@ impl crate::switch::Bridge {
 pub(super) fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
+}
+
+/// What a worker has given to others, and they to it.
+fn exchange(counters: &crate::pipeline::Counters) -> Vec<Exchange> {
+    Reason::ALL
+        .into_iter()
+        .map(|reason| Exchange {
+            reason: reason.name(),
+            handed_over: counters.handed_over[reason.index()],
+            taken_over: counters.taken_over[reason.index()],
+            refused: counters.refused_full[reason.index()],
+        })
+        .collect()
 }

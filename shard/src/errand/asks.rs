@@ -21,7 +21,6 @@ use crate::shard::Shard;
 use crate::steering::ShardNumber;
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
-use crate::translation::draws_ports;
 
 /// Refused tuples after which a packet gives up. One shard would look at 4096; but these travel, and only translations
 /// that choose no port (destinations, protocols without ports) ask for one tuple after the other.
@@ -153,7 +152,7 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, Outcome> {
-        let draws = draws_ports(nat, tuple) && !keeps_address(nat);
+        let draws = self.draws_at_home(nat, tuple) && !keeps_address(nat);
         let chosen = if draws {
             self.draw(packet.moment, nat, tuple, hash)
         } else {
@@ -475,7 +474,7 @@ impl Shard {
         }
         let is_foreign = |tuple: &Tuple| self.steering.home(tuple) != self.number;
         if is_foreign(original) || is_foreign(reply) {
-            self.table.connection_mut(index).flags |= flag::REDIRECTED;
+            self.table.connection_mut(index).set(flag::REDIRECTED, true);
         }
     }
 

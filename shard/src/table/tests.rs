@@ -20,7 +20,9 @@ fn find(table: &Table, tuple: &Tuple) -> Option<Slot> {
 }
 
 fn insert(table: &mut Table, original: &Tuple, reply: &Tuple) -> Result<u32, Full> {
-    table.insert(original, table.hash(original), reply)
+    let index = table.insert(original, table.hash(original), reply)?;
+    table.publish(index, original);
+    Ok(index)
 }
 
 #[test]
@@ -85,10 +87,10 @@ fn a_tuple_that_is_its_own_reply_is_found_and_removed_as_original() {
 fn a_slot_counts_the_generations_that_lived_in_it() {
     let mut table = Table::new(4, true, [1, 2]).unwrap();
     let index = insert(&mut table, &v4(1, 0), &v4(1, 0).reversed()).unwrap();
-    let generation = table.connection(index).generation;
+    let generation = table.connection(index).generation();
     table.remove(index);
     assert_eq!(insert(&mut table, &v4(2, 0), &v4(2, 0).reversed()), Ok(index));
-    assert_eq!(table.connection(index).generation, generation + 1);
+    assert_eq!(table.connection(index).generation(), generation + 1);
 }
 
 #[test]
