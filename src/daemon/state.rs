@@ -71,9 +71,11 @@ impl State {
         let ports = ports.collect::<Result<Vec<_>, _>>()?;
         let tables = ports.iter().map(|(_, device)| device.table_size());
         let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
+        // One for all: addresses that are chosen by hash must not depend on the lcore.
+        let secret = secret()?;
         let shards = Shards {
             steering: Arc::clone(&steering),
-            directory: Arc::default(),
+            directory: Arc::new(Directory::new(secret[5])),
             leases: Arc::new(Leases::new(placement.lcores.len())),
         };
         // Made before any lcore runs, and held by them alone.
@@ -85,7 +87,7 @@ impl State {
             let worker = WorkerConfig {
                 shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
-                secret: secret()?,
+                secret,
             };
             let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
