@@ -6,9 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ShardNumber;
 use crate::leases::Leases;
-use crate::steering::{KeyWord, Steering};
+use crate::steering::{KeyWord, ShardNumber, Steering};
 
 struct Labs {
     steering: Arc<Steering>,
