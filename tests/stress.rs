@@ -2,8 +2,8 @@
 //! out, their packets arrive at any thread, and meanwhile tables are swapped, a zone is flushed and connections are
 //! dumped. In the end every packet is accounted for and nothing is left: frames, connections, redirects, notices.
 //!
-//! `WEIR_STRESS_SECONDS` asks for a time in place of a number of packets, `WEIR_STRESS_SEED` for other packets,
-//! `WEIR_STRESS_LCORES` for more threads. `tools/sanitize` runs it under the sanitizers.
+//! `WEIR_STRESS_CONNECTIONS` asks for another number of connections, `WEIR_STRESS_SECONDS` for a time in place of it,
+//! `WEIR_STRESS_SEED` for other ones, `WEIR_STRESS_LCORES` for more threads. `tools/sanitize` runs it under the sanitizers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::collections::VecDeque;
@@ -39,15 +39,15 @@ table=0,priority=20,udp,tp_src=82,ct_state=-trk,action=ct(zone=1,table=2)
 table=0,priority=20,udp,tp_dst=83,ct_state=-trk,action=ct(zone=2,table=3)
 table=0,priority=20,udp,tp_src=83,ct_state=-trk,action=ct(zone=2,table=3)
 table=0,priority=10,ip,ct_state=-trk,action=ct(nat,table=1)
-table=1,priority=9,in_port=1,tcp,tp_dst=8080,ct_state=+trk+new,action=ct(nat(dst=198.51.100.1-198.51.100.3),commit),2
+table=1,priority=40000,in_port=1,tcp,tp_dst=8080,ct_state=+trk+new,action=ct(nat(dst=198.51.100.1-198.51.100.3),commit),2
 table=1,in_port=1,ip,ct_state=+trk+new,action=ct(nat(src=10.0.0.1-10.0.0.4:5000-5999),commit),2
 table=1,in_port=1,ip,ct_state=+trk+est,action=2
 table=1,in_port=2,ip,ct_state=+trk+est,action=1
 table=1,in_port=2,icmp,ct_state=+trk+rel,action=1
-table=2,in_port=1,ct_state=+trk,action=ct(commit,zone=1),2
-table=2,in_port=2,ct_state=+trk,action=1
-table=3,in_port=1,ct_state=+trk,action=ct(commit,zone=2),2
-table=3,in_port=2,ct_state=+trk+est,action=1
+table=2,in_port=1,ip,ct_state=+trk,action=ct(commit,zone=1),2
+table=2,in_port=2,ip,ct_state=+trk,action=1
+table=3,in_port=1,ip,ct_state=+trk,action=ct(commit,zone=2),2
+table=3,in_port=2,ip,ct_state=+trk+est,action=1
 ";
 const STEADY: u16 = 83;
 /// Where packets may end that go nowhere here: invalid ones, broken ones, those without a free port, fragments without
@@ -487,6 +487,8 @@ fn stress(capacity: usize) {
         };
         let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed) };
         let mut worker = Worker::new(config, published.reader()).unwrap();
+        // As if a card were to steer these, and did it wrong: they find their owners at their ct.
+        worker.set_steered(if index % 2 == 0 { 2 } else { 1 }, true);
         readers.push(worker.shard_mut().reader());
         let (sender, receiver) = channel();
         jobs.push(sender);
@@ -509,13 +511,18 @@ fn stress(capacity: usize) {
     let begin = Instant::now();
     let left: Vec<Left> = std::thread::scope(|scope| {
         let threads: Vec<_> = cores.into_iter().map(|core| scope.spawn(|| core.run(&shared))).collect();
-        let packets = number("WEIR_STRESS_PACKETS", 200_000);
+        let connections = number("WEIR_STRESS_CONNECTIONS", 100_000);
         let enough = || match seconds {
-            0 => shared.offered.load(Ordering::Relaxed) >= packets,
+            0 => shared.offered.load(Ordering::Relaxed) >= connections,
             seconds => begin.elapsed() >= Duration::from_secs(seconds),
         };
+        let mut due = 0;
         while !enough() && threads.iter().all(|thread| !thread.is_finished()) {
-            control.command(shared.now.load(Ordering::Relaxed));
+            // So many packets between two commands, however fast the machine is.
+            if shared.offered.load(Ordering::Relaxed) >= due {
+                due += 200;
+                control.command(shared.now.load(Ordering::Relaxed));
+            }
             std::thread::yield_now();
         }
         shared.stop.store(true, Ordering::Relaxed);
