@@ -1,11 +1,18 @@
-//! `weir show`: what is built into the program as tables, printed for people and programs. The same text makes
-//! docs/state-machines.md.
+//! `weir show`: what is built into the program as tables, printed for people and programs (the same text makes
+//! docs/state-machines.md), and what only the running daemon knows.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use weir_shard::Timeout;
 use weir_shard::sctp::{SctpNext, SctpState, sctp_machine};
 use weir_shard::tcp::{TcpEvent, TcpSide, TcpState, tcp_machine};
+
+use super::client;
+use crate::config::DEFAULT_SOCKET;
+use crate::control::Family;
+use crate::control::protocol::Request;
 
 /// `weir show`
 #[derive(Debug, Args)]
@@ -19,12 +26,32 @@ pub struct ShowArgs {
 }
 
 /// What `weir show` can show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Show {
     /// The states of a TCP connection, what a segment does to them, and their timeouts.
     TcpMachine,
     /// The states of an SCTP association, what a chunk does to them, and their timeouts.
     SctpMachine,
+    /// Which lcore owns what, how evenly, and whether cards or lcores bring packets to their owners; asks the daemon.
+    Steering(DaemonArgs),
+}
+
+/// Which daemon is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DaemonArgs {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", env = "WEIR_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Give up after SECS seconds without an answer.
+    #[arg(short = 'T', long, value_name = "SECS")]
+    pub timeout: Option<u32>,
+}
+
+/// The machines that are built in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StateMachine {
+    Tcp,
+    Sctp,
 }
 
 /// A state machine as it is shown.
@@ -68,21 +95,21 @@ An SCTP association has one state. Each chunk of a packet changes it in turn, if
 right (RFC 9260 section 8.5). A full stop leaves the state as it is, `invalid` makes the packet +inv, `anew` ends the
 association and starts another. The first column is for packets that belong to no association.";
 
-impl Show {
+impl StateMachine {
     #[cfg(test)]
-    const ALL: [Self; 2] = [Self::TcpMachine, Self::SctpMachine];
+    const ALL: [Self; 2] = [Self::Tcp, Self::Sctp];
 
     #[cfg(test)]
     const fn command(self) -> &'static str {
         match self {
-            Self::TcpMachine => "weir show tcp-machine",
-            Self::SctpMachine => "weir show sctp-machine",
+            Self::Tcp => "weir show tcp-machine",
+            Self::Sctp => "weir show sctp-machine",
         }
     }
 
     fn machine(self) -> Machine {
         match self {
-            Self::TcpMachine => Machine {
+            Self::Tcp => Machine {
                 protocol: "tcp",
                 legend: TCP_LEGEND,
                 states: TcpState::ALL.map(TcpState::name).into(),
@@ -106,7 +133,7 @@ impl Show {
                     .collect(),
                 timeouts: timeouts("tcp_"),
             },
-            Self::SctpMachine => Machine {
+            Self::Sctp => Machine {
                 protocol: "sctp",
                 legend: SCTP_LEGEND,
                 states: SctpState::ALL.map(SctpState::name).into(),
@@ -195,7 +222,11 @@ fn table(rows: &[Vec<&str>]) -> String {
 pub fn show(args: &ShowArgs) -> u8 {
     use std::io::Write;
 
-    let machine = args.what.machine();
+    let machine = match &args.what {
+        Show::TcpMachine => StateMachine::Tcp.machine(),
+        Show::SctpMachine => StateMachine::Sctp.machine(),
+        Show::Steering(daemon) => return ask("steering", daemon, args.json),
+    };
     let text = if args.json {
         match serde_json::to_string_pretty(&machine) {
             Ok(text) => text + "\n",
@@ -211,6 +242,12 @@ pub fn show(args: &ShowArgs) -> u8 {
     }
 }
 
+/// Has the daemon print it.
+fn ask(what: &str, daemon: &DaemonArgs, json: bool) -> u8 {
+    let request = Request { command: format!("{} {what}", Family::Show.name()), json, ..Request::default() };
+    client::call(Family::Show, &daemon.socket, daemon.timeout, &request)
+}
+
 /// docs/state-machines.md.
 #[cfg(test)]
 fn document() -> String {
@@ -219,7 +256,7 @@ fn document() -> String {
          Made from the tables that weir runs on, `shard/src/tcp.rs`, `shard/src/sctp.rs` and `shard/src/timeouts.rs`; a\n\
          test compares them. After a change: `WEIR_WRITE_DOCS=1 cargo nextest run -p weir state_machines`.\n",
     );
-    for what in Show::ALL {
+    for what in StateMachine::ALL {
         text += &format!("\n## {}\n\n```text\n{}```\n", what.command(), what.machine().text());
     }
     text
@@ -244,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_row_of_a_machine_has_a_cell_for_each_state_and_its_timeouts_are_there() {
-        for what in Show::ALL {
+        for what in StateMachine::ALL {
             let machine = what.machine();
             assert!(machine.transitions.iter().all(|row| row.next.len() == machine.states.len()));
             assert!(machine.timeouts.len() >= 6, "{what:?}");

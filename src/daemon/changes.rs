@@ -114,8 +114,9 @@ impl State {
     }
 
     fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        let connected =
-            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+        let connected = device
+            .connect_outputs(id, &self.lcores)
+            .and_then(|()| device.connect_inputs(id, &self.lcores, &self.steering));
         if let Err(error) = connected {
             Device::disconnect_inputs(id, &self.lcores);
             Device::disconnect_outputs(id, &self.lcores);
@@ -177,6 +178,7 @@ impl NewPort {
             number: Some(port.number),
             devargs: port.devargs.clone(),
             rx_queues: port.rx_queues,
+            role: port.role,
             peer: port.peer.clone(),
         }
     }

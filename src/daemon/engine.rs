@@ -16,6 +16,7 @@ use crate::control::engine::{
     Engine, EngineError, Exchange, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link,
     Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
+use crate::control::steering::SteeringStatus;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, Fill, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
@@ -391,6 +392,10 @@ impl Engine for Datapath {
         Ok(())
     }
 
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        self.steering_status()
+    }
+
     fn counters(&self) -> Result<Vec<Counter>, EngineError> {
         let all = self.state().ask(|polling| {
             let worker = polling.worker();
@@ -419,9 +424,16 @@ impl Engine for Datapath {
             total,
             help,
         });
+        let cards = self.state().arrivals()?.counters();
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
-        Ok(drops.chain([gone]).chain(tracked).chain([self.collector.counter()]).chain(fragments).collect())
+        Ok(drops
+            .chain([gone])
+            .chain(tracked)
+            .chain([self.collector.counter()])
+            .chain(fragments)
+            .chain(cards)
+            .collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {
@@ -462,6 +474,7 @@ fn port<'a>(
         mac: device.mac,
         link: link.up.then_some(Link { speed_mbps: link.speed_mbps }),
         rx_queues: device.rx_queues,
+        notes: device.notes.clone(),
         counters,
     }
 }

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::pin::pin_current_thread;
 use weir_shard::mailbox::DEFAULT_CAPACITY;
-use weir_shard::steering::{KeyWord, SteeringConfig, TABLE_SIZE};
 use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
-use super::devices::Device;
+use super::devices::{Attached, Device};
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
 use super::publication::{PublishError, publish};
 use super::tracking::Settings;
-use super::{DaemonError, Died};
+use super::{DaemonError, Died, steering};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
 use crate::lcore::{CallError, Clock, Idle, Lcore, Mailboxes, Polling};
@@ -39,6 +38,8 @@ pub(super) struct State {
     pub(super) pools: Pools,
     pub(super) eal: Eal,
     pub(super) settings: Settings,
+    /// Who owns what, the same for all lcores.
+    pub(super) steering: Arc<Steering>,
     /// Connections that the configuration has room for, all lcores together.
     pub(super) capacity: u32,
     placement: Placement,
@@ -49,7 +50,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, flows: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
         let placement = Placement::find(config)?;
         let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
@@ -60,8 +61,18 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let mut published = PublishedSnapshot::new(switch.snapshot());
+        // What the cards have decides how connections are divided, so they come before the shards.
+        let ports = config.bridges.iter().flat_map(|bridge| {
+            bridge.ports.iter().map(|port| {
+                let spec = NewPort::of(&bridge.name, port);
+                Attached::new(&eal, &spec).map(|device| (spec, device))
+            })
+        });
+        let ports = ports.collect::<Result<Vec<_>, _>>()?;
+        let tables = ports.iter().map(|(_, device)| device.table_size());
+        let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
         let shards = Shards {
-            steering: Arc::new(steering(placement.lcores.len())?),
+            steering: Arc::clone(&steering),
             directory: Arc::default(),
             leases: Arc::new(Leases::new(placement.lcores.len())),
         };
@@ -92,6 +103,7 @@ impl State {
             pools,
             eal,
             settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            steering,
             capacity: config.conntrack.capacity.get(),
             placement,
             profile,
@@ -99,30 +111,32 @@ impl State {
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
-        state.bring_up(config, tables)?;
+        state.bring_up(config, flows, ports)?;
         Ok(state)
     }
 
     /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
-    fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
+    fn bring_up(
+        &mut self,
+        config: &Config,
+        tables: Vec<Tables>,
+        ports: Vec<(NewPort, Attached)>,
+    ) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
-        for bridge in &config.bridges {
-            for port in &bridge.ports {
-                let spec = NewPort::of(&bridge.name, port);
-                let id = self.switch_port(&spec)?;
-                let device = Device::start(self, &spec)?;
-                self.devices.insert(id, device);
-            }
+        for (spec, attached) in ports {
+            let id = self.switch_port(&spec)?;
+            let device = Device::start_attached(self, &spec, attached)?;
+            self.devices.insert(id, device);
         }
         self.publish()?;
         for (&id, device) in &self.devices {
             device.connect_outputs(id, &self.lcores)?;
         }
         for (&id, device) in &self.devices {
-            device.connect_inputs(id, &self.lcores)?;
+            device.connect_inputs(id, &self.lcores, &self.steering)?;
         }
         Ok(())
     }
@@ -199,6 +213,7 @@ impl State {
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
         self.report_exhaustion();
+        self.judge_cards();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");
@@ -269,13 +284,6 @@ fn log(line: &LogLine) {
         Severity::Warning => tracing::warn!(target: "dpdk", "{}", line.text),
         _ => tracing::debug!(target: "dpdk", "{}", line.text),
     }
-}
-
-/// Who owns what among so many shards. The key is secret, so that nobody can choose tuples that all fall to one.
-fn steering(shards: usize) -> Result<Steering, DaemonError> {
-    let [random, ..] = secret()?;
-    let word = KeyWord::from_random(random as u16);
-    Ok(Steering::new(&SteeringConfig { shards, word, table_size: TABLE_SIZE, subscribers: Vec::new() })?)
 }
 
 /// What all shards have in common.

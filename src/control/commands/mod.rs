@@ -18,6 +18,7 @@ mod ports;
 mod selection;
 mod settings;
 mod spec;
+mod steering;
 mod trace;
 mod tuples;
 mod vsctl;
@@ -168,6 +169,11 @@ fn run(
         }
     }
 }
+
+#[rustfmt::skip]
+const SHOW: &[CommandSpec] = &[
+    command("steering", "", (0, 0), steering::show, "Show which lcore owns what, how evenly, and whether cards or lcores bring packets to their owners.").reading(),
+];
 
 #[rustfmt::skip]
 const OFCTL: &[CommandSpec] = &[
