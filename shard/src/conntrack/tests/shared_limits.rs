@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::leases::Leases;
-use crate::steering::{KeyWord, Steering};
+use crate::steering::{KeyWord, ShardNumber, Steering};
 
 struct Labs {
     steering: Arc<Steering>,
