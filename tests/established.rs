@@ -6,7 +6,7 @@ use std::alloc::System;
 use arrayvec::ArrayVec;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weir::flow::{Command, FlowFile, NoNames};
-use weir::pipeline::{Burst, Frame, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+use weir::pipeline::{Burst, Frame, HeapFrame, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig};
 use weir::replay::secret;
 use weir::switch::Switch;
 use weir_shard::ShardConfig;
@@ -54,9 +54,11 @@ impl Setup {
         let flows = FlowFile::parse("flows", flows.as_bytes(), Command::Add, &NoNames).unwrap().flows;
         switch.replace("br0", &flows, false, 0).unwrap();
         let shard = ShardConfig { capacity: 1 << 17, ..ShardConfig::default() };
-        let worker =
-            Worker::new(WorkerConfig { shard, megaflows: 1024, secret: secret(1) }, switch.snapshot())
-                .unwrap();
+        let worker = Worker::new(
+            WorkerConfig { shard, megaflows: 1024, secret: secret(1) },
+            PublishedSnapshot::new(switch.snapshot()).reader(),
+        )
+        .unwrap();
         Self { worker, _switch: switch, packets: Vec::new(), frames: Vec::new(), out: Caught::default() }
     }
 

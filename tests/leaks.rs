@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use weir::flow::{Command, FlowFile, NoNames};
-use weir::pipeline::{Burst, DropCause, Frame, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+use weir::pipeline::{
+    Burst, DropCause, Frame, HeapFrame, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig,
+};
 use weir::replay::secret;
 use weir::switch::Switch;
 use weir_nat::alg::ftp::{Side, announcements};
@@ -144,7 +146,7 @@ impl World {
         timeouts.set(Timeout::TcpFinWait, 60).unwrap();
         let shard = ShardConfig { capacity: 1 << 17, timeouts, ..ShardConfig::default() };
         let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed) };
-        let worker = Worker::new(config, switch.snapshot()).unwrap();
+        let worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader()).unwrap();
         Self {
             worker,
             _switch: switch,

@@ -12,6 +12,8 @@
 //! * Of still more addresses every one gets an equal share of the questions (of more than [`PROBES`], that many get
 //!   one). Half of a share stays near the port to start with, the other half goes where the tuple's hash says: clients
 //!   that all come from one port must not all ask about the same few.
+//!
+//! With several shards a search may be for tuples with the right home alone: [`reply_tuple_at`].
 
 use core::net::Ipv4Addr;
 
@@ -19,6 +21,9 @@ use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use crate::action::{AddressRange, NatAction, NatRange, PortSelection};
 use crate::occupancy::{End, Occupancy, Place};
+use crate::slices::{Anywhere, Homes};
+
+mod own;
 
 /// How many candidate tuples are asked about in one pass over a range. At some 100 ns for a probe of a large table
 /// a refused connection costs its lcore about 0.4 ms.
@@ -80,6 +85,50 @@ pub fn reply_tuple(
     occupancy: &mut Occupancy,
     is_free: &mut impl FnMut(&Tuple) -> bool,
 ) -> Result<Tuple, ChooseError> {
+    let request = Request { action, original, hash, source_hash };
+    reply_tuple_at(&request, &Anywhere, random, occupancy, is_free)
+}
+
+/// What a reply tuple is asked for; as the arguments of [`reply_tuple`].
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// The translation.
+    pub action: &'r NatAction,
+    /// The tuple of the new connection's first packet.
+    pub original: &'r Tuple,
+    /// A keyed hash of it; the same at all shards where they must agree.
+    pub hash: u64,
+    /// One of its source address.
+    pub source_hash: u64,
+}
+
+impl Request<'_> {
+    /// True if there are enough ports to choose from that each of many shards may well have some: then draw one that
+    /// leads home. False where a single tuple, or one of a few, is wanted: those are tried in order, whatever home each
+    /// has ([`InOrder`](crate::slices::InOrder)). That goes for destinations too, which ports must not choose among.
+    #[must_use]
+    pub fn draws_ports(&self) -> bool {
+        let NatAction::Source(range) = self.action else { return false };
+        let has_ports = self.original.has_ports() || self.original.is_icmp();
+        has_ports && range.ports.is_none_or(|(min, max)| u32::from(max.saturating_sub(min)) >= FEW)
+    }
+}
+
+/// As [`reply_tuple`], giving no tuple but one that `homes` wants. The search is the same but for the ports: the
+/// original one is kept where it is free and leads home, others are drawn by number from the slice that does (`random`
+/// by chance, all else by the hash), and every free one of the slice is found in the end. Addresses that have none are
+/// passed over.
+///
+/// # Errors
+/// See [`ChooseError`]; other homes may have free tuples when this one is exhausted.
+pub fn reply_tuple_at<H: Homes>(
+    request: &Request<'_>,
+    homes: &H,
+    random: &mut impl FnMut() -> u32,
+    occupancy: &mut Occupancy,
+    is_free: &mut impl FnMut(&Tuple) -> bool,
+) -> Result<Tuple, ChooseError> {
+    let Request { action, original, hash, source_hash } = *request;
     let (range, end) = match action {
         NatAction::Apply => return Ok(original.reversed()),
         NatAction::Source(range) => (range, End::Source),
@@ -87,9 +136,9 @@ pub fn reply_tuple(
     };
     let addresses =
         AddressRing::new(range, original, end, if range.persistent { source_hash } else { hash })?;
-    let mut search = Search { own: original, occupancy, is_free, probes: 0, limit: PROBES };
+    let mut search = Search { own: original, homes, occupancy, is_free, probes: 0, limit: PROBES };
     let mut found = None;
-    if addresses.keep {
+    if addresses.keep && (H::ANY || homes.is_own(&original.reversed())) {
         found = search.ask(*original);
         search.limit += search.probes;
     }
@@ -111,9 +160,10 @@ pub fn reply_tuple(
 }
 
 /// A search under way.
-struct Search<'s, F> {
+struct Search<'s, F, H> {
     /// The new connection's own tuple, which cannot be its reply's too.
     own: &'s Tuple,
+    homes: &'s H,
     occupancy: &'s mut Occupancy,
     is_free: &'s mut F,
     /// Questions so far, and how many there may be.
@@ -121,7 +171,7 @@ struct Search<'s, F> {
     limit: u32,
 }
 
-impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
+impl<F: FnMut(&Tuple) -> bool, H: Homes> Search<'_, F, H> {
     /// The reply tuple of this translated one, if it is free.
     fn ask(&mut self, translated: Tuple) -> Option<Tuple> {
         self.probes += 1;
@@ -129,9 +179,10 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
         (reply != *self.own && (self.is_free)(&reply)).then_some(reply)
     }
 
-    /// Keeps in mind that a reply tuple was taken. The own one is not in the table.
+    /// Keeps in mind that a reply tuple was taken. The connection's own is not in the table; of one with another home
+    /// nobody would say when it is free again.
     fn learn(&mut self, reply: &Tuple, end: End) {
-        if reply != self.own {
+        if reply != self.own && self.homes.is_own(reply) {
             self.occupancy.learn(reply, end);
         }
     }
@@ -145,6 +196,9 @@ impl<F: FnMut(&Tuple) -> bool> Search<'_, F> {
         candidate: &impl Fn(u128, u16) -> Tuple,
     ) -> Option<Tuple> {
         let count = u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1);
+        if !H::ANY {
+            return self.run_at_home(addresses, count, ports, end, candidate);
+        }
         let few = ports.asked().checked_mul(count).is_some_and(|all| all <= FEW);
         if few || ports.asked() == 1 || count > WALKED {
             self.share_out(addresses, count.min(PROBES), ports, candidate)
@@ -370,7 +424,7 @@ impl PortRing {
     /// Where this tuple goes at the `number`th address when the ports at `start` are taken.
     fn far(&self, number: u32, tried: u32) -> u16 {
         let jump = (self.hash ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let offset = (jump + u64::from(tried) * u64::from(self.stride())) % u64::from(self.len);
+        let offset = (jump + u64::from(tried) * u64::from(stride(self.len))) % u64::from(self.len);
         self.at(u32::try_from(offset).unwrap_or(0))
     }
 
@@ -396,16 +450,14 @@ impl PortRing {
         // first + len - 1 is a port, so this is one too.
         self.first.wrapping_add(u16::try_from(from_first).unwrap_or(0))
     }
+}
 
-    /// A step that comes by every port: a prime between half the length and the length cannot divide it. The
-    /// primes lie apart by the golden section, which spreads steps evenly.
-    fn stride(&self) -> u32 {
-        const PRIMES: [u32; 19] = [
-            40507, 25033, 15473, 9587, 5927, 3671, 2269, 1409, 877, 541, 337, 211, 131, 83, 53, 37, 23, 17,
-            11,
-        ];
-        PRIMES.into_iter().find(|prime| *prime < self.len).unwrap_or(1)
-    }
+/// A step that comes by all numbers below `len`: a prime between half the length and the length cannot divide it. The
+/// primes lie apart by the golden section, which spreads steps evenly.
+fn stride(len: u32) -> u32 {
+    const PRIMES: [u32; 19] =
+        [40507, 25033, 15473, 9587, 5927, 3671, 2269, 1409, 877, 541, 337, 211, 131, 83, 53, 37, 23, 17, 11];
+    PRIMES.into_iter().find(|prime| *prime < len).unwrap_or(1)
 }
 
 /// A number in `0..=last`, evenly by the hash's high bits.

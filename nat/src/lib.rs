@@ -37,8 +37,10 @@ pub mod alg;
 pub mod choose;
 pub mod occupancy;
 pub mod rewrite;
+pub mod slices;
 
 pub use action::{AddressRange, NatAction, NatRange, PortSelection};
-pub use choose::{ChooseError, reply_tuple};
-pub use occupancy::Occupancy;
+pub use choose::{ChooseError, Request, reply_tuple, reply_tuple_at};
+pub use occupancy::{End, Occupancy};
 pub use rewrite::{Untranslatable, translate, translate_icmp_error};
+pub use slices::{Homes, InOrder, PortSlice};

@@ -23,7 +23,7 @@ const WORDS: usize = 65_536 / 64;
 
 /// Which end's port varies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
+pub enum End {
     /// The source of the translated packet.
     Source,
     /// Its destination.
@@ -57,8 +57,9 @@ struct Board {
     taken: [u64; WORDS],
     /// Bits set.
     count: u32,
-    /// A range all of whose bits are set, as the last search of it found.
-    full: Option<(u16, u16)>,
+    /// A range all of whose bits are set, as the last search of it found; or, if true, all those of one's own ports,
+    /// which are always the same ones of a place.
+    full: Option<(u16, u16, bool)>,
 }
 
 impl Board {
@@ -83,19 +84,24 @@ impl Board {
 
     /// The first clear bit in `first..=last`.
     fn first_clear(&self, first: u16, last: u16) -> Option<u16> {
-        let ((mut word, _), (last_word, _)) = (Self::position(first), Self::position(last));
-        let mut clear = !self.taken[word] & (u64::MAX << (first & 63));
-        loop {
-            if clear != 0 {
-                let port = word * 64 + clear.trailing_zeros() as usize;
-                return u16::try_from(port).ok().filter(|port| *port <= last);
-            }
-            if word == last_word {
-                return None;
-            }
-            word += 1;
-            clear = !self.taken[word];
+        first_in(first, last, |word| !self.taken[word])
+    }
+}
+
+/// The first bit set in `first..=last` of a bitmap.
+fn first_in(first: u16, last: u16, bits: impl Fn(usize) -> u64) -> Option<u16> {
+    let ((mut word, _), (last_word, _)) = (Board::position(first), Board::position(last));
+    let mut left = bits(word) & (u64::MAX << (first & 63));
+    loop {
+        if left != 0 {
+            let port = word * 64 + left.trailing_zeros() as usize;
+            return u16::try_from(port).ok().filter(|port| *port <= last);
         }
+        if word == last_word {
+            return None;
+        }
+        word += 1;
+        left = bits(word);
     }
 }
 
@@ -121,7 +127,8 @@ impl Occupancy {
         self.boards.len()
     }
 
-    /// A tuple has left the connection table: its original direction's or its reply direction's.
+    /// A tuple has left the connection table: its original direction's or its reply direction's. So has one that was
+    /// kept for another shard's connection, and is free again.
     #[cold]
     pub fn release(&mut self, tuple: &Tuple) {
         for end in [End::Source, End::Destination] {
@@ -168,12 +175,37 @@ impl Occupancy {
     /// The first port from `from` on in the ring `first..=last` that is not known to be taken.
     pub(crate) fn next(&mut self, place: &Place, first: u16, last: u16, from: u16) -> Option<u16> {
         let Some(board) = self.boards.get_mut(place) else { return Some(from) };
-        if board.full == Some((first, last)) {
+        if board.full == Some((first, last, false)) {
             return None;
         }
         let found = board.first_clear(from, last).or_else(|| board.first_clear(first, from));
         if found.is_none() {
-            board.full = Some((first, last));
+            board.full = Some((first, last, false));
+        }
+        found
+    }
+
+    /// As [`Occupancy::next`], of the ports that `own` says, 64 at a time.
+    pub(crate) fn next_own(
+        &mut self,
+        place: &Place,
+        first: u16,
+        last: u16,
+        from: u16,
+        own: &impl Fn(u16) -> u64,
+    ) -> Option<u16> {
+        // There are 1024 words.
+        let own = |word: usize| own(word as u16);
+        let Some(board) = self.boards.get_mut(place) else {
+            return first_in(from, last, own).or_else(|| first_in(first, from, own));
+        };
+        if board.full == Some((first, last, true)) {
+            return None;
+        }
+        let free = |word: usize| own(word) & !board.taken[word];
+        let found = first_in(from, last, free).or_else(|| first_in(first, from, free));
+        if found.is_none() {
+            board.full = Some((first, last, true));
         }
         found
     }

@@ -18,7 +18,8 @@ use crate::action::Helper;
 use crate::clock::{Millis, Moment};
 use crate::companions::NotEdited;
 use crate::conntrack::Packet;
-use crate::expectations::{Announced, Expectation, Refused};
+use crate::errand::directory::Entry;
+use crate::expectations::{Announced, Expectation, LIFETIME, Refused};
 use crate::outcome::{DropReason, Outcome};
 use crate::sequence::Round;
 use crate::shard::Shard;
@@ -294,8 +295,11 @@ impl Shard {
     fn is_somebodys(&self, expected: &Tuple, calling_port: u16, moment: Moment) -> bool {
         let (src, dst) = (expected.src(), expected.dst());
         Tuple::new(src, dst, calling_port, expected.dst_port(), expected.protocol(), expected.zone())
-            .and_then(|tuple| self.table.find(&tuple, self.table.hash(&tuple)))
-            .is_some_and(|slot| !self.table.connection(slot.index()).deadline.is_past(moment))
+            .is_some_and(|tuple| {
+                let found = self.table.find(&tuple, self.table.hash(&tuple));
+                found.is_some_and(|slot| !self.table.connection(slot.index()).deadline.is_past(moment))
+                    || self.redirects.owner(&tuple).is_some()
+            })
     }
 
     /// The answer to a TFTP request comes from any port to the one that it was sent from.
@@ -313,7 +317,7 @@ impl Shard {
     }
 
     fn expect(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
-        let done = self.expectations.add(moment, announced);
+        let done = self.add_expectation(moment, announced);
         match done {
             Ok(()) => self.counters.expectations += 1,
             Err(Refused::Full) => self.counters.expectations_refused += 1,
@@ -323,10 +327,46 @@ impl Shard {
         done
     }
 
+    /// Expects something, and lets other shards know. What two shards wait for with different targets is the first
+    /// one's.
+    fn add_expectation(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
+        if !self.is_one_of_many {
+            return self.expectations.add(moment, announced);
+        }
+        let now = self.clock.reading();
+        let &Announced { tuple, target, caller, .. } = announced;
+        let entry = Entry { shard: self.number, target, caller, until: now.saturating_add(LIFETIME) };
+        if self.directory.is_anothers(&tuple, &entry, now) {
+            return Err(Refused::Taken);
+        }
+        self.expectations.add(moment, announced)?;
+        if self.directory.claim(tuple, entry, now) {
+            return Ok(());
+        }
+        // Another shard was quicker.
+        if let Some(expectation) = self.expectations.find(&tuple, moment) {
+            self.expectations.remove(&expectation);
+        }
+        Err(Refused::Taken)
+    }
+
+    /// True if the data connection that begins with this tuple is expected by this shard, and its parent lives.
+    #[cold]
+    pub(crate) fn is_expected(&mut self, moment: Moment, tuple: &Tuple) -> bool {
+        if self.directory.find(tuple) != Some(self.number) {
+            return false;
+        }
+        let Some(expectation) = self.expectations.find(tuple, moment) else { return false };
+        self.if_live(Slot::new(expectation.parent, Direction::Original), moment).is_some()
+    }
+
     /// What is expected of a packet that starts a connection, if its parent lives. Its mark and label are its
     /// parent's.
     #[cold]
     pub(crate) fn expected(&mut self, packet: &mut Packet<'_>, tuple: &Tuple) -> Option<Expectation> {
+        if self.is_one_of_many && !self.is_expected(packet.moment, tuple) {
+            return None;
+        }
         let expectation = self.expectations.find(tuple, packet.moment)?;
         let parent = self.if_live(Slot::new(expectation.parent, Direction::Original), packet.moment)?.index();
         let connection = self.table.connection(parent);
@@ -346,20 +386,20 @@ impl Shard {
         tuple: &Tuple,
         expectation: &Expectation,
     ) -> Result<Tuple, Outcome> {
-        let (address, port) = expectation.target;
-        // Where the caller's address is its own its port is too.
-        let probes = if expectation.caller == tuple.src() { 1 } else { PORT_PROBES };
-        for caller_port in ports_from(tuple.src_port(), probes) {
-            let reply =
-                Tuple::new(address, expectation.caller, port, caller_port, tuple.protocol(), tuple.zone());
-            let Some(reply) = reply else { break };
+        for caller_port in caller_ports(tuple, expectation) {
+            let Some(reply) = expectation.reply(tuple, caller_port) else { break };
             let owner = self.table.find(&reply, self.table.hash(&reply));
             if owner.and_then(|slot| self.if_live(slot, packet.moment)).is_none() {
                 return Ok(reply);
             }
         }
+        Err(self.expected_exhausted())
+    }
+
+    /// No port is left that the caller could show.
+    pub(crate) const fn expected_exhausted(&mut self) -> Outcome {
         self.counters.nat_exhausted += 1;
-        Err(Outcome::Drop(DropReason::NatExhausted))
+        Outcome::Drop(DropReason::NatExhausted)
     }
 
     /// Makes a connection that was just inserted the expected one.
@@ -506,6 +546,13 @@ fn ports_from(wanted: u16, probes: u16) -> impl Iterator<Item = u16> {
         port = port.checked_add(1).map_or(LOWEST_PORT, |next| next.max(LOWEST_PORT));
         this
     })
+}
+
+/// The ports that the caller of an expected connection may show in place of its own: where its address is its own its
+/// port is too.
+pub(crate) fn caller_ports(tuple: &Tuple, expectation: &Expectation) -> impl Iterator<Item = u16> + use<> {
+    let probes = if expectation.caller == tuple.src() { 1 } else { PORT_PROBES };
+    ports_from(tuple.src_port(), probes)
 }
 
 /// Changes the blocks of each SACK option (kind 5, RFC 2018 section 3) as `change` says.

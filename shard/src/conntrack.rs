@@ -31,7 +31,7 @@ use crate::{datagram, icmp, sctp};
 /// never pile up faster than the sweep between bursts takes them.
 const TOLL: u32 = 2;
 
-const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
+pub(crate) const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
 
 impl Shard {
     /// Stage 3: verifies, tracks, commits and translates. `lookup` is what [`Shard::prepare`] made of the same frame,
@@ -366,7 +366,7 @@ impl Shard {
     #[inline]
     fn begin(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
         if self.is_one_of_many
-            && let Some(outcome) = self.elsewhere(packet, tuple, Reason::Steered)
+            && let Some(outcome) = self.start_elsewhere(packet, tuple)
         {
             return outcome;
         }
@@ -379,9 +379,6 @@ impl Shard {
             *counter += u64::from(!packet.again);
             return packet.judge_invalid();
         };
-        // A packet that an earlier ct action of this zone has found new is counted there.
-        self.counters.new += u64::from(!packet.again);
-        packet.set_state(CtState::NEW);
         *packet.meta = CtMeta {
             state: CtState::TRK.with(CtState::NEW),
             zone: packet.action.zone,
@@ -389,11 +386,18 @@ impl Shard {
             ..CtMeta::default()
         };
         let expected = if self.expectations.is_empty() { None } else { self.expected(packet, tuple) };
-        if !packet.action.commit {
-            return UNTOUCHED;
-        }
         let expected_nat = expected.filter(|expected| packet.wants_nat() && expected.is_translated());
-        let reply = match self.choose_reply(packet, tuple, hash, expected_nat.as_ref()) {
+        let reply = if packet.action.commit {
+            self.choose_reply(packet, tuple, hash, expected_nat.as_ref())
+        } else {
+            Err(UNTOUCHED)
+        };
+        if let Err(elsewhere @ Outcome::Elsewhere { .. }) = reply {
+            return elsewhere;
+        }
+        // A packet that an earlier ct action of this zone has found new is counted there.
+        self.counters.new += u64::from(!packet.again);
+        let reply = match reply {
             Ok(reply) => reply,
             Err(outcome) => return outcome,
         };
@@ -411,6 +415,9 @@ impl Shard {
             }
         };
         self.counters.created += 1;
+        if self.is_one_of_many {
+            self.settle(index, tuple, &reply);
+        }
         if !self.occupancy.is_empty() {
             self.occupancy.take(tuple);
             self.occupancy.take(&reply);
@@ -485,6 +492,9 @@ impl Shard {
         expected: Option<&Expectation>,
     ) -> Result<Tuple, Outcome> {
         self.admit(packet)?;
+        if self.is_one_of_many {
+            return self.choose_among_many(packet, tuple, hash, expected);
+        }
         if let Some(expected) = expected {
             return self.expected_reply(packet, tuple, expected);
         }
@@ -492,14 +502,7 @@ impl Shard {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
                 match self.choose_translation(packet.moment, &nat, tuple, hash) {
                     Ok(reply) => reply,
-                    Err(ChooseError::Exhausted { .. }) => {
-                        self.counters.nat_exhausted += 1;
-                        self.exhaustions.note(packet.action.zone, nat);
-                        return Err(Outcome::Drop(DropReason::NatExhausted));
-                    }
-                    Err(ChooseError::FamilyMismatch) => {
-                        return Err(self.drop_untranslated(DropReason::NatFamily));
-                    }
+                    Err(error) => return Err(self.not_chosen(packet, nat, error)),
                 }
             }
             Some(NatAction::Apply) | None => tuple.reversed(),
@@ -512,6 +515,19 @@ impl Shard {
             return Err(UNTOUCHED);
         }
         Ok(reply)
+    }
+
+    /// What becomes of a packet for whose connection no translation was found.
+    #[cold]
+    pub(crate) fn not_chosen(&mut self, packet: &Packet<'_>, nat: NatAction, error: ChooseError) -> Outcome {
+        match error {
+            ChooseError::Exhausted { .. } => {
+                self.counters.nat_exhausted += 1;
+                self.exhaustions.note(packet.action.zone, nat);
+                Outcome::Drop(DropReason::NatExhausted)
+            }
+            ChooseError::FamilyMismatch => self.drop_untranslated(DropReason::NatFamily),
+        }
     }
 
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in

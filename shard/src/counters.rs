@@ -62,6 +62,9 @@ counters! {
     sctp_bad_start "SCTP packets that may not start an association.";
     icmp_bad_start "ICMP answers without a query.";
     icmp_unknown "ICMP errors about packets of no connection.";
+    asks "Steps of packets that asked other shards for a tuple.";
+    refused_by_home "New connections refused because the home of their tuple could give away no more.";
+    redirects_refused "Tuples not given to another shard because as many were given away as may be.";
     handover_hops "Packets dropped because they were handed from shard to shard too often.";
 }
 

@@ -8,13 +8,17 @@
 
 use std::collections::{BTreeMap, btree_map};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use weir_wire::Tuple;
 
 use crate::action::Helper;
 use crate::clock::Moment;
+use crate::errand::Directory;
+use crate::errand::directory::without_source_port;
 use crate::shares::{self, Shares, Source};
+use crate::steering::ShardNumber;
 
 /// Milliseconds that a data connection is waited for. Clients connect or are called at once; servers give up after a
 /// minute (vsftpd's `accept_timeout` and `connect_timeout`; RFC 1350 section 7 leaves it to the parties).
@@ -62,6 +66,12 @@ impl Expectation {
         self.target != (self.tuple.dst(), self.tuple.dst_port())
     }
 
+    /// The reply tuple of its connection, whose first packet comes in as `tuple`, if the caller shows `port`.
+    pub(crate) fn reply(&self, tuple: &Tuple, port: u16) -> Option<Tuple> {
+        let (address, own) = self.target;
+        Tuple::new(address, self.caller, own, port, tuple.protocol(), tuple.zone())
+    }
+
     /// Milliseconds until it is given up.
     pub(crate) const fn remaining(&self, moment: Moment) -> u64 {
         self.expires.saturating_sub(moment)
@@ -102,10 +112,12 @@ pub(crate) struct Expectations {
     by_source: Shares,
     secret: [u64; 2],
     next: Id,
+    /// Where other shards find what this one expects.
+    shared: Option<(Arc<Directory>, ShardNumber)>,
 }
 
 impl Expectations {
-    pub(crate) fn new(secret: [u64; 2]) -> Self {
+    pub(crate) fn new(secret: [u64; 2], shared: Option<(Arc<Directory>, ShardNumber)>) -> Self {
         Self {
             table: HashTable::new(),
             by_age: BTreeMap::new(),
@@ -113,6 +125,7 @@ impl Expectations {
             by_source: Shares::new(secret[0].rotate_left(32)),
             secret,
             next: 0,
+            shared,
         }
     }
 
@@ -145,7 +158,8 @@ impl Expectations {
                 if old.source != source && !self.has_share(source, parent) {
                     return Err(Refused::SourceFull);
                 }
-                self.remove(&old);
+                // Nothing below refuses what takes an old one's place.
+                self.remove_here(&old);
             }
             Some(_) => return Err(Refused::Taken),
             None => {
@@ -203,8 +217,19 @@ impl Expectations {
 
     /// Forgets one, if it is still there.
     pub(crate) fn remove(&mut self, expectation: &Expectation) {
+        if self.remove_here(expectation)
+            && let Some((directory, number)) = &self.shared
+        {
+            directory.release(&expectation.tuple, *number);
+        }
+    }
+
+    /// The same, and other shards still find it. True if it was there.
+    fn remove_here(&mut self, expectation: &Expectation) -> bool {
         let hash = expectation.tuple.hash(&self.secret);
-        if let Ok(found) = self.table.find_entry(hash, |entry| entry.id == expectation.id) {
+        let found = self.table.find_entry(hash, |entry| entry.id == expectation.id);
+        let is_found = found.is_ok();
+        if let Ok(found) = found {
             let (gone, _) = found.remove();
             self.by_source.release(gone.source, 1);
             self.by_age.remove(&expectation.id);
@@ -214,6 +239,7 @@ impl Expectations {
             // A crowd that is gone keeps no memory.
             self.table = HashTable::new();
         }
+        is_found
     }
 
     /// Forgets what a control connection has announced.
@@ -244,10 +270,6 @@ impl Expectations {
         let next = self.by_age.range(from..).nth(limit).map(|(id, _)| *id);
         (self.by_age.range(from..).take(limit).filter_map(move |(_, tuple)| found(tuple)), next)
     }
-}
-
-fn without_source_port(tuple: &Tuple) -> Option<Tuple> {
-    Tuple::new(tuple.src(), tuple.dst(), 0, tuple.dst_port(), tuple.protocol(), tuple.zone())
 }
 
 #[cfg(test)]
@@ -289,7 +311,7 @@ mod tests {
     #[test]
     fn a_source_that_floods_leaves_room_for_another() {
         let (flooding, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         for parent in 0..MAX_FOR_SOURCE {
             all.add(0, &of_source(flooding, parent)).unwrap();
         }
@@ -318,7 +340,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_share_what_it_may_have() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         let of = |number: u32, network: u128| {
             let source = std::net::Ipv6Addr::from_bits((network << 64) | u128::from(number));
             Announced { source: source.into(), ..of_source([192, 0, 2, 1], number) }
@@ -332,7 +354,7 @@ mod tests {
 
     #[test]
     fn any_source_port_is_expected_and_nothing_else_may_differ() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         all.add(0, &announced(3, 8080)).unwrap();
         assert_eq!(all.find(&coming(8080, 5), 0).unwrap().parent, 3);
         assert!(all.find(&coming(8081, 5), 0).is_none());
@@ -343,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_nobody_comes_for_is_given_up_after_its_time() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         all.add(1000, &announced(3, 8080)).unwrap();
         all.add(2000, &announced(4, 8081)).unwrap();
         assert!(all.find(&coming(8080, 5), 1000 + LIFETIME - 1).is_some());
@@ -356,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_announcement_that_is_repeated_lives_on_and_another_target_is_refused() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         all.add(0, &announced(3, 8080)).unwrap();
         all.add(LIFETIME - 1, &announced(4, 8080)).unwrap();
         assert_eq!(all.find(&coming(8080, 5), LIFETIME + 1).unwrap().parent, 4);
@@ -369,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_control_connection_has_few_and_the_oldest_goes_first() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         for port in 1..=10 {
             all.add(u64::from(port), &announced(3, port)).unwrap();
         }
@@ -383,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_crowd_is_refused_and_leaves_nothing() {
-        let mut all = Expectations::new([1, 2]);
+        let mut all = Expectations::new([1, 2], None);
         let of = |number: usize| {
             let [.., a, b, c, d] = number.to_be_bytes();
             let tuple = Tuple::new([a, b, c, d].into(), [10, 0, 0, 2].into(), 0, 80, 6, 0).unwrap();

@@ -10,12 +10,13 @@ use crate::admission::Share;
 use crate::clock::{Clock, Millis, Moment, tick, ticks};
 use crate::companions::Companions;
 use crate::counters::Counters;
-use crate::errand::Errand;
+use crate::errand::{Directory, Errand, Notices, Redirects};
 use crate::events::{EndCause, EventKind, Events};
 use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
 use crate::leases::{Leases, Scope};
+use crate::steering::slices::OwnEntries;
 use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
@@ -47,6 +48,8 @@ pub struct ShardConfig {
     pub number: ShardNumber,
     /// Who owns what; the same for all shards.
     pub steering: Arc<Steering>,
+    /// Who expects which data connection; the same for all shards.
+    pub directory: Arc<Directory>,
     /// The limits that all shards keep together; the same for all shards, and made for as many.
     pub leases: Arc<Leases>,
 }
@@ -64,6 +67,7 @@ impl Default for ShardConfig {
             fragments: FragmentSettings::default(),
             number: ShardNumber::default(),
             steering: Arc::new(Steering::alone()),
+            directory: Arc::default(),
             leases: Arc::new(Leases::new(1)),
         }
     }
@@ -103,6 +107,12 @@ pub struct Shard {
     /// Which shard of all this is, and who owns what.
     pub(crate) number: ShardNumber,
     pub(crate) steering: Arc<Steering>,
+    pub(crate) directory: Arc<Directory>,
+    /// Tuples with their home here that others own.
+    pub(crate) redirects: Redirects,
+    pub(crate) notices: Notices,
+    /// Which replies come here.
+    pub(crate) own_entries: OwnEntries,
     /// There are other shards too.
     pub(crate) is_one_of_many: bool,
     /// Of the packet that goes elsewhere.
@@ -155,6 +165,9 @@ impl Shard {
     /// Capacity 0 or above [`MAX_CAPACITY`](crate::table::MAX_CAPACITY), or no memory.
     pub fn new(config: ShardConfig, secret: [u64; 4]) -> Result<Self, ShardError> {
         let [a, b, c, d] = secret;
+        let is_one_of_many = config.steering.shards() > 1;
+        let shared = is_one_of_many.then(|| (config.directory.clone(), config.number));
+        let redirects = usize::try_from(config.capacity).unwrap_or(usize::MAX);
         let share = Share::new(config.leases, config.number);
         if let Some(share) = &share {
             share.leases().set_limit(Scope::All, Some(config.max_connections));
@@ -173,11 +186,15 @@ impl Shard {
             address_secret: [c, d],
             occupancy: Occupancy::default(),
             exhaustions: Exhaustions::default(),
-            expectations: Expectations::new([c.rotate_left(16), d]),
+            expectations: Expectations::new([c.rotate_left(16), d], shared),
             companions: Companions::new(d.rotate_left(16)),
             edits: Edits::new(),
             number: config.number,
-            is_one_of_many: config.steering.shards() > 1,
+            is_one_of_many,
+            directory: config.directory,
+            redirects: Redirects::new(redirects, [b, a]),
+            notices: Notices::default(),
+            own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,
             errand: Errand::default(),
             arrived: None,
@@ -290,7 +307,11 @@ impl Shard {
                 self.occupancy.release(&self.table.tuple(index, direction));
             }
         }
-        if self.table.connection(index).has(flag::ASSISTED) {
+        let connection = self.table.connection(index);
+        if connection.has(flag::ASSISTED | flag::REDIRECTED) {
+            if connection.has(flag::REDIRECTED) {
+                self.unsettle(index);
+            }
             self.forget(index);
         }
         self.table.remove(index);

@@ -1,11 +1,18 @@
 //! Choosing what a new connection is translated to, with the shard's own table as the judge of what is free.
+//!
+//! With several shards the home of a reply tuple judges whether it is free. Where there are ports to draw from, a shard
+//! draws one that makes itself the home ([`Shard::choose_at_home`]), and when it has no more, each other shard may draw
+//! one of its own for it, by the same function. Destinations and single tuples leave no choice: they are tried in the
+//! order in which one shard alone would try them ([`Shard::candidate`]), whatever home each has.
 
-use weir_nat::choose::{ChooseError, reply_tuple};
-use weir_nat::{NatAction, Occupancy};
+use weir_nat::choose::{ChooseError, Request, reply_tuple, reply_tuple_at};
+use weir_nat::{InOrder, NatAction, Occupancy};
 use weir_wire::{Tuple, Tuple4};
 
 use crate::clock::Moment;
 use crate::shard::Shard;
+use crate::steering::slices::Own;
+use crate::table::Table;
 
 /// Due connections that are swept away before a new one is refused for want of a port: what has expired must not
 /// stand in its way. They go in pieces, each twice as large as the one before it and followed by another search, 4032
@@ -13,7 +20,7 @@ use crate::shard::Shard;
 const PIECES: [u32; 6] = [64, 128, 256, 512, 1024, 2048];
 
 impl Shard {
-    /// The reply tuple of a new connection, free in the table.
+    /// The reply tuple of a new connection of a shard alone, free in the table.
     pub(crate) fn choose_translation(
         &mut self,
         moment: Moment,
@@ -21,15 +28,54 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
-        match self.choose_free(moment, nat, tuple, hash) {
-            Err(exhausted @ ChooseError::Exhausted { .. }) => {
-                self.choose_swept(moment, nat, tuple, hash).ok_or(exhausted)
-            }
-            chosen => chosen,
-        }
+        self.choose_swept(moment, |shard| shard.choose_alone(moment, nat, tuple, hash))
     }
 
-    fn choose_free(
+    /// A reply tuple whose home this shard is, free in its table, for a connection of its own or of another shard;
+    /// `hash` is the keyed hash of `tuple` at the shard that asks. The ports follow the original one, the hash or chance
+    /// as [`reply_tuple_at`] says. A tuple that was given to another shard is not free.
+    pub(crate) fn choose_at_home(
+        &mut self,
+        moment: Moment,
+        nat: &NatAction,
+        tuple: &Tuple,
+        hash: u64,
+    ) -> Result<Tuple, ChooseError> {
+        self.choose_swept(moment, |shard| {
+            let source_hash = source_of(tuple).hash(&shard.address_secret);
+            let Self { table, random, occupancy, redirects, steering, number, own_entries, .. } = shard;
+            let request = Request { action: nat, original: tuple, hash, source_hash };
+            let homes = Own { steering, number: *number, entries: own_entries };
+            let mut is_free =
+                |reply: &Tuple| is_free(table, moment, reply) && redirects.owner(reply).is_none();
+            reply_tuple_at(&request, &homes, &mut || random.next(), occupancy, &mut is_free)
+        })
+    }
+
+    /// The first reply tuple in the order of one shard alone that is not among `refused`, nor taken here if its home is
+    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the next candidate with this
+    /// one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
+    pub(crate) fn candidate(
+        &mut self,
+        moment: Moment,
+        nat: &NatAction,
+        tuple: &Tuple,
+        hash: u64,
+        refused: &[Tuple],
+    ) -> Result<Tuple, ChooseError> {
+        self.choose_swept(moment, |shard| {
+            let source_hash = source_of(tuple).hash(&shard.address_secret);
+            let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
+            let request = Request { action: nat, original: tuple, hash, source_hash };
+            let homes = Own { steering, number: *number, entries: own_entries };
+            let mut is_free = |reply: &Tuple| {
+                !refused.contains(reply) && (steering.home(reply) != *number || is_free(table, moment, reply))
+            };
+            reply_tuple_at(&request, &InOrder(&homes), &mut || random.next(), occupancy, &mut is_free)
+        })
+    }
+
+    fn choose_alone(
         &mut self,
         moment: Moment,
         nat: &NatAction,
@@ -38,21 +84,36 @@ impl Shard {
     ) -> Result<Tuple, ChooseError> {
         let source_hash = source_of(tuple).hash(&self.address_secret);
         let Self { table, random, occupancy, .. } = self;
-        let mut is_free = |reply: &Tuple| {
-            let found = table.find(reply, table.hash(reply));
-            found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
-        };
+        let mut is_free = |reply: &Tuple| is_free(table, moment, reply);
         reply_tuple(nat, tuple, hash, source_hash, &mut || random.next(), occupancy, &mut is_free)
+    }
+
+    /// What `choose` finds, at once or when what is due has been swept.
+    fn choose_swept(
+        &mut self,
+        moment: Moment,
+        mut choose: impl FnMut(&mut Self) -> Result<Tuple, ChooseError>,
+    ) -> Result<Tuple, ChooseError> {
+        match choose(self) {
+            Err(exhausted @ ChooseError::Exhausted { .. }) => {
+                self.choose_again(moment, choose).ok_or(exhausted)
+            }
+            chosen => chosen,
+        }
     }
 
     /// Nothing was free: sweeps what is due and looks again where something went.
     #[cold]
-    fn choose_swept(&mut self, moment: Moment, nat: &NatAction, tuple: &Tuple, hash: u64) -> Option<Tuple> {
+    fn choose_again(
+        &mut self,
+        moment: Moment,
+        mut choose: impl FnMut(&mut Self) -> Result<Tuple, ChooseError>,
+    ) -> Option<Tuple> {
         for piece in PIECES {
             let before = self.table.len();
             let swept = self.sweep_to(moment, piece);
             if self.table.len() < before
-                && let Ok(reply) = self.choose_free(moment, nat, tuple, hash)
+                && let Ok(reply) = choose(self)
             {
                 return Some(reply);
             }
@@ -70,8 +131,19 @@ impl Shard {
     }
 }
 
+/// True if a translation leaves ports to draw from ([`Request::draws_ports`]).
+pub(crate) fn draws_ports(nat: &NatAction, tuple: &Tuple) -> bool {
+    Request { action: nat, original: tuple, hash: 0, source_hash: 0 }.draws_ports()
+}
+
+/// True if no live connection of the table has this tuple.
+fn is_free(table: &Table, moment: Moment, reply: &Tuple) -> bool {
+    let found = table.find(reply, table.hash(reply));
+    found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
+}
+
 /// A tuple of the source address alone, to be hashed.
-fn source_of(tuple: &Tuple) -> Tuple {
+pub(crate) fn source_of(tuple: &Tuple) -> Tuple {
     match tuple {
         Tuple::V4(tuple) => Tuple::V4(Tuple4 { src: tuple.src, family: 4, ..Tuple4::default() }),
         Tuple::V6(tuple) => Tuple::V6(weir_wire::Tuple6 { src: tuple.src, family: 6, ..Default::default() }),

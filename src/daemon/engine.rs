@@ -7,6 +7,7 @@ use weir_shard::fragments::DatagramView;
 use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
 
 use super::devices::Device;
+use super::publication::PublishError;
 use super::state::BATCH;
 use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
@@ -40,6 +41,12 @@ impl From<SwitchError> for EngineError {
 
 impl From<CallError> for EngineError {
     fn from(error: CallError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+impl From<PublishError> for EngineError {
+    fn from(error: PublishError) -> Self {
         Self::Refused(error.to_string())
     }
 }
@@ -129,7 +136,7 @@ impl Engine for Datapath {
     fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
         let mut state = self.state();
         let now = state.now();
-        Ok((state.switch.snapshot(), now))
+        Ok((Arc::new(state.switch.snapshot()), now))
     }
 
     fn now_ms(&self) -> u64 {

@@ -7,6 +7,7 @@ use weir_numa::pin::PinError;
 use weir_numa::preflight::Report;
 use weir_numa::topology::TopologyError;
 
+use super::publication::PublishError;
 use crate::lcore::{CallError, LcoreError};
 use crate::switch::SwitchError;
 
@@ -79,6 +80,9 @@ pub enum DaemonError {
     /// An lcore does not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A change did not reach every lcore.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// Bridges, ports or flows.
     #[error(transparent)]
     Switch(#[from] SwitchError),

@@ -11,6 +11,7 @@ mod fragments;
 mod packet_out;
 mod placement;
 mod pools;
+mod publication;
 mod state;
 mod timer;
 mod tracking;

@@ -11,6 +11,7 @@ use super::devices::Device;
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
+use super::publication::{PublishError, publish};
 use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile, Tables};
@@ -18,18 +19,21 @@ use crate::control::engine::NewPort;
 use crate::flow::{Action, FlowMod};
 use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
-use crate::pipeline::{PortId, Snapshot, Worker, WorkerConfig};
+use crate::pipeline::{PortId, PublishedSnapshot, SnapshotReader, Worker, WorkerConfig};
 use crate::switch::Switch;
 
 /// Connections and megaflows that an lcore looks at for one batch of a dump: some ten microseconds.
 pub(super) const BATCH: usize = 256;
 
-/// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop.
+/// All of the control side. Fields are dropped in this order: first nobody polls, then the devices stop, and snapshots are
+/// dropped by who dropped the lcores.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) lcores: Vec<Lcore>,
     pub(super) devices: BTreeMap<PortId, Device>,
     pub(super) switch: Switch,
+    /// What the lcores go by.
+    published: PublishedSnapshot,
     pub(super) clock: Clock,
     pub(super) pools: Pools,
     pub(super) eal: Eal,
@@ -38,7 +42,7 @@ pub(super) struct State {
     pub(super) capacity: u32,
     placement: Placement,
     profile: Profile,
-    /// An lcore did not take the last snapshot.
+    /// The last snapshot could not be published: too many old ones wait for an lcore.
     behind: bool,
     /// The warning about tracking on several lcores was given.
     warned: bool,
@@ -56,7 +60,7 @@ impl State {
         for bridge in &config.bridges {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
-        let snapshot = switch.snapshot();
+        let mut published = PublishedSnapshot::new(switch.snapshot());
         let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
         let leases = Arc::new(Leases::new(placement.lcores.len()));
         let mut lcores = Vec::new();
@@ -67,7 +71,7 @@ impl State {
                 secret: secret()?,
             };
             let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
-            lcores.push(start_lcore(setting, worker, snapshot.clone(), died)?);
+            lcores.push(start_lcore(setting, worker, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
         tracing::info!(?cpus, "lcores started");
@@ -77,6 +81,7 @@ impl State {
             lcores,
             devices,
             switch,
+            published,
             clock,
             pools,
             eal,
@@ -153,19 +158,12 @@ impl State {
         self.ask(|_| ()).map(drop)
     }
 
-    /// Gives every lcore the switch as it is now; the old picture is dropped here. An lcore that does not take it
-    /// is offered it again every second.
-    pub(super) fn publish(&mut self) -> Result<(), CallError> {
-        let snapshot = self.switch.snapshot();
-        let mut result = Ok(());
-        for lcore in &self.lcores {
-            let next = snapshot.clone();
-            match lcore.call(move |polling| polling.worker_mut().replace_snapshot(next)) {
-                Ok(old) => drop(old),
-                Err(error) => result = Err(error),
-            }
-        }
-        self.behind = result.is_err();
+    /// Has every lcore go by the switch as it is now. After success no packet is on its way by anything older. An lcore
+    /// that does not answer takes it over when it goes on; if nothing could be published, that is tried again every
+    /// second.
+    pub(super) fn publish(&mut self) -> Result<(), PublishError> {
+        let result = publish(&mut self.published, self.switch.snapshot(), &self.lcores);
+        self.behind = matches!(result, Err(PublishError::Full(_)));
         result
     }
 
@@ -223,9 +221,10 @@ impl State {
         for (&id, device) in &self.devices {
             changed |= self.switch.set_link(id, device.link().up);
         }
-        if (changed || self.behind)
-            && let Err(error) = self.publish()
-        {
+        if !changed && !self.behind {
+            // What the last change replaced.
+            self.published.reclaim();
+        } else if let Err(error) = self.publish() {
             tracing::error!("the flows of an lcore are not up to date: {error}");
         }
     }
@@ -242,7 +241,7 @@ struct Setting {
 fn start_lcore(
     setting: Setting,
     worker: WorkerConfig,
-    snapshot: Arc<Snapshot>,
+    snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
     let Setting { cpu, clock, profile, eal } = setting;

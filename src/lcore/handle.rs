@@ -217,7 +217,7 @@ pub(crate) mod testing {
 
     use super::*;
     use crate::lcore::{Clock, Idle};
-    use crate::pipeline::{Worker, WorkerConfig};
+    use crate::pipeline::{PublishedSnapshot, SnapshotReader, Worker, WorkerConfig};
     use crate::switch::Switch;
 
     impl Lcore {
@@ -229,10 +229,15 @@ pub(crate) mod testing {
 
     /// An lcore on no CPU of its own.
     pub(crate) fn lcore(died: impl FnOnce(usize) + Send + 'static) -> Lcore {
+        lcore_with(PublishedSnapshot::new(Switch::default().snapshot()).reader(), died)
+    }
+
+    /// An lcore on no CPU of its own that goes by these snapshots.
+    pub(crate) fn lcore_with(snapshot: SnapshotReader, died: impl FnOnce(usize) + Send + 'static) -> Lcore {
         let setup = || {
             let shard = ShardConfig { capacity: 8, max_connections: 8, ..ShardConfig::default() };
             let config = WorkerConfig { shard, megaflows: 8, secret: [1; 8] };
-            let worker = Worker::new(config, Switch::default().snapshot()).map_err(|e| e.to_string())?;
+            let worker = Worker::new(config, snapshot).map_err(|e| e.to_string())?;
             Ok((Polling::new(worker, Clock::new(0, 1_000_000_000), Idle::Share), ()))
         };
         Lcore::start(7, setup, died).unwrap()

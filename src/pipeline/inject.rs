@@ -30,7 +30,8 @@ const NOWHERE: PortId = PortId::MAX;
 impl<F: Frame> Worker<F> {
     /// Takes one packet through the pipeline; to be called between bursts. `now` is [`Worker::process`]'s.
     pub fn inject<T: Transmit<F>>(&mut self, now: u64, injection: &Injection, frame: F, out: &mut T) {
-        let snapshot = Arc::clone(self.snapshot());
+        self.take_snapshot();
+        let snapshot = self.snapshot();
         let bridge = snapshot.bridges.iter().flatten().find(|bridge| bridge.name == injection.bridge);
         let port = bridge.and_then(|bridge| bridge.port(injection.in_port)).unwrap_or(NOWHERE);
         let layers = Layers::parse(frame.bytes());

@@ -34,7 +34,7 @@ pub use frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 pub use inject::Injection;
 pub use letter::{Letter, Letters, Parcel};
 pub use megaflow::FlowCopy;
-pub use snapshot::{BridgeView, PortEntry, PortId, Snapshot};
+pub use snapshot::{BridgeView, PortEntry, PortId, PublishedSnapshot, Snapshot, SnapshotReader};
 pub use worker::{Worker, WorkerConfig};
 
 #[cfg(test)]

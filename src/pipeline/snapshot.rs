@@ -1,8 +1,10 @@
 //! The configuration as the lcores see it: ports, bridges and flow tables, immutable and swapped as a whole.
-//! The control side builds a new one for every change and gives it a new generation; a worker takes it over
-//! between two bursts.
+//! The control side builds a new one for every change, gives it a new generation and publishes it; every worker takes
+//! it over with its next burst.
 
 use std::sync::Arc;
+
+use weir_shard::epoch::{Published, Reader};
 
 use super::Fdb;
 use super::classifier::{Classifier, read_by, track};
@@ -51,8 +53,14 @@ impl BridgeView {
     }
 }
 
+/// The control side's end: it publishes snapshots, and drops those that no worker uses any more.
+pub type PublishedSnapshot = Published<Snapshot>;
+
+/// A worker's end: the snapshot of the burst under way.
+pub type SnapshotReader = Reader<Snapshot>;
+
 /// Everything a worker needs to translate a packet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Different for every snapshot of one program run.
     pub generation: u64,
@@ -110,19 +118,6 @@ impl Snapshot {
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&PortEntry> {
         self.ports.get(usize::try_from(id).ok()?)?.as_ref()
-    }
-
-    /// True if ports and bridges are those of another snapshot and have the same numbers in both.
-    #[must_use]
-    pub fn has_ports_of(&self, other: &Self) -> bool {
-        let names = |snapshot: &Self| {
-            snapshot
-                .bridges
-                .iter()
-                .map(|bridge| bridge.as_ref().map(|bridge| bridge.name.clone()))
-                .collect::<Vec<_>>()
-        };
-        self.ports == other.ports && names(self) == names(other)
     }
 
     /// The bridge with this index.

@@ -2,8 +2,6 @@
 //! them. A burst stays whole: all its packets are parsed, then all are classified, then all of those that go
 //! to the tracker go there together, stage by stage, and those that are recirculated form the next wave.
 
-use std::sync::Arc;
-
 use arrayvec::ArrayVec;
 use weir_shard::fragments::Family;
 use weir_shard::{CtMeta, CtState, DropReason, Lookup, Outcome, Shard, ShardConfig, ShardError};
@@ -25,7 +23,7 @@ use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
 use super::translate::{translate, translate_actions};
-use super::{DropCause, PortId, Snapshot};
+use super::{DropCause, PortId, Snapshot, SnapshotReader};
 use crate::flow::key::{Key, at};
 
 /// How often a packet may be recirculated.
@@ -57,7 +55,10 @@ pub const DEFAULT_MEGAFLOWS: usize = 65_536;
 #[derive(Debug)]
 pub struct Worker<F = HeapFrame> {
     pub(super) shard: Shard,
-    snapshot: Arc<Snapshot>,
+    /// What all of a burst goes by; renewed before each.
+    snapshot: SnapshotReader,
+    /// [`Snapshot::numbering`] when the fragments were held.
+    numbering: u64,
     exact: ExactMatch,
     pub(super) megaflows: Megaflows,
     pub(super) contexts: Contexts,
@@ -186,13 +187,14 @@ impl<F: Frame> Worker<F> {
     ///
     /// # Errors
     /// As [`Shard::new`].
-    pub fn new(config: WorkerConfig, snapshot: Arc<Snapshot>) -> Result<Self, ShardError> {
+    pub fn new(config: WorkerConfig, snapshot: SnapshotReader) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
         let ports = vec![PortCounters::default(); snapshot.ports.len()];
         let is_shared = config.shard.steering.shards() > 1;
         let held = Held::new(config.shard.fragments, d.rotate_left(16) ^ e);
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
+            numbering: snapshot.numbering,
             snapshot,
             exact: ExactMatch::new([e, f, g, h]),
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
@@ -207,22 +209,29 @@ impl<F: Frame> Worker<F> {
         })
     }
 
-    /// Takes a new configuration over; to be called between bursts. Gives the old one back, to be dropped
-    /// where that may take time.
-    pub fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        if self.held.packets() > 0 && !self.snapshot.has_ports_of(&snapshot) {
+    /// Takes over what was published last. Every burst begins with it, and so do housekeeping and revalidation: only who
+    /// wants to see it earlier calls it, between two bursts.
+    #[inline]
+    pub fn take_snapshot(&mut self) {
+        if self.snapshot.refresh() {
+            self.adopt_snapshot();
+        }
+    }
+
+    #[cold]
+    fn adopt_snapshot(&mut self) {
+        if core::mem::replace(&mut self.numbering, self.snapshot.numbering) != self.snapshot.numbering {
             // What is held may be on its way to a port or a bridge whose number is another one's now.
             self.purge_fragments(&Family::ALL);
         }
-        if snapshot.ports.len() > self.ports.len() {
-            self.ports.resize(snapshot.ports.len(), PortCounters::default());
+        if self.snapshot.ports.len() > self.ports.len() {
+            self.ports.resize(self.snapshot.ports.len(), PortCounters::default());
         }
-        core::mem::replace(&mut self.snapshot, snapshot)
     }
 
     /// The configuration in use.
     #[must_use]
-    pub fn snapshot(&self) -> &Arc<Snapshot> {
+    pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
@@ -289,6 +298,7 @@ impl<F: Frame> Worker<F> {
     /// Forgets the megaflows of some slots that are stale, or all of them with `purge`, see
     /// [`Megaflows::revalidate`]. To be called between bursts.
     pub fn revalidate(&mut self, from: usize, slots: usize, purge: bool) -> Option<usize> {
+        self.take_snapshot();
         let next = self.megaflows.revalidate(from, slots, self.snapshot.generation, purge);
         self.reclaim();
         next
@@ -303,6 +313,7 @@ impl<F: Frame> Worker<F> {
     /// A bounded piece of the work that no packet asks for: expiry of connections, fragments and megaflows. To be called
     /// now and then between bursts, also without traffic; returns how much it found to do.
     pub fn housekeeping(&mut self, now: u64) -> u32 {
+        self.take_snapshot();
         let mut expired = self.shard.sweep(now, SWEEP);
         if self.held.packets() > 0 {
             expired += self.expire_fragments(now, SWEEP);
@@ -329,6 +340,7 @@ impl<F: Frame> Worker<F> {
         for frame in &*burst {
             frame.prefetch();
         }
+        self.take_snapshot();
         let packets = burst.len() as u64;
         let mut batch: Batch<F> = ArrayVec::new();
         let (bytes, fragmented) = if self.steers(port) {

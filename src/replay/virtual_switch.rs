@@ -15,8 +15,8 @@ use crate::flow::rule::Rule;
 use crate::flow::{GroupMod, PacketOut};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{
-    Burst, Counters, Frame as _, HeapFrame, Injection, Letter, PortCounters, PortId, Transmit, Worker,
-    WorkerConfig,
+    Burst, Counters, Frame as _, HeapFrame, Injection, Letter, PortCounters, PortId, PublishedSnapshot,
+    Transmit, Worker, WorkerConfig,
 };
 use crate::switch::{Switch, SwitchError};
 
@@ -77,6 +77,7 @@ impl Transmit<HeapFrame> for Outside<'_> {
 #[derive(Debug)]
 pub struct VirtualSwitch {
     switch: Switch,
+    published: PublishedSnapshot,
     workers: Vec<Worker>,
     layout: Layout,
     steering: Arc<Steering>,
@@ -153,7 +154,7 @@ impl VirtualSwitch {
         }
         switch.apply_groups(BRIDGE, groups, 0)?;
         switch.replace(BRIDGE, flows, false, 0)?;
-        let snapshot = switch.snapshot();
+        let mut published = PublishedSnapshot::new(switch.snapshot());
         let shards = layout.shards.clamp(1, MAX_SHARDS);
         let steering = Arc::new(match shards {
             1 => Steering::alone(),
@@ -165,12 +166,13 @@ impl VirtualSwitch {
             let (steering, leases) = (Arc::clone(&steering), Arc::clone(&leases));
             let shard = ShardConfig { number, steering, leases, ..shard.clone() };
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
-            let mut worker = Worker::new(config, Arc::clone(&snapshot))?;
+            let mut worker = Worker::new(config, published.reader())?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
             workers.push(worker);
         }
         Ok(Self {
             switch,
+            published,
             workers,
             layout,
             steering,
@@ -368,9 +370,11 @@ impl VirtualSwitch {
     }
 
     fn publish(&mut self) {
-        let snapshot = self.switch.snapshot();
+        let accepted = self.published.publish(self.switch.snapshot());
+        // Taken at once: so there is always room for the next one.
+        debug_assert_eq!(accepted, Ok(()));
         for worker in &mut self.workers {
-            worker.replace_snapshot(Arc::clone(&snapshot));
+            worker.take_snapshot();
         }
     }
 

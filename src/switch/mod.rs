@@ -183,7 +183,7 @@ pub struct Switch {
 
 impl Switch {
     /// Freezes the present state under a new generation.
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+    pub fn snapshot(&mut self) -> Snapshot {
         self.generation += 1;
         let ports = self.ports.clone();
         let bridges = self
@@ -210,7 +210,7 @@ impl Switch {
                 }))
             })
             .collect();
-        Arc::new(Snapshot::new(self.generation, self.numbering, ports, bridges))
+        Snapshot::new(self.generation, self.numbering, ports, bridges)
     }
 
     /// The bridges, in the order they were added.

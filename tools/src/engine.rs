@@ -234,7 +234,7 @@ impl Engine for MemoryEngine {
     fn snapshot(&self) -> Result<(Arc<Snapshot>, u64), EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
-        Ok((Arc::clone(switch.worker().snapshot()), now))
+        Ok((Arc::new(switch.worker().snapshot().clone()), now))
     }
 
     fn now_ms(&self) -> u64 {

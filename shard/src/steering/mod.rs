@@ -4,6 +4,7 @@
 //! here knows connections, queues or cards.
 
 mod frame;
+pub(crate) mod slices;
 mod span;
 mod subscriber;
 pub mod toeplitz;

@@ -9,6 +9,7 @@
 
 use core::net::IpAddr;
 
+use weir_nat::End;
 use weir_wire::Tuple;
 
 use super::span::bits_of;
@@ -143,11 +144,12 @@ impl SubscriberZone {
         table: &[ShardNumber],
     ) -> Option<ShardNumber> {
         let pool = self.pool(is_ipv4);
-        let public = match (pool.spans.contains(src.0), pool.spans.contains(dst.0)) {
-            (true, true) => Some(first_of(src, dst)),
-            (true, false) => Some(src),
-            (false, true) => Some(dst),
-            (false, false) => None,
+        let public = match pool.namer(src.0, dst.0) {
+            Some(Namer::Source) => Some(src),
+            Some(Namer::Destination) => Some(dst),
+            // Only the whole address is the same in both directions.
+            Some(Namer::Both) => Some((src.0, None)),
+            None => None,
         };
         if let Some(end) = public {
             return Some(pool.owner(end, hash));
@@ -162,20 +164,48 @@ impl SubscriberZone {
         Some(at(table, hash.hash(fold_bits(address))))
     }
 
+    /// The ports of one end of a reply tuple that `shard` owns, whatever the tuple has there; `None` if neither of its
+    /// addresses is known here.
+    pub(super) fn ports(
+        &self,
+        reply: &Tuple,
+        end: End,
+        shard: ShardNumber,
+        hash: &SymmetricHash,
+        table: &[ShardNumber],
+    ) -> Option<Ports> {
+        let owner = self.home(reply, hash, table)?;
+        let pool = self.pool(matches!(reply, Tuple::V4(_)));
+        let named_by_port = match pool.namer(bits_of(reply.src()), bits_of(reply.dst())) {
+            Some(Namer::Source) => reply.is_icmp() || reply.has_ports() && end == End::Destination,
+            Some(Namer::Destination) => reply.is_icmp() || reply.has_ports() && end == End::Source,
+            Some(Namer::Both) | None => false,
+        };
+        Some(match pool.slices {
+            Some(slices) if named_by_port => Ports::Slice { shard, slices },
+            _ if owner == shard => Ports::All,
+            _ => Ports::None,
+        })
+    }
+
+    /// True if public addresses are not cut into slices.
+    pub(super) const fn owns_whole(&self, is_ipv4: bool) -> bool {
+        self.pool(is_ipv4).slices.is_none()
+    }
+
     pub(super) const fn pool(&self, is_ipv4: bool) -> &Pool {
         let [v4, v6] = &self.pools;
         if is_ipv4 { v4 } else { v6 }
     }
 }
 
-/// Which of two public endpoints names the owner of what goes on between them: the same in both directions, and the
-/// same for a fragment unless the address is cut. Between an address and itself only the whole address is the same.
-fn first_of(one: Endpoint, other: Endpoint) -> Endpoint {
-    match one.0.cmp(&other.0) {
-        core::cmp::Ordering::Less => one,
-        core::cmp::Ordering::Greater => other,
-        core::cmp::Ordering::Equal => (one.0, None),
-    }
+/// Which address names the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Namer {
+    Source,
+    Destination,
+    /// They are the same public address.
+    Both,
 }
 
 #[inline]
@@ -199,10 +229,42 @@ impl Pool {
         self.spans.0.is_empty()
     }
 
+    /// Of two public addresses the smaller one, so that both directions agree, and fragments unless it is cut.
+    fn namer(&self, src: u128, dst: u128) -> Option<Namer> {
+        match (self.spans.contains(src), self.spans.contains(dst)) {
+            (true, true) if src == dst => Some(Namer::Both),
+            (true, true) if src > dst => Some(Namer::Destination),
+            (true, _) => Some(Namer::Source),
+            (false, true) => Some(Namer::Destination),
+            (false, false) => None,
+        }
+    }
+
     fn owner(&self, (address, port): Endpoint, hash: &SymmetricHash) -> ShardNumber {
         match (self.slices, port) {
             (Some(slices), Some(port)) => slice_of(port, slices),
             _ => at(&self.table, hash.hash(fold_bits(address))),
+        }
+    }
+}
+
+/// What a shard has of a public address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// All of it.
+    All,
+    /// Nothing.
+    None,
+    /// One of so many slices.
+    Slice { shard: ShardNumber, slices: u32 },
+}
+
+impl Ports {
+    pub(super) fn contain(self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Slice { shard, slices } => slice_of(port, slices) == shard,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) mod flag {
     pub(crate) const LABEL: u16 = 0x04;
     /// The tuple is its own reply; it stands in the index once, as original.
     pub(crate) const MIRROR: u16 = 0x08;
+    /// The home of one of its tuples is another shard, which has a redirect.
+    pub(crate) const REDIRECTED: u16 = 0x10;
     /// A helper reads its packets.
     pub(crate) const HELPED: u16 = 0x1000;
     /// It was announced by a control connection, whose tuple its companion holds.

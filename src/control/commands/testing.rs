@@ -233,7 +233,7 @@ impl Engine for TestEngine {
             let file = FlowFile::parse("f", state.flows.as_bytes(), Command::Add, &NoNames).unwrap();
             switch.replace(bridge.name.as_str(), &file.flows, false, 0).unwrap();
         }
-        Ok((switch.snapshot(), 0))
+        Ok((Arc::new(switch.snapshot()), 0))
     }
 
     fn now_ms(&self) -> u64 {

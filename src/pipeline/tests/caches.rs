@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+use crate::pipeline::{Burst, HeapFrame, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig};
 use crate::switch::Switch;
 
 /// Stateless rules, of which random ones are there at a time.
@@ -112,13 +112,14 @@ impl Transmit<HeapFrame> for Count {
 }
 
 /// A worker with room for few megaflows, each of which is for one source port.
-fn worker(flows: &str, megaflows: usize) -> (Worker, PortId, Switch) {
+fn worker(flows: &str, megaflows: usize) -> (Worker, PortId, (Switch, PublishedSnapshot)) {
     let mut switch = Switch::default();
     switch.add_bridge("br", 0).unwrap();
     let port = switch.add_port("br", "a", None).unwrap();
     switch.replace("br", &parse(flows, Command::Add), false, 0).unwrap();
     let config = WorkerConfig { shard: shard(), megaflows, secret: secret(1) };
-    (Worker::new(config, switch.snapshot()).unwrap(), port, switch)
+    let mut published = PublishedSnapshot::new(switch.snapshot());
+    (Worker::new(config, published.reader()).unwrap(), port, (switch, published))
 }
 
 fn receive(worker: &mut Worker, now: u64, port: PortId, packet: &[u8]) -> u64 {
@@ -168,11 +169,11 @@ fn idle_megaflows_go_and_the_busy_stay() {
 
 #[test]
 fn megaflows_of_an_old_snapshot_are_swept_away() {
-    let (mut worker, port, mut switch) = worker(BY_SOURCE, 1000);
+    let (mut worker, port, (mut switch, mut published)) = worker(BY_SOURCE, 1000);
     for source in 1..=100 {
         receive(&mut worker, 0, port, &udp(A, source, X, 2));
     }
-    worker.replace_snapshot(switch.snapshot());
+    published.publish(switch.snapshot()).unwrap();
     for _ in 0..8 {
         worker.housekeeping(1);
     }

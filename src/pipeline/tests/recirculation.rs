@@ -84,7 +84,7 @@ fn tables_that_recirculate_in_circles_come_to_an_end() {
 
 #[test]
 fn without_room_for_another_context_the_packet_is_dropped_and_the_others_go_on() {
-    use crate::pipeline::{Burst, HeapFrame, PortId, Transmit, Worker, WorkerConfig};
+    use crate::pipeline::{Burst, HeapFrame, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig};
     #[derive(Default)]
     struct Count(usize);
     impl Transmit<HeapFrame> for Count {
@@ -99,7 +99,7 @@ fn without_room_for_another_context_the_packet_is_dropped_and_the_others_go_on()
     let flows = "udp,ct_state=-trk,actions=move:udp_src->reg0[0..15],ct(table=1)\n table=1,actions=in_port";
     switch.replace("br", &parse(flows, Command::Add), false, 0).unwrap();
     let config = WorkerConfig { shard: shard(), megaflows: 4, secret: secret(1) };
-    let mut worker = Worker::new(config, switch.snapshot()).unwrap();
+    let mut worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader()).unwrap();
     let mut out = Count::default();
     let mut burst = Burst::new();
     for source in 1..=20 {

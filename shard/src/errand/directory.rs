@@ -1,0 +1,166 @@
+//! Which shard expects which data connection. One map for all shards of a datapath, written by the owner of a control
+//! connection when an expectation comes or goes, read at the home of a packet that would be new, and that only while
+//! anything is expected anywhere.
+//!
+//! The map is papaya's: look-ups take no lock and write no shared line but the reader's own (seize reclaims what is
+//! replaced). An entry is a hint: the shard that it names looks into its own [`Expectations`] and sends the packet back
+//! if nothing is there any more. A shard removes only entries that name itself. The count beside the map is a hint too:
+//! it is raised before an entry can be found, so a reader that sees 0 can have missed only what came at this moment, and
+//! what follows an announcement through the network comes long after it.
+//!
+//! [`Expectations`]: crate::expectations::Expectations
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::net::IpAddr;
+
+use foldhash::quality::FixedState;
+use papaya::{Compute, HashMap, Operation};
+use weir_wire::Tuple;
+
+use crate::clock::Millis;
+use crate::steering::ShardNumber;
+
+/// What is expected by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) shard: ShardNumber,
+    /// Who waits for it, as in the owner's expectation.
+    pub(crate) target: (IpAddr, u16),
+    /// What that one knows the caller by.
+    pub(crate) caller: IpAddr,
+    /// By the callers' clock, which all shards share: for others to judge, the owner has its own.
+    pub(crate) until: Millis,
+}
+
+impl Entry {
+    fn bars(&self, other: &Self, now: Millis) -> bool {
+        self.shard != other.shard
+            && now < self.until
+            && (self.target, self.caller) != (other.target, other.caller)
+    }
+}
+
+/// The shared map.
+#[derive(Debug)]
+pub struct Directory {
+    /// By the tuple of the data connection's first packet, source port 0. No more than each shard may expect.
+    entries: HashMap<Tuple, Entry, FixedState>,
+    count: AtomicUsize,
+}
+
+impl Directory {
+    /// An empty one. `secret` keys the hashes.
+    #[must_use]
+    pub fn new(secret: u64) -> Self {
+        Self { entries: HashMap::with_hasher(FixedState::with_seed(secret)), count: AtomicUsize::new(0) }
+    }
+
+    /// Data connections that are expected.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// True if none is.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shard that expects a connection which begins with this tuple.
+    pub(crate) fn find(&self, tuple: &Tuple) -> Option<ShardNumber> {
+        if self.is_empty() {
+            return None;
+        }
+        let key = without_source_port(tuple)?;
+        self.entries.pin().get(&key).map(|entry| entry.shard)
+    }
+
+    /// True if another shard than that of `entry` waits at `key`, for another target.
+    pub(crate) fn is_anothers(&self, key: &Tuple, entry: &Entry, now: Millis) -> bool {
+        self.entries.pin().get(key).is_some_and(|old| old.bars(entry, now))
+    }
+
+    /// Names the shard of `entry` for `key`. False if another one waits there, for another target.
+    pub(crate) fn claim(&self, key: Tuple, entry: Entry, now: Millis) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let entries = self.entries.pin();
+        let done = entries.compute(key, |old| match old {
+            Some((_, old)) if old.bars(&entry, now) => Operation::Abort(()),
+            _ => Operation::Insert(entry),
+        });
+        let (is_added, is_claimed) =
+            (matches!(done, Compute::Inserted(..)), !matches!(done, Compute::Aborted(())));
+        if !is_added {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_claimed
+    }
+
+    /// Forgets `key` if it is `shard`'s.
+    pub(crate) fn release(&self, key: &Tuple, shard: ShardNumber) {
+        if let Ok(Some(_)) = self.entries.pin().remove_if(key, |_, entry| entry.shard == shard) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Directory {
+    /// For a shard alone, which never looks into it.
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+pub(crate) fn without_source_port(tuple: &Tuple) -> Option<Tuple> {
+    Tuple::new(tuple.src(), tuple.dst(), 0, tuple.dst_port(), tuple.protocol(), tuple.zone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(source_port: u16) -> Tuple {
+        Tuple::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), source_port, 2020, 6, 0).unwrap()
+    }
+
+    fn entry(shard: usize, port: u16, until: Millis) -> Entry {
+        let (caller, shard) = ([10, 0, 0, 1].into(), ShardNumber::new(shard).unwrap());
+        Entry { shard, target: ([10, 0, 0, 2].into(), port), caller, until }
+    }
+
+    #[test]
+    fn who_waits_at_a_tuple_keeps_it_until_it_is_released_or_late() {
+        let directory = Directory::new(7);
+        assert!(directory.claim(key(0), entry(1, 5, 100), 0));
+        assert_eq!(directory.find(&key(4000)), ShardNumber::new(1));
+        assert!(!directory.claim(key(0), entry(2, 6, 199), 99), "another target");
+        assert!(directory.claim(key(0), entry(2, 5, 199), 99), "the same, announced once more");
+        directory.release(&key(0), ShardNumber::new(1).unwrap());
+        assert_eq!((directory.find(&key(1)), directory.len()), (ShardNumber::new(2), 1));
+        assert!(directory.claim(key(0), entry(1, 6, 300), 199), "nobody came in time");
+        directory.release(&key(0), ShardNumber::new(1).unwrap());
+        assert_eq!((directory.find(&key(1)), directory.len()), (None, 0));
+    }
+
+    #[test]
+    fn shards_that_announce_at_once_lose_nothing_and_leave_nothing() {
+        let directory = Directory::new(7);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let directory = &directory;
+                scope.spawn(move || {
+                    for round in 0..2000u16 {
+                        let key = Tuple::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 0, round % 16, 6, 0)
+                            .unwrap();
+                        assert!(directory.claim(key, entry(number, 5, 1), 0), "all for one target");
+                        directory.release(&key, ShardNumber::new(number).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(directory.len(), 0);
+        assert_eq!(directory.entries.pin().len(), 0);
+    }
+}
