@@ -56,7 +56,7 @@ pub enum MemoryError {
 ///
 /// # Safety
 /// A value whose bytes are all zero must be valid, and the type must need no `Drop`.
-pub unsafe trait Zeroable: Copy {}
+pub unsafe trait Zeroable: Sized {}
 
 // SAFETY: 0 is a valid integer.
 unsafe impl Zeroable for u8 {}
@@ -117,6 +117,7 @@ impl<T: Zeroable> NodeSlice<T> {
     /// # Errors
     /// See [`MemoryError`]; nothing stays mapped. A lack of hugepages is no error.
     pub fn placed(len: usize, placing: Placing) -> Result<Self, MemoryError> {
+        const { assert!(!core::mem::needs_drop::<T>()) };
         let size = size_of::<T>();
         let too_large = MemoryError::TooLarge { count: len, size };
         let Some(bytes) = len.checked_mul(size).filter(|&b| b <= isize::MAX as usize - 2 * HUGE_PAGE) else {

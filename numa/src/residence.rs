@@ -30,8 +30,10 @@ pub struct Nodes {
 pub struct PageSizes {
     /// KiB that are there.
     pub resident_kib: u64,
-    /// Of these on pages of 2 MiB and more, transparent or reserved.
-    pub huge_kib: u64,
+    /// Of these on transparent huge pages, of 2 MiB mostly.
+    pub transparent_kib: u64,
+    /// Of these on hugepages that were reserved.
+    pub reserved_kib: u64,
 }
 
 /// The nodes of `spans`.
@@ -77,7 +79,7 @@ fn locate(addresses: &[usize]) -> io::Result<Vec<libc::c_int>> {
 /// The pages of `spans`, by what /proc/self/smaps says of the mappings that they lie in.
 #[must_use]
 pub fn page_sizes(smaps: &str, spans: &[Span]) -> PageSizes {
-    let (mut sizes, mut is_meant, mut kernel_page) = (PageSizes::default(), false, 0);
+    let (mut sizes, mut is_meant) = (PageSizes::default(), false);
     let mut seen = BTreeSet::new();
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
@@ -89,13 +91,14 @@ pub fn page_sizes(smaps: &str, spans: &[Span]) -> PageSizes {
         }
         let number = words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
         match key {
-            "KernelPageSize:" => kernel_page = number,
-            "Rss:" | "Private_Hugetlb:" if is_meant => sizes.resident_kib += number,
-            "AnonHugePages:" if is_meant => sizes.huge_kib += number,
+            "Rss:" if is_meant => sizes.resident_kib += number,
+            "AnonHugePages:" if is_meant => sizes.transparent_kib += number,
+            // They are not part of Rss.
+            "Private_Hugetlb:" if is_meant => {
+                sizes.resident_kib += number;
+                sizes.reserved_kib += number;
+            }
             _ => {}
-        }
-        if key == "Private_Hugetlb:" && is_meant && kernel_page >= 2048 {
-            sizes.huge_kib += number;
         }
     }
     sizes
@@ -137,14 +140,17 @@ Private_Hugetlb:    8192 kB
         let span = |address, bytes| Span { address, bytes };
         let sizes = |spans: &[Span]| {
             let sizes = page_sizes(SMAPS, spans);
-            (sizes.resident_kib, sizes.huge_kib)
+            (sizes.resident_kib, sizes.transparent_kib, sizes.reserved_kib)
         };
-        assert_eq!(sizes(&[]), (0, 0));
-        assert_eq!(sizes(&[span(0x10_0000, 10), span(0x20_0000, 10)]), (40, 0), "one mapping counts once");
-        assert_eq!(sizes(&[span(0x40_0000, 0x100_0000)]), (10_240, 8_192));
-        assert_eq!(sizes(&[span(0x160_0000, 1)]), (8_192, 8_192), "reserved ones are in no Rss");
-        assert_eq!(sizes(&[span(0x10_0000, 1), span(0x40_0000, 1), span(0x160_0000, 1)]), (18_472, 16_384));
-        assert_eq!(sizes(&[span(0x30_0000, 0x10_0000)]), (0, 0), "between two");
+        assert_eq!(sizes(&[]), (0, 0, 0));
+        assert_eq!(sizes(&[span(0x10_0000, 10), span(0x20_0000, 10)]), (40, 0, 0), "one mapping counts once");
+        assert_eq!(sizes(&[span(0x40_0000, 0x100_0000)]), (10_240, 8_192, 0));
+        assert_eq!(sizes(&[span(0x160_0000, 1)]), (8_192, 0, 8_192), "reserved ones are in no Rss");
+        assert_eq!(
+            sizes(&[span(0x10_0000, 1), span(0x40_0000, 1), span(0x160_0000, 1)]),
+            (18_472, 8_192, 8_192)
+        );
+        assert_eq!(sizes(&[span(0x30_0000, 0x10_0000)]), (0, 0, 0), "between two");
         assert_eq!(page_sizes("garbage\n-\nRss: x kB\n", &[span(0, 9)]), PageSizes::default());
     }
 

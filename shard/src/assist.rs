@@ -76,8 +76,7 @@ impl Shard {
     /// A data connection shows its parent's tuple as the original one.
     #[cold]
     pub(crate) fn show_parent(&self, packet: &mut Packet<'_>, index: u32) {
-        let companion = self.companions.get(self.table.cold(index).companion);
-        if let Some(parent) = companion.and_then(|companion| companion.parent) {
+        if let Some(parent) = self.table.parent(index) {
             packet.meta.original = Some(parent);
         }
     }
@@ -85,7 +84,7 @@ impl Shard {
     /// What an ended connection leaves beside the table.
     #[cold]
     pub(crate) fn forget(&mut self, index: u32) {
-        let companion = self.table.cold(index).companion;
+        let companion = self.table.cold(index).companion();
         if companion != 0 {
             self.companions.remove(companion);
         }
@@ -96,7 +95,7 @@ impl Shard {
 
     /// Reads a control packet, which its tracker has accepted.
     fn observe(&mut self, packet: &Packet<'_>, slot: Slot) -> Result<(), Refusal> {
-        let helper = Helper::from_number(self.table.cold(slot.index()).helper);
+        let helper = Helper::from_number(self.table.cold(slot.index()).helper());
         match (helper, packet.layers.protocol) {
             (Some(Helper::Ftp), protocol::TCP) => self.observe_ftp(packet, slot),
             (Some(Helper::Tftp), protocol::UDP) if slot.direction() == Direction::Original => {
@@ -122,11 +121,9 @@ impl Shard {
         let ends = self.ends(slot);
         let end = seq.wrapping_add(u32::try_from(payload.len()).unwrap_or(0));
         // More than a FIN behind it.
-        let is_overtaken = self.table.connection(slot.index()).peers[slot.direction() as usize]
-            .sent()
-            .wrapping_sub(end)
-            .cast_signed()
-            > 1;
+        let is_overtaken =
+            self.table.connection(slot.index()).peer(slot.direction()).sent().wrapping_sub(end).cast_signed()
+                > 1;
         for (count, announcement) in ftp::announcements(payload, side).enumerate() {
             let announcement = announcement.map_err(|ftp::Broken| Refusal::Broken)?;
             // Somebody else's address would have the other side connect to whom it was never told to (RFC 2577
@@ -139,7 +136,7 @@ impl Shard {
             let old = payload.get(announcement.range.clone()).unwrap_or_default();
             self.expect_ftp(packet.moment, slot, ends, &announcement, at, old, is_overtaken)?;
         }
-        let companion = self.table.cold(slot.index()).companion;
+        let companion = self.table.cold(slot.index()).companion();
         if ends.own != ends.seen {
             self.pass_cut_line(slot, seq, payload, side);
         }
@@ -156,7 +153,7 @@ impl Shard {
     /// gone on so can be edited no more, lest the receiver's numbers be others than those it has acknowledged.
     fn pass_cut_line(&mut self, slot: Slot, seq: u32, payload: &[u8], side: Side) {
         let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-        let stream = self.companions.stream(self.table.cold(slot.index()).companion, slot.direction());
+        let stream = self.companions.stream(self.table.cold(slot.index()).companion(), slot.direction());
         let unfinished = ftp::unfinished(payload, side).filter(|line| {
             // Not if it is part of what was edited when it came whole.
             let edited = stream.map(|stream| stream.edits_in(seq, length)).unwrap_or_default();
@@ -203,7 +200,7 @@ impl Shard {
             let (target, caller) = ((ends.own, announcement.port), ends.peer_seen);
             Some(Announced { tuple, target, caller, parent: index, source, helper: Helper::Ftp })
         };
-        let companion = self.table.cold(index).companion;
+        let companion = self.table.cold(index).companion();
         let recorded = self
             .companions
             .stream(companion, slot.direction())
@@ -279,16 +276,18 @@ impl Shard {
             // In the middle of what was edited before: no sender cuts its stream like that.
             return Err(DropReason::Untranslatable);
         }
-        self.table.connection_mut(slot.index()).flags |= flag::EDITED;
+        self.table.connection_mut(slot.index()).set(flag::EDITED, true);
         Ok(())
     }
 
     fn companion_of(&mut self, index: u32) -> u32 {
-        let cold = self.table.cold_mut(index);
-        if cold.companion == 0 {
-            cold.companion = self.companions.add();
+        let companion = self.table.cold(index).companion();
+        if companion != 0 {
+            return companion;
         }
-        cold.companion
+        let companion = self.companions.add();
+        self.table.cold_mut(index).set_companion(companion);
+        companion
     }
 
     /// True if a port that could be announced already leads to a connection of somebody else.
@@ -297,7 +296,7 @@ impl Shard {
         Tuple::new(src, dst, calling_port, expected.dst_port(), expected.protocol(), expected.zone())
             .is_some_and(|tuple| {
                 let found = self.table.find(&tuple, self.table.hash(&tuple));
-                found.is_some_and(|slot| !self.table.connection(slot.index()).deadline.is_past(moment))
+                found.is_some_and(|slot| !self.table.connection(slot.index()).deadline().is_past(moment))
                     || self.redirects.owner(&tuple).is_some()
             })
     }
@@ -371,8 +370,8 @@ impl Shard {
         let parent = self.if_live(Slot::new(expectation.parent, Direction::Original), packet.moment)?.index();
         let connection = self.table.connection(parent);
         packet.meta.state = packet.meta.state.with(CtState::REL);
-        packet.meta.mark = connection.mark;
-        packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(parent).label } else { 0 };
+        packet.meta.mark = connection.mark();
+        packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(parent).label() } else { 0 };
         packet.meta.original = Some(self.table.tuple(parent, Direction::Original));
         Some(expectation)
     }
@@ -411,19 +410,17 @@ impl Shard {
         expectation: &Expectation,
         translated: bool,
     ) {
-        let companion = self.companion_of(index);
-        if let Some(companion) = self.companions.get_mut(companion) {
-            companion.parent = packet.meta.original;
+        if let Some(parent) = &packet.meta.original {
+            self.table.set_parent(index, parent);
         }
-        self.table.cold_mut(index).label = packet.meta.label;
+        self.table.cold_mut(index).set_label(packet.meta.label);
         let connection = self.table.connection_mut(index);
-        connection.mark = packet.meta.mark;
+        connection.set_mark(packet.meta.mark);
         connection.set(flag::LABEL, packet.meta.label != 0);
-        connection.flags |= flag::RELATED;
         if translated {
             connection.set(flag::SOURCE_NAT | flag::DESTINATION_NAT, false);
-            connection.flags |=
-                if expectation.has_other_target() { flag::DESTINATION_NAT } else { flag::SOURCE_NAT };
+            let flag = if expectation.has_other_target() { flag::DESTINATION_NAT } else { flag::SOURCE_NAT };
+            connection.set(flag, true);
         }
         self.expectations.remove(expectation);
         self.counters.expected += 1;
@@ -434,7 +431,7 @@ impl Shard {
     #[cold]
     pub(crate) fn adjust(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
         const DONE: Outcome = Outcome::Continue { rewritten: true };
-        let companion = self.table.cold(slot.index()).companion;
+        let companion = self.table.cold(slot.index()).companion();
         let own = self.companions.stream(companion, slot.direction());
         let other = self.companions.stream(companion, slot.direction().opposite());
         let mut edits = Edits::new();
@@ -510,7 +507,7 @@ impl Shard {
         let (page, next) = self.expectations.page(from, limit);
         for expectation in page.filter(|expectation| expectation.remaining(moment) > 0) {
             let parent = self.table.connection(expectation.parent);
-            if parent.deadline.is_past(moment) {
+            if parent.deadline().is_past(moment) {
                 continue;
             }
             visit(&ExpectationView {
@@ -518,8 +515,8 @@ impl Shard {
                 target: expectation.target,
                 parent: self.table.tuple(expectation.parent, Direction::Original),
                 zone: expectation.tuple.zone(),
-                mark: parent.mark,
-                label: self.table.cold(expectation.parent).label,
+                mark: parent.mark(),
+                label: self.table.cold(expectation.parent).label(),
                 remaining: expectation.remaining(moment),
                 helper: expectation.helper,
             });

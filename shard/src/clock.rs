@@ -48,6 +48,17 @@ impl Clock {
         self.last.unwrap_or(0)
     }
 
+    /// What has to be taken from a reading to make it a moment, wrapping; it changes only when the caller's clock is
+    /// set or leaps.
+    pub(crate) fn origin(&self) -> u64 {
+        self.reading().wrapping_sub(self.moment)
+    }
+
+    /// The moment of a reading by an [`Clock::origin`]; 0 for readings from before it.
+    pub(crate) fn moment_since(origin: u64, now: Millis) -> Moment {
+        u64::try_from(now.wrapping_sub(origin).cast_signed()).unwrap_or(0)
+    }
+
     /// The moment of the last reading.
     #[inline]
     pub(crate) fn moment(&self) -> Moment {
@@ -72,6 +83,17 @@ pub(crate) const fn ticks(ticks: u32) -> Millis {
 pub(crate) struct Deadline(u32);
 
 impl Deadline {
+    /// For [`Deadline::from_bits`].
+    #[inline]
+    pub(crate) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The first tick that is at least `milliseconds` after `moment`.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "deadlines wrap by design")]
@@ -121,6 +143,17 @@ mod tests {
         assert_eq!(clock.advance(20), 610);
         assert_eq!(clock.peek(30), 620);
         assert_eq!(clock.moment(), 610);
+        for (reading, moment) in [(20, 610), (21, 611), (1000, 1590)] {
+            assert_eq!(Clock::moment_since(clock.origin(), reading), moment);
+        }
+    }
+
+    #[test]
+    fn readings_from_before_the_first_are_the_beginning() {
+        let mut clock = Clock::default();
+        clock.advance(1_000_000);
+        assert_eq!(Clock::moment_since(clock.origin(), 999_999), 0);
+        assert_eq!(Clock::moment_since(clock.origin(), 1_000_007), 7);
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! What few connections have beside their lines in the table: a data connection its parent's tuple, an edited control
-//! connection its streams. The cold line names the companion; packets of other connections never come here.
+//! What few connections have beside their lines in the table: an edited control connection its streams. The cold line
+//! names the companion; packets of other connections never come here, nor do readers on other threads.
 
 use std::net::IpAddr;
 
 use slab::Slab;
-use weir_wire::Tuple;
 
 use crate::sequence::Stream;
 use crate::shares::{self, Shares, Source};
@@ -28,8 +27,6 @@ pub(crate) enum NotEdited {
 /// A connection's companion.
 #[derive(Debug, Default)]
 pub(crate) struct Companion {
-    /// The original tuple of the control connection that announced it.
-    pub(crate) parent: Option<Tuple>,
     /// The streams that were edited, by who sends them.
     streams: [Option<Box<Stream>>; 2],
     /// Whom the edited connection counts for.

@@ -21,7 +21,7 @@ use crate::shard::Shard;
 use crate::state::CtState;
 use crate::table::Full;
 use crate::table::bucket::{Direction, Slot};
-use crate::table::connection::{Connection, flag};
+use crate::table::connection::{Connection, Owned, Rest, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
@@ -135,7 +135,7 @@ impl Shard {
     /// The packet met its connection in an earlier ct action of this zone, where it was tracked.
     fn execute_known(&mut self, packet: &mut Packet<'_>, known: ConnectionRef) -> Outcome {
         let (slot, connection) = (known.slot, self.table.connection(known.slot.index()));
-        let is_current = connection.is_used() && connection.generation == known.generation;
+        let is_current = connection.is_used() && connection.generation() == known.generation;
         let is_valid = !packet.meta.state.has(CtState::INV);
         // An error belongs to its connection and can start none: `force` does not make it end one either.
         let is_error = packet.meta.state.has(CtState::REL)
@@ -203,7 +203,7 @@ impl Shard {
     /// The slot, unless its connection has expired: then it is removed on sight.
     #[inline]
     pub(crate) fn if_live(&mut self, slot: Slot, moment: Moment) -> Option<Slot> {
-        if self.table.connection(slot.index()).deadline.is_past(moment) {
+        if self.table.connection(slot.index()).deadline().is_past(moment) {
             self.end(slot.index(), EndCause::Timeout);
             return None;
         }
@@ -223,7 +223,7 @@ impl Shard {
 
     #[cold]
     fn states(&self, slot: Slot) -> [u8; 2] {
-        self.table.connection(slot.index()).peers.map(|peer| peer.state)
+        self.table.connection(slot.index()).peers().map(|peer| peer.state)
     }
 
     /// Tells whoever listens if a packet has changed its connection's state.
@@ -239,12 +239,12 @@ impl Shard {
         let liberal = self.liberal_tcp;
         let Self { table, companions, .. } = self;
         let acknowledged = if table.connection(slot.index()).has(flag::EDITED) {
-            companions.stream(table.cold(slot.index()).companion, slot.direction().opposite())
+            companions.stream(table.cold(slot.index()).companion(), slot.direction().opposite())
         } else {
             None
         };
         let connection = table.connection_mut(slot.index());
-        let (verdict, timeout) = judge(connection, slot.direction(), packet, acknowledged, liberal);
+        let (verdict, timeout) = judge(&connection, slot.direction(), packet, acknowledged, liberal);
         if matches!(verdict, Verdict::Established | Verdict::New) {
             self.table.count(slot, packet.frame.len(), tick(packet.moment));
         }
@@ -252,9 +252,10 @@ impl Shard {
         let deadline =
             Deadline::after(packet.moment, self.zones.timeouts(packet.action.zone).milliseconds(timeout));
         let connection = self.table.connection_mut(slot.index());
-        if deadline != connection.deadline {
-            let sooner = deadline.is_before(connection.deadline);
-            connection.deadline = deadline;
+        let before = connection.deadline();
+        if deadline != before {
+            let sooner = deadline.is_before(before);
+            connection.set_deadline(deadline);
             if sooner {
                 // The wheel only ever finds out that it is too early.
                 self.arm(slot.index());
@@ -268,7 +269,7 @@ impl Shard {
     fn arm(&mut self, index: u32) {
         let now = tick(self.clock.moment());
         let connection = self.table.connection(index);
-        let (zone, deadline) = (connection.zone(), connection.deadline.near(now));
+        let (zone, deadline) = (connection.zone(), connection.deadline().near(now));
         self.zones.arm(self.table.links(), zone, index, deadline, now);
     }
 
@@ -320,11 +321,12 @@ impl Shard {
     #[inline]
     fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         let connection = self.table.connection(slot.index());
-        packet.meta.mark = connection.mark;
-        packet.meta.label = if connection.has(flag::LABEL) { self.table.cold(slot.index()).label } else { 0 };
-        packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation });
+        let flags = connection.flags();
+        packet.meta.mark = connection.mark();
+        packet.meta.label = if flags & flag::LABEL != 0 { self.table.cold(slot.index()).label() } else { 0 };
+        packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation() });
         packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
-        if connection.has(flag::RELATED) {
+        if flags & flag::RELATED != 0 {
             self.show_parent(packet, slot.index());
         }
     }
@@ -333,23 +335,27 @@ impl Shard {
     fn refresh(&mut self, action: &CtAction, index: u32) -> Changes {
         let mut changes = Changes::NONE;
         if let Some((value, mask)) = action.mark {
-            let mark = &mut self.table.connection_mut(index).mark;
-            let new = *mark & !mask | value & mask;
-            changes = changes.with(Changes::MARK.when(new != *mark));
-            *mark = new;
+            let connection = self.table.connection_mut(index);
+            let mark = connection.mark();
+            let new = mark & !mask | value & mask;
+            changes = changes.with(Changes::MARK.when(new != mark));
+            connection.set_mark(new);
         }
         if let Some((value, mask)) = action.label {
-            let label = &mut self.table.cold_mut(index).label;
-            let new = *label & !mask | value & mask;
-            changes = changes.with(Changes::LABEL.when(new != *label));
-            *label = new;
+            let cold = self.table.cold_mut(index);
+            let label = cold.label();
+            let new = label & !mask | value & mask;
+            if new != label {
+                changes = changes.with(Changes::LABEL);
+                cold.set_label(new);
+            }
             self.table.connection_mut(index).set(flag::LABEL, new != 0);
         }
         if let Some(number) = action.helper.map(Helper::number) {
-            let helper = &mut self.table.cold_mut(index).helper;
-            changes = changes.with(Changes::HELPER.when(number != *helper));
-            *helper = number;
-            self.table.connection_mut(index).flags |= flag::HELPED;
+            let cold = self.table.cold_mut(index);
+            changes = changes.with(Changes::HELPER.when(number != cold.helper()));
+            cold.set_helper(number);
+            self.table.connection_mut(index).set(flag::HELPED, true);
         }
         changes
     }
@@ -404,11 +410,16 @@ impl Shard {
         let index = match self.table.insert(tuple, hash, &reply) {
             Ok(index) => index,
             Err(Full) => {
-                let _ = self.make_room(packet.moment, None, |shard| shard.table.has_free_slot());
+                // Where slots wait for readers, no ended connection gives one at once.
+                if !self.table.is_held_up() {
+                    let _ = self.make_room(packet.moment, None, |shard| shard.table.has_free_slot());
+                }
                 match self.table.insert(tuple, hash, &reply) {
                     Ok(index) => index,
                     Err(Full) => {
-                        self.counters.refused_by_full_table += 1;
+                        let held_up = self.table.is_held_up();
+                        self.counters.refused_by_readers += u64::from(held_up);
+                        self.counters.refused_by_full_table += u64::from(!held_up);
                         return packet.refused();
                     }
                 }
@@ -429,15 +440,14 @@ impl Shard {
         let timeouts = self.zones.timeouts(packet.action.zone);
         let deadline = Deadline::after(packet.moment, timeouts.milliseconds(timeout));
         let connection = self.table.connection_mut(index);
-        connection.peers = peers;
-        connection.deadline = deadline;
+        connection.set_peers(peers);
+        connection.set_deadline(deadline);
         match packet.action.nat {
-            Some(NatAction::Source(_)) => connection.flags |= flag::SOURCE_NAT,
-            Some(NatAction::Destination(_)) => connection.flags |= flag::DESTINATION_NAT,
+            Some(NatAction::Source(_)) => connection.set(flag::SOURCE_NAT, true),
+            Some(NatAction::Destination(_)) => connection.set(flag::DESTINATION_NAT, true),
             Some(NatAction::Apply) | None => {}
         }
-        self.table.cold_mut(index).created = packet.moment;
-        self.arm(index);
+        self.table.cold_mut(index).set_created(packet.moment);
         let slot = Slot::new(index, Direction::Original);
         self.table.count(slot, packet.frame.len(), tick(packet.moment));
         match &expected {
@@ -447,6 +457,9 @@ impl Shard {
                 let _ = self.refresh(packet.action, index);
             }
         }
+        // Readers on other threads see it from here on, with all that it begins with.
+        self.table.publish(index, tuple);
+        self.arm(index);
         if self.events.listening() {
             self.record(index, EventKind::New);
         }
@@ -539,18 +552,18 @@ impl Shard {
         slot: Slot,
         inner_layers: Option<&Layers>,
     ) -> Outcome {
-        let connection = self.table.connection(slot.index());
+        let flags = self.table.connection(slot.index()).flags();
         if !packet.wants_nat()
-            || !connection.has(flag::SOURCE_NAT | flag::DESTINATION_NAT)
+            || flags & (flag::SOURCE_NAT | flag::DESTINATION_NAT) == 0
             || packet.meta.is_translated_in(packet.action.zone)
         {
             return UNTOUCHED;
         }
-        let bits = match (connection.has(flag::SOURCE_NAT), slot.direction()) {
+        let bits = match (flags & flag::SOURCE_NAT != 0, slot.direction()) {
             (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
             (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
         };
-        let edited = connection.has(flag::EDITED) && inner_layers.is_none();
+        let edited = flags & flag::EDITED != 0 && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
             (None, Some(to)) => translate_v4(packet.frame, packet.layers, &to),
@@ -646,13 +659,12 @@ impl Packet<'_> {
 /// What the protocol's tracker says of a packet, and how long the connection may be silent from now on.
 #[inline(always)] // as track_unwatched
 fn judge(
-    connection: &mut Connection,
+    connection: &Owned<'_, Connection>,
     direction: Direction,
     packet: &Packet<'_>,
     acknowledged: Option<&Stream>,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
-    let state = &mut connection.peers[0].state;
     let (verdict, timeout) = match (packet.layers.protocol, connection_family(packet.layers)) {
         (protocol::TCP, _) => {
             let Some(mut segment) = Segment::parse(packet.frame, packet.layers) else {
@@ -662,16 +674,31 @@ fn judge(
                 // Each side is tracked in its own numbers, from which an edit may have taken its peer away.
                 segment.ack = stream.backward(segment.ack, Round::Down);
             }
-            return tcp::track(&mut connection.peers, direction, &segment, liberal);
+            let source = connection.peer_mut(direction);
+            let destination = connection.peer_mut(direction.opposite());
+            return tcp::track(source, destination, &segment, liberal);
         }
         (protocol::SCTP, _) => {
-            return match sctp::Packet::parse(packet.frame, packet.layers) {
-                Some(packet) => sctp::track(&mut connection.peers, direction, &packet),
-                None => (Verdict::Invalid, None),
+            let Some(packet) = sctp::Packet::parse(packet.frame, packet.layers) else {
+                return (Verdict::Invalid, None);
             };
+            let mut peers = connection.peers();
+            let judged = sctp::track(&mut peers, direction, &packet);
+            connection.set_peers(peers);
+            return judged;
         }
-        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => icmp::track(state, direction),
-        _ => datagram::track(state, direction),
+        (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => {
+            let mut state = connection.state();
+            let judged = icmp::track(&mut state, direction);
+            connection.set_state(state);
+            judged
+        }
+        _ => {
+            let mut state = connection.state();
+            let judged = datagram::track(&mut state, direction);
+            connection.set_state(state);
+            judged
+        }
     };
     (verdict, Some(timeout))
 }
@@ -698,11 +725,9 @@ fn first_packet(packet: &Packet<'_>, tuple: &Tuple) -> Option<([Peer; 2], Timeou
     Some(([Peer::with_state(state), Peer::default()], timeout))
 }
 
-/// True if a connection other than TCP and SCTP was seen in both directions.
-pub(crate) fn is_answered(connection: &Connection) -> bool {
-    let state = connection.peers[0].state;
-    let is_icmp =
-        matches!((connection.family(), connection.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
+/// True if a connection other than TCP and SCTP, whose tracker is in `state`, was seen in both directions.
+pub(crate) const fn is_answered(rest: Rest, state: u8) -> bool {
+    let is_icmp = matches!((rest.family(), rest.protocol()), (4, protocol::ICMP) | (6, protocol::ICMPV6));
     if is_icmp { icmp::is_answered(state) } else { datagram::is_answered(state) }
 }
 

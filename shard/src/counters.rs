@@ -40,6 +40,7 @@ counters! {
     refused_by_zone_limit "New connections refused because their zone's limit was reached.";
     refused_unsettled "Refused connections, counted above or below as well, for which 4096 others were looked at, not all that may have expired.";
     refused_by_full_table "New connections refused because the table had no place.";
+    refused_by_readers "New connections refused because readers held up the reuse of all memory that was left.";
     refused_by_clash "New connections refused because another one owns their reply tuple.";
     nat_exhausted "Packets dropped because no free address and port was left to translate to.";
     untranslated "Packets dropped because their connection's translation could not be applied.";

@@ -164,7 +164,7 @@ impl Shard {
             self.counters.events_lost += 1;
             return;
         }
-        let connection = self.view(index, self.clock.moment());
+        let Some(connection) = self.table.view(index, self.clock.moment()) else { return };
         self.events.buffer.push(Event { at: self.clock.reading(), kind, connection });
     }
 }

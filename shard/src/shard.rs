@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::action::Helper;
 use crate::admission::Share;
-use crate::clock::{Clock, Millis, Moment, tick, ticks};
+use crate::clock::{Clock, Millis, Moment, tick};
 use crate::companions::Companions;
 use crate::counters::Counters;
 use crate::errand::{Directory, Errand, Notices, Redirects};
@@ -16,17 +15,20 @@ use crate::exhaustion::{Exhaustion, Exhaustions};
 use crate::expectations::Expectations;
 use crate::fragments::FragmentSettings;
 use crate::leases::{Leases, Scope};
+use crate::meta::ConnectionRef;
+use crate::reader::ShardReader;
 use crate::steering::slices::OwnEntries;
 use crate::steering::{ShardNumber, Steering};
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
-use crate::view::{Carried, ConnectionView, ProtocolState, Traffic};
+use crate::view::ConnectionView;
 use crate::zones::{Due, TooManyPolicies, Zones};
 use weir_nat::Occupancy;
 use weir_nat::alg::Edits;
-use weir_wire::numbers::protocol;
+use weir_numa::memory::Placing;
+use weir_numa::residence::Span;
 
 /// What a shard is made for.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct ShardConfig {
     pub directory: Arc<Directory>,
     /// The limits that all shards keep together; the same for all shards, and made for as many.
     pub leases: Arc<Leases>,
+    /// Where its table is to be. What is not the table comes from the allocator, near the thread that makes the shard.
+    pub memory: Placing,
 }
 
 impl Default for ShardConfig {
@@ -69,6 +73,7 @@ impl Default for ShardConfig {
             steering: Arc::new(Steering::alone()),
             directory: Arc::default(),
             leases: Arc::new(Leases::new(1)),
+            memory: Placing::default(),
         }
     }
 }
@@ -141,6 +146,11 @@ impl DumpCursor {
         self.next
     }
 
+    /// Goes on at `next`, if that is below `end`.
+    pub(crate) const fn up_to(next: u32, end: u32) -> Self {
+        Self { next, done: next >= end }
+    }
+
     /// True when the walk has seen every slot.
     #[must_use]
     pub const fn is_done(&self) -> bool {
@@ -173,7 +183,7 @@ impl Shard {
             share.leases().set_limit(Scope::All, Some(config.max_connections));
         }
         Ok(Self {
-            table: Table::new(config.capacity, config.accounting, [a, b])?,
+            table: Table::new(config.capacity, config.accounting, config.memory, [a, b])?,
             zones: Zones::new(config.timeouts),
             clock: Clock::default(),
             max_connections: config.max_connections,
@@ -213,6 +223,12 @@ impl Shard {
         &self.steering
     }
 
+    /// Where the table's arrays are: what [`residence`](weir_numa::residence) can be asked about from any thread.
+    #[must_use]
+    pub fn memory(&self) -> Vec<Span> {
+        self.table.spans()
+    }
+
     /// Touches the memory for IPv4 connections now, so that the packet path meets no page fault.
     pub fn prefault(&mut self) {
         self.table.prefault();
@@ -223,7 +239,9 @@ impl Shard {
     pub fn sweep(&mut self, now: Millis, budget: u32) -> u32 {
         let moment = self.clock.advance(now);
         let early = self.sweep_hungry(moment, budget);
-        early + self.sweep_to(moment, budget - early)
+        let looked_at = early + self.sweep_to(moment, budget - early);
+        self.table.tend(self.clock.origin());
+        looked_at
     }
 
     pub(crate) fn sweep_to(&mut self, moment: Moment, budget: u32) -> u32 {
@@ -278,7 +296,7 @@ impl Shard {
     /// Ends a connection that has left its wheel if its deadline is past at tick `until`, and puts it back if not.
     pub(crate) fn look_at(&mut self, index: u32, until: u64) {
         let connection = self.table.connection(index);
-        let (zone, deadline) = (connection.zone(), connection.deadline.near(until));
+        let (zone, deadline) = (connection.zone(), connection.deadline().near(until));
         if deadline > until {
             self.zones.arm(self.table.links(), zone, index, deadline, until);
         } else {
@@ -457,11 +475,13 @@ impl Shard {
         visit: &mut dyn FnMut(&ConnectionView),
     ) {
         let moment = self.clock.peek(now);
-        self.walk(cursor, limit, |index| {
-            if !self.table.connection(index).deadline.is_past(moment) {
-                visit(&self.view(index, moment));
+        let end = self.end_of_walk(cursor, limit);
+        for index in cursor.next..end {
+            if let Some((_, view)) = self.table.view_live(index, moment) {
+                visit(&view);
             }
-        });
+        }
+        self.advance(cursor, end);
     }
 
     /// Removes those connections for which `filter` is true, looking at `limit` slots at most, as [`Shard::dump`].
@@ -480,25 +500,53 @@ impl Shard {
             if !self.table.connection(index).is_used() {
                 continue;
             }
-            if self.table.connection(index).deadline.is_past(moment) {
-                self.end(index, EndCause::Timeout);
-            } else if filter(&self.view(index, moment)) {
-                self.end(index, EndCause::Flush);
-                removed += 1;
+            match self.table.view_live(index, moment) {
+                None => self.end(index, EndCause::Timeout),
+                Some((_, view)) if filter(&view) => {
+                    self.end(index, EndCause::Flush);
+                    removed += 1;
+                }
+                Some(_) => {}
             }
         }
         self.advance(cursor, end);
         removed
     }
 
-    fn walk(&self, cursor: &mut DumpCursor, limit: usize, mut visit: impl FnMut(u32)) {
-        let end = self.end_of_walk(cursor, limit);
-        for index in cursor.next..end {
-            if self.table.connection(index).is_used() {
-                visit(index);
+    /// Removes those of `named`, connections that a [`ShardReader`] has shown, that are still there and for which
+    /// `filter` is still true. Returns how many were removed. Each costs some 100 to 300 ns; name a few dozen at once.
+    pub fn flush_named(
+        &mut self,
+        now: Millis,
+        named: &[ConnectionRef],
+        filter: &mut dyn FnMut(&ConnectionView) -> bool,
+    ) -> u32 {
+        let moment = self.clock.advance(now);
+        let mut removed = 0;
+        for name in named {
+            // One whose generation has come round once more is at least one that is meant.
+            if let Some((found, view)) = self.table.view_live(name.index(), moment)
+                && found.generation == name.generation
+                && filter(&view)
+            {
+                self.end(name.index(), EndCause::Flush);
+                removed += 1;
             }
         }
-        self.advance(cursor, end);
+        removed
+    }
+
+    /// A hold on the connections for another thread, which can look at them while this one works. From now on, until
+    /// the last such hold is dropped, memory of ended connections is used again only when no reader looks at it any
+    /// more; for that [`Shard::sweep`] has to be called from time to time, as it is anyway.
+    pub fn reader(&mut self) -> ShardReader {
+        ShardReader::new(self.table.share(self.clock.origin()))
+    }
+
+    /// Places of ended connections that wait for readers to look away.
+    #[must_use]
+    pub const fn retired(&self) -> u32 {
+        self.table.retired()
     }
 
     fn end_of_walk(&self, cursor: &DumpCursor, limit: usize) -> u32 {
@@ -507,53 +555,7 @@ impl Shard {
     }
 
     fn advance(&self, cursor: &mut DumpCursor, end: u32) {
-        *cursor = DumpCursor { next: end, done: end >= self.table.used() };
-    }
-
-    pub(crate) fn view(&self, index: u32, moment: Moment) -> ConnectionView {
-        let connection = self.table.connection(index);
-        let cold = self.table.cold(index);
-        let original = self.table.tuple(index, Direction::Original);
-        let [first, second] = &connection.peers;
-        let state = match connection.protocol() {
-            protocol::TCP => ProtocolState::Tcp { original: first.tcp_state(), reply: second.tcp_state() },
-            protocol::SCTP => {
-                let (state, tags) = crate::sctp::shown(&connection.peers);
-                ProtocolState::Sctp { state, tags }
-            }
-            _ => ProtocolState::Other { answered: crate::conntrack::is_answered(connection) },
-        };
-        ConnectionView {
-            original,
-            reply: self.table.tuple(index, Direction::Reply),
-            zone: original.zone(),
-            mark: connection.mark,
-            label: cold.label,
-            remaining: connection.deadline.remaining(moment),
-            age: moment.saturating_sub(cold.created),
-            state,
-            helper: Helper::from_number(cold.helper),
-            source_nat: connection.has(flag::SOURCE_NAT),
-            destination_nat: connection.has(flag::DESTINATION_NAT),
-            scales: [first.window_scale(), second.window_scale()],
-            traffic: self.traffic(index, moment),
-            parent: self.companions.get(cold.companion).and_then(|companion| companion.parent),
-        }
-    }
-}
-
-impl Shard {
-    fn traffic(&self, index: u32, moment: Moment) -> Option<Traffic> {
-        let account = self.table.account(index)?;
-        let carried = |direction| {
-            let (packets, bytes) = account.totals(direction);
-            Carried { packets, bytes }
-        };
-        Some(Traffic {
-            original: carried(Direction::Original),
-            reply: carried(Direction::Reply),
-            idle: ticks(account.idle(tick(moment))),
-        })
+        *cursor = DumpCursor::up_to(end, self.table.used());
     }
 }
 

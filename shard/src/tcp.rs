@@ -1,15 +1,16 @@
 //! TCP as OpenBSD's pf follows it: for each side the sequence space it may use next, the largest window it was
-//! offered, its window scale and how far it is through the connection's life. Nothing here knows the table.
+//! offered, its window scale and how far it is through the connection's life. Nothing here knows the table but for who may write it.
 //!
 //! Guido van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (SANE 2000) derives the four window bounds;
 //! pf loosens them during the handshake and after the close. Sequence arithmetic is modulo 2^32 (RFC 9293
 //! section 3.4).
 
 use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 
 use weir_wire::Layers;
 
-use crate::table::bucket::Direction;
+use crate::table::connection::Owned;
 use crate::timeouts::Timeout;
 use crate::verdict::Verdict;
 
@@ -144,7 +145,6 @@ pub const fn tcp_machine() -> &'static [TcpTransition] {
 
 /// What one side has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub(crate) struct Peer {
     /// End of what it has sent.
     low: u32,
@@ -213,7 +213,6 @@ impl Peer {
         TcpState::ALL.get(usize::from(self.state)).copied().unwrap_or_default()
     }
 
-    #[inline]
     const fn set(&mut self, state: TcpState) {
         self.state = state as u8;
     }
@@ -221,21 +220,124 @@ impl Peer {
     const fn shift(&self) -> u32 {
         (self.scale & SCALE_MASK) as u32
     }
+}
+
+/// A [`Peer`] in the table: read by anyone, field by field, and written by the table's owner alone. The tracker works
+/// here and not on a copy, which would cost a packet some fifty instructions.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct PeerCell {
+    low: AtomicU32,
+    high: AtomicU32,
+    window: AtomicU16,
+    scale: AtomicU8,
+    state: AtomicU8,
+}
+
+impl PeerCell {
+    /// All of it; of a peer that is being tracked meanwhile, some fields may be newer than others.
+    #[inline]
+    pub(crate) fn load(&self) -> Peer {
+        Peer {
+            low: self.low(),
+            high: self.high(),
+            window: self.window(),
+            scale: self.scale(),
+            state: self.state(),
+        }
+    }
+
+    #[inline]
+    fn low(&self) -> u32 {
+        self.low.load(Relaxed)
+    }
+
+    #[inline]
+    fn high(&self) -> u32 {
+        self.high.load(Relaxed)
+    }
+
+    #[inline]
+    fn window(&self) -> u16 {
+        self.window.load(Relaxed)
+    }
+
+    #[inline]
+    fn scale(&self) -> u8 {
+        self.scale.load(Relaxed)
+    }
+
+    /// As [`Peer::state`].
+    #[inline]
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Relaxed)
+    }
+
+    #[inline]
+    fn tcp_state(&self) -> TcpState {
+        TcpState::ALL.get(usize::from(self.state())).copied().unwrap_or_default()
+    }
+
+    #[inline]
+    fn shift(&self) -> u32 {
+        u32::from(self.scale() & SCALE_MASK)
+    }
+}
+
+impl Owned<'_, PeerCell> {
+    #[inline]
+    pub(crate) fn store(self, peer: Peer) {
+        self.set_low(peer.low);
+        self.set_high(peer.high);
+        self.set_window(peer.window);
+        self.set_scale(peer.scale);
+        self.set_state(peer.state);
+    }
+
+    #[inline]
+    fn set_low(self, low: u32) {
+        self.low.store(low, Relaxed);
+    }
+
+    #[inline]
+    fn set_high(self, high: u32) {
+        self.high.store(high, Relaxed);
+    }
+
+    #[inline]
+    fn set_window(self, window: u16) {
+        self.window.store(window, Relaxed);
+    }
+
+    #[inline]
+    fn set_scale(self, scale: u8) {
+        self.scale.store(scale, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_state(self, state: u8) {
+        self.state.store(state, Relaxed);
+    }
+
+    #[inline]
+    fn set(self, state: TcpState) {
+        self.set_state(state as u8);
+    }
 
     /// Takes note of what a segment shows: data up to `end`, and a window.
     #[inline]
-    fn saw(&mut self, end: u32, window: u16) {
-        self.window = self.window.max(window);
-        if is_after(end, self.low) {
-            self.low = end;
+    fn saw(self, end: u32, window: u16) {
+        self.set_window(self.window().max(window));
+        if is_after(end, self.low()) {
+            self.set_low(end);
         }
     }
 
     /// The other side is ready for bytes up to `end`.
     #[inline]
-    fn may_send(&mut self, ack: u32, window: u32) {
-        if is_at_or_after(ack.wrapping_add(window), self.high) {
-            self.high = ack.wrapping_add(window.max(1));
+    fn may_send(self, ack: u32, window: u32) {
+        if is_at_or_after(ack.wrapping_add(window), self.high()) {
+            self.set_high(ack.wrapping_add(window.max(1)));
         }
     }
 }
@@ -351,16 +453,11 @@ fn unscaled(window: u16, shift: u32) -> u16 {
 /// silent for; `None` leaves its deadline.
 #[inline]
 pub(crate) fn track(
-    peers: &mut [Peer; 2],
-    direction: Direction,
+    source: Owned<'_, PeerCell>,
+    destination: Owned<'_, PeerCell>,
     segment: &Segment,
     liberal: bool,
 ) -> (Verdict, Option<Timeout>) {
-    let [first, second] = peers;
-    let (source, destination) = match direction {
-        Direction::Original => (first, second),
-        Direction::Reply => (second, first),
-    };
     if segment.is_opening() {
         if source.tcp_state() >= FinWait2 && destination.tcp_state() >= FinWait2 {
             return (Verdict::Restart, None);
@@ -376,7 +473,7 @@ pub(crate) fn track(
         }
     }
 
-    let (mut source_shift, mut destination_shift) = shifts(source, destination, segment);
+    let (mut source_shift, mut destination_shift) = shifts(&source, &destination, segment);
     let end_of_segment = segment.end();
     let mut window = segment.window;
     let mut opens = false;
@@ -387,28 +484,31 @@ pub(crate) fn track(
 
     // A segment without ACK, and a RST of stacks that leave the field 0, acknowledges nothing.
     let ack = if !segment.has(ACK) || (segment.ack == 0 && segment.has(RST)) {
-        destination.low
+        destination.low()
     } else {
         segment.ack
     };
     // Segments without data may carry any sequence number that was ever right.
-    let (seq, end) =
-        if segment.seq == end_of_segment { (source.low, source.low) } else { (segment.seq, end_of_segment) };
+    let (seq, end) = if segment.seq == end_of_segment {
+        (source.low(), source.low())
+    } else {
+        (segment.seq, end_of_segment)
+    };
     // What a side's first segment acknowledges is not held against it: the SYN that it answers may have been
     // followed by one with another number, which changes nothing here. Unless the other side has acknowledged further
     // than this segment opens the window: then the two have met before.
-    let behind = if opens { 0 } else { destination.low.wrapping_sub(ack).cast_signed() };
-    let destination_window = u32::from(destination.window) << destination_shift;
+    let behind = if opens { 0 } else { destination.low().wrapping_sub(ack).cast_signed() };
+    let destination_window = u32::from(destination.window()) << destination_shift;
     let offered = u32::from(window) << source_shift;
 
     let within = liberal
-        || (is_at_or_after(source.high, end)
+        || (is_at_or_after(source.high(), end)
             // Repeats of no more than one window.
-            && is_at_or_after(seq, source.low.wrapping_sub(destination_window))
+            && is_at_or_after(seq, source.low().wrapping_sub(destination_window))
             && behind >= -SLACK.cast_signed()
             && i64::from(behind) <= i64::from(SLACK) << source_shift
             // A blind reset must hit the number exactly (RFC 5961 section 3).
-            && (!segment.has(RST) || is_next(segment.seq, source.low)));
+            && (!segment.has(RST) || is_next(segment.seq, source.low())));
     if within {
         source.saw(end, window);
         destination.may_send(ack, offered);
@@ -422,8 +522,8 @@ pub(crate) fn track(
         || destination.tcp_state() >= FinWait2
         || source.tcp_state() >= FinWait2;
     if unsettled
-        && is_at_or_after(source.high.wrapping_add(SLACK), end)
-        && is_at_or_after(seq, source.low.wrapping_sub(SLACK))
+        && is_at_or_after(source.high().wrapping_add(SLACK), end)
+        && is_at_or_after(seq, source.low().wrapping_sub(SLACK))
     {
         source.saw(end, window);
         destination.may_send(ack, offered);
@@ -440,8 +540,8 @@ const fn is_next(seq: u32, expected: u32) -> bool {
 
 /// By how much windows of either side are to be shifted.
 #[inline]
-fn shifts(source: &Peer, destination: &Peer, segment: &Segment) -> (u32, u32) {
-    let both = source.scale & destination.scale;
+fn shifts(source: &PeerCell, destination: &PeerCell, segment: &Segment) -> (u32, u32) {
+    let both = source.scale() & destination.scale();
     if segment.has(SYN) {
         (0, 0)
     } else if both & SCALE_OFFERED != 0 {
@@ -457,46 +557,46 @@ fn shifts(source: &Peer, destination: &Peer, segment: &Segment) -> (u32, u32) {
 /// windows, and whether this segment is what opens its side's window.
 #[cold]
 fn open(
-    source: &mut Peer,
-    destination: &mut Peer,
+    source: Owned<'_, PeerCell>,
+    destination: Owned<'_, PeerCell>,
     segment: &Segment,
     window: &mut u16,
     mut source_shift: u32,
     mut destination_shift: u32,
 ) -> (u32, u32, bool) {
     let end = segment.end();
-    if segment.has(SYN) && destination.scale & SCALE_OFFERED != 0 {
-        source.scale = segment.scale_bits();
-        if source.scale & SCALE_OFFERED != 0 {
+    if segment.has(SYN) && destination.scale() & SCALE_OFFERED != 0 {
+        source.set_scale(segment.scale_bits());
+        if source.scale() & SCALE_OFFERED != 0 {
             source_shift = source.shift();
             *window = unscaled(*window, source_shift);
             destination_shift = destination.shift();
         } else {
             // Both must offer a scale, or none is used (RFC 7323 section 2.2): back to the unit of bytes.
-            let bytes = u32::from(destination.window) << destination.shift();
-            destination.window = u16::try_from(bytes).unwrap_or(u16::MAX);
-            destination.scale = 0;
+            let bytes = u32::from(destination.window()) << destination.shift();
+            destination.set_window(u16::try_from(bytes).unwrap_or(u16::MAX));
+            destination.set_scale(0);
         }
     }
-    source.low = segment.seq;
+    source.set_low(segment.seq);
     source.set(SynSent);
-    let high = end.wrapping_add((u32::from(destination.window) << destination_shift).max(1));
+    let high = end.wrapping_add((u32::from(destination.window()) << destination_shift).max(1));
     // 1: nothing was known of this side. Otherwise a segment of the other side may have moved it further.
-    let opens = source.high == 1 || is_at_or_after(high, source.high);
+    let opens = source.high() == 1 || is_at_or_after(high, source.high());
     if opens {
-        source.high = high;
+        source.set_high(high);
     }
-    source.window = source.window.max(*window);
+    source.set_window(source.window().max(*window));
     (source_shift, destination_shift, opens)
 }
 
 #[inline]
-fn apply(source: &mut Peer, destination: &mut Peer, flags: u8) {
+fn apply(source: Owned<'_, PeerCell>, destination: Owned<'_, PeerCell>, flags: u8) {
     for row in &MACHINE {
         if flags & row.event as u8 != 0 {
             let peer = match row.side {
-                TcpSide::Sender => &mut *source,
-                TcpSide::Receiver => &mut *destination,
+                TcpSide::Sender => source,
+                TcpSide::Receiver => destination,
             };
             peer.set(row.next[peer.tcp_state() as usize]);
         }

@@ -139,7 +139,7 @@ pub(crate) fn draws_ports(nat: &NatAction, tuple: &Tuple) -> bool {
 /// True if no live connection of the table has this tuple.
 fn is_free(table: &Table, moment: Moment, reply: &Tuple) -> bool {
     let found = table.find(reply, table.hash(reply));
-    found.is_none_or(|slot| table.connection(slot.index()).deadline.is_past(moment))
+    found.is_none_or(|slot| table.connection(slot.index()).deadline().is_past(moment))
 }
 
 /// A tuple of the source address alone, to be hashed.

@@ -20,7 +20,7 @@ pub use ct::ct;
 pub use daemon::{Launch, run};
 pub use log::{Log, LogError};
 pub use replay::{PortCapture, ReplayArgs, replay};
-pub use show::{Show, ShowArgs, show};
+pub use show::{DaemonArgs, Show, ShowArgs, show};
 
 use crate::config::{DEFAULT_SOCKET, Profile};
 use crate::control::Family;
@@ -78,7 +78,7 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
-    /// Print tables that are built in; needs no daemon.
+    /// Print the tables that connections are tracked by, or how the datapath lies on the machine.
     Show(ShowArgs),
     /// List, filter, count, watch and remove connections.
     ///

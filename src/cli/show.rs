@@ -1,11 +1,21 @@
-//! `weir show`: what is built into the program as tables, printed for people and programs. The same text makes
-//! docs/state-machines.md.
+//! `weir show`: what is built into the program as tables, printed for people and programs (the same text makes
+//! docs/state-machines.md), and what only the running daemon knows.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use weir_shard::Timeout;
 use weir_shard::sctp::{SctpNext, SctpState, sctp_machine};
 use weir_shard::tcp::{TcpEvent, TcpSide, TcpState, tcp_machine};
+
+use super::client;
+use crate::config::DEFAULT_SOCKET;
+use crate::control::protocol::Request;
+use crate::control::topology::TopologyReport;
+use crate::control::{Client, ClientError, Family};
 
 /// `weir show`
 #[derive(Debug, Args)]
@@ -19,12 +29,33 @@ pub struct ShowArgs {
 }
 
 /// What `weir show` can show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Show {
     /// The states of a TCP connection, what a segment does to them, and their timeouts.
     TcpMachine,
     /// The states of an SCTP association, what a chunk does to them, and their timeouts.
     SctpMachine,
+    /// The machine's nodes, CPUs and hugepages, and where lcores, their memory and ports' cards are; without a daemon
+    /// the machine alone.
+    Topology(DaemonArgs),
+}
+
+/// Which daemon is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DaemonArgs {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "PATH", env = "WEIR_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Give up after SECS seconds without an answer.
+    #[arg(short = 'T', long, value_name = "SECS")]
+    pub timeout: Option<u32>,
+}
+
+/// The machines that are built in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StateMachine {
+    Tcp,
+    Sctp,
 }
 
 /// A state machine as it is shown.
@@ -68,21 +99,21 @@ An SCTP association has one state. Each chunk of a packet changes it in turn, if
 right (RFC 9260 section 8.5). A full stop leaves the state as it is, `invalid` makes the packet +inv, `anew` ends the
 association and starts another. The first column is for packets that belong to no association.";
 
-impl Show {
+impl StateMachine {
     #[cfg(test)]
-    const ALL: [Self; 2] = [Self::TcpMachine, Self::SctpMachine];
+    const ALL: [Self; 2] = [Self::Tcp, Self::Sctp];
 
     #[cfg(test)]
     const fn command(self) -> &'static str {
         match self {
-            Self::TcpMachine => "weir show tcp-machine",
-            Self::SctpMachine => "weir show sctp-machine",
+            Self::Tcp => "weir show tcp-machine",
+            Self::Sctp => "weir show sctp-machine",
         }
     }
 
     fn machine(self) -> Machine {
         match self {
-            Self::TcpMachine => Machine {
+            Self::Tcp => Machine {
                 protocol: "tcp",
                 legend: TCP_LEGEND,
                 states: TcpState::ALL.map(TcpState::name).into(),
@@ -106,7 +137,7 @@ impl Show {
                     .collect(),
                 timeouts: timeouts("tcp_"),
             },
-            Self::SctpMachine => Machine {
+            Self::Sctp => Machine {
                 protocol: "sctp",
                 legend: SCTP_LEGEND,
                 states: SctpState::ALL.map(SctpState::name).into(),
@@ -193,9 +224,11 @@ fn table(rows: &[Vec<&str>]) -> String {
 /// `weir show`: prints; the exit status.
 #[must_use]
 pub fn show(args: &ShowArgs) -> u8 {
-    use std::io::Write;
-
-    let machine = args.what.machine();
+    let machine = match &args.what {
+        Show::TcpMachine => StateMachine::Tcp.machine(),
+        Show::SctpMachine => StateMachine::Sctp.machine(),
+        Show::Topology(daemon) => return topology(daemon, args.json),
+    };
     let text = if args.json {
         match serde_json::to_string_pretty(&machine) {
             Ok(text) => text + "\n",
@@ -211,6 +244,37 @@ pub fn show(args: &ShowArgs) -> u8 {
     }
 }
 
+/// Has the daemon print it.
+fn ask(what: &str, daemon: &DaemonArgs, json: bool) -> u8 {
+    let request = Request { command: format!("{} {what}", Family::Show.name()), json, ..Request::default() };
+    client::call(Family::Show, &daemon.socket, daemon.timeout, &request)
+}
+
+/// Asks the daemon; where there is none, looks at the machine.
+fn topology(daemon: &DaemonArgs, json: bool) -> u8 {
+    let timeout =
+        daemon.timeout.filter(|&seconds| seconds != 0).map(|seconds| Duration::from_secs(seconds.into()));
+    // A socket that is there and not for us is an error like any other.
+    let nobody = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    match Client::connect(&daemon.socket, timeout) {
+        Err(ClientError::Connect { source, .. }) if nobody(source.kind()) => {}
+        _ => return ask("topology", daemon, json),
+    }
+    let report = match TopologyReport::of_machine() {
+        Ok(report) => report,
+        Err(error) => return client::complain(Family::Show, &error.to_string()),
+    };
+    let _ =
+        writeln!(std::io::stderr(), "no daemon answers at {}: the machine alone", daemon.socket.display());
+    if !json {
+        return client::print(&report.to_string());
+    }
+    match serde_json::to_string(&report) {
+        Ok(text) => client::print(&(text + "\n")),
+        Err(error) => client::complain(Family::Show, &error.to_string()),
+    }
+}
+
 /// docs/state-machines.md.
 #[cfg(test)]
 fn document() -> String {
@@ -219,7 +283,7 @@ fn document() -> String {
          Made from the tables that weir runs on, `shard/src/tcp.rs`, `shard/src/sctp.rs` and `shard/src/timeouts.rs`; a\n\
          test compares them. After a change: `WEIR_WRITE_DOCS=1 cargo nextest run -p weir state_machines`.\n",
     );
-    for what in Show::ALL {
+    for what in StateMachine::ALL {
         text += &format!("\n## {}\n\n```text\n{}```\n", what.command(), what.machine().text());
     }
     text
@@ -244,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_row_of_a_machine_has_a_cell_for_each_state_and_its_timeouts_are_there() {
-        for what in Show::ALL {
+        for what in StateMachine::ALL {
             let machine = what.machine();
             assert!(machine.transitions.iter().all(|row| row.next.len() == machine.states.len()));
             assert!(machine.timeouts.len() >= 6, "{what:?}");

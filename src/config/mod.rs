@@ -17,8 +17,8 @@ use crate::flow::nearest;
 pub use check::DEFAULT_SOCKET;
 pub use flows::{FlowsError, Tables, flows, groups};
 pub use types::{
-    Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
-    is_system_name,
+    Bridge, Config, Conntrack, DevArgs, DevArgsError, Lcores, Name, NameError, Peer, Pool, Port, PortNumber,
+    Profile, is_system_name,
 };
 pub use zones::{ZoneTimeouts, Zones};
 

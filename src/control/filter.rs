@@ -1,10 +1,10 @@
 //! Which connections a command means, as a type: what `dpctl/flush-conntrack`, `ct-flush` and `weir ct` were asked
-//! for is parsed once into a [`ConnectionFilter`], which an lcore then holds against each connection. Knows no text.
+//! for is parsed once into a [`ConnectionFilter`], which is then held against each connection. Knows no text.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
-use weir_shard::{ConnectionView, DumpCursor, Helper, ProtocolState, SctpState, Shard, TcpState};
+use weir_shard::{ConnectionView, DumpCursor, Helper, ProtocolState, SctpState, ShardReader, TcpState};
 use weir_wire::Tuple;
 
 /// Which connections are meant; all parts must hold. The default means all.
@@ -119,24 +119,22 @@ impl ConnectionFilter {
     /// the connection that makes it `most`. Milliseconds.
     pub fn page(
         &self,
-        shard: &Shard,
+        shard: &ShardReader,
         now: u64,
         cursor: &mut DumpCursor,
         slots: usize,
         most: usize,
     ) -> Vec<ConnectionView> {
         let mut rows = Vec::new();
-        // Slot by slot, so that a page that is full ends where it is.
-        for _ in 0..slots {
-            if rows.len() >= most || cursor.is_done() {
-                break;
-            }
-            shard.dump(now, cursor, 1, &mut |connection| {
-                if self.admits(connection) {
-                    rows.push(connection.clone());
-                }
-            });
+        if most == 0 {
+            return rows;
         }
+        shard.dump(now, cursor, slots, &mut |_, connection| {
+            if self.admits(&connection) {
+                rows.push(connection);
+            }
+            if rows.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
         rows
     }
 

@@ -14,6 +14,7 @@ pub mod server;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod topology;
 pub mod tracking;
 
 pub use client::{Client, ClientError};

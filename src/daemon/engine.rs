@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weir_shard::fragments::DatagramView;
-use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
+use weir_shard::{ConnectionView, ExpectationView};
 
 use super::devices::Device;
 use super::publication::PublishError;
@@ -16,6 +16,7 @@ use crate::control::engine::{
     Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link, PoolUse,
     Port, PortCounters, Queue, Table, check_groups,
 };
+use crate::control::topology::TopologyReport;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
@@ -222,20 +223,7 @@ impl Engine for Datapath {
         most: usize,
         rows: &mut Vec<ConnectionView>,
     ) -> Result<Option<Cursor>, EngineError> {
-        let state = self.state();
-        let Some(lcore) = state.lcores.get(from.shard) else { return Ok(None) };
-        let filter = filter.clone();
-        let (found, cursor) = lcore.call(move |polling| {
-            let now = polling.now();
-            let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-            let rows = filter.page(polling.worker().shard(), now, &mut cursor, BATCH, most);
-            (rows, cursor)
-        })?;
-        rows.extend(found);
-        if cursor.is_done() {
-            return Ok(next_shard(from, state.lcores.len()));
-        }
-        Ok(Some(Cursor { shard: from.shard, slot: u64::from(cursor.slot()) }))
+        Ok(self.connections(filter, from, most, rows))
     }
 
     fn expectations(
@@ -259,28 +247,7 @@ impl Engine for Datapath {
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
-        let count = self.state().lcores.len();
-        let mut removed = 0;
-        for shard in 0..count {
-            let mut cursor = DumpCursor::default();
-            while !cursor.is_done() {
-                let (filter, at) = (filter.clone(), cursor);
-                // Locked anew for each batch: a long flush holds up no other command.
-                let state = self.state();
-                let Some(lcore) = state.lcores.get(shard) else { break };
-                let (some, next) = lcore.call(move |polling| {
-                    let mut cursor = at;
-                    let now = polling.now();
-                    let shard = polling.worker_mut().shard_mut();
-                    let removed =
-                        shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection));
-                    (removed, cursor)
-                })?;
-                removed += u64::from(some);
-                cursor = next;
-            }
-        }
-        Ok(removed)
+        Ok(self.flush(filter)?)
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
@@ -328,7 +295,7 @@ impl Engine for Datapath {
         for index in 0..count {
             let mut slot = Some(0);
             while let Some(at) = slot {
-                // Locked anew for each batch, as a flush is.
+                // Locked anew for each batch, so that no other command waits for all of it.
                 let state = self.state();
                 let Some(lcore) = state.lcores.get(index) else { break };
                 slot = lcore.call(move |polling| polling.worker_mut().revalidate(at, BATCH, purge))?;
@@ -412,6 +379,10 @@ impl Engine for Datapath {
             });
         }
         Ok(lcores)
+    }
+
+    fn topology(&self) -> Result<TopologyReport, EngineError> {
+        self.state().topology()
     }
 
     fn clear_lcore_counters(&self) -> Result<(), EngineError> {

@@ -2,6 +2,7 @@
 //! side. One lock serialises the control side's own work; no lcore ever takes it.
 
 mod changes;
+mod connections;
 mod devices;
 mod engine;
 mod error;
@@ -14,10 +15,12 @@ mod pools;
 mod publication;
 mod state;
 mod timer;
+mod topology;
 mod tracking;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use connections::Readers;
 pub use error::DaemonError;
 use events::Collector;
 use state::State;
@@ -36,6 +39,7 @@ pub struct Datapath {
     _timer: Timer,
     /// Next to go, for the same reason.
     collector: Collector,
+    readers: Readers,
     state: Arc<Mutex<State>>,
 }
 
@@ -46,10 +50,12 @@ impl Datapath {
     /// # Errors
     /// What did not start, why, and what helps; nothing is left running then.
     pub fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
-        let state = Arc::new(Mutex::new(State::start(config, tables, died)?));
+        let state = State::start(config, tables, died)?;
+        let readers = Readers::of(&state).map_err(|error| DaemonError::Settings(error.to_string()))?;
+        let state = Arc::new(Mutex::new(state));
         let timer = Timer::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
         let collector = Collector::start(Arc::clone(&state)).map_err(DaemonError::Timer)?;
-        Ok(Self { _timer: timer, collector, state })
+        Ok(Self { _timer: timer, collector, readers, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

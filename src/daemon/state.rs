@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Severity};
+use weir_numa::lcores::Lcore as Place;
+use weir_numa::memory::Placing;
 use weir_numa::pin::pin_current_thread;
 use weir_shard::{FragmentSettings, Leases, ShardConfig, ShardNumber};
 
@@ -70,7 +72,7 @@ impl State {
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
-            let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
+            let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
@@ -95,6 +97,7 @@ impl State {
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, tables)?;
+        state.warn_of_far_memory();
         Ok(state)
     }
 
@@ -135,6 +138,21 @@ impl State {
                  unless the ports' queues bring both directions to the same one",
                 self.lcores.len()
             );
+        }
+    }
+
+    /// In profile metal all memory was touched: says so if some of it had to come from another node.
+    fn warn_of_far_memory(&self) {
+        if self.profile != Profile::Metal {
+            return;
+        }
+        match self.topology() {
+            // Ports have warned when they started.
+            Ok(report) => {
+                let far = report.lcores.iter().flat_map(|lcore| lcore.far_memory(self.placement.topology()));
+                far.for_each(|warning| tracing::warn!("{warning}"));
+            }
+            Err(error) => tracing::warn!("where the lcores' memory is cannot be told: {error}"),
         }
     }
 
@@ -232,7 +250,7 @@ impl State {
 
 /// What an lcore's thread is set up with.
 struct Setting {
-    cpu: u32,
+    lcore: Place,
     clock: Clock,
     profile: Profile,
     eal: Eal,
@@ -240,11 +258,12 @@ struct Setting {
 
 fn start_lcore(
     setting: Setting,
-    worker: WorkerConfig,
+    mut worker: WorkerConfig,
     snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
-    let Setting { cpu, clock, profile, eal } = setting;
+    let Setting { lcore: Place { cpu, node }, clock, profile, eal } = setting;
+    worker.shard.memory = Placing { node: Some(node), hugepages: profile == Profile::Metal };
     let setup = move || {
         // Pinned first: DPDK notes the thread's node, and the shard's memory comes from it.
         pin_current_thread(cpu).map_err(|error| error.to_string())?;

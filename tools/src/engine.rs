@@ -288,7 +288,8 @@ impl Engine for MemoryEngine {
         let mut switch = self.switch();
         let now = switch.now();
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        rows.extend(filter.page(switch.worker().shard(), now, &mut cursor, BATCH, most));
+        let reader = switch.worker().shard_mut().reader();
+        rows.extend(filter.page(&reader, now, &mut cursor, BATCH, most));
         Ok((!cursor.is_done()).then(|| Cursor { shard: 0, slot: cursor.slot().into() }))
     }
 

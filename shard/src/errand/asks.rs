@@ -476,7 +476,7 @@ impl Shard {
         }
         let is_foreign = |tuple: &Tuple| self.steering.home(tuple) != self.number;
         if is_foreign(original) || is_foreign(reply) {
-            self.table.connection_mut(index).flags |= flag::REDIRECTED;
+            self.table.connection_mut(index).set(flag::REDIRECTED, true);
         }
     }
 

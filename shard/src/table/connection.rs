@@ -1,8 +1,16 @@
 //! What a connection is in memory. The hot line is all that a packet of an established IPv4 connection reads or
 //! writes: the keys of both directions, the TCP windows, the deadline and the mark. IPv6 addresses have a line of
 //! their own that IPv4 never touches; whatever packets do not need lies in the cold array.
+//!
+//! Every field is a relaxed atomic, which on x86-64 and arm64 is an ordinary load or store: the owner writes, and
+//! readers on other threads may look at any time. Only [`Owned`], which the table gives out by `&mut`, can write.
+//! `memory` says in which order.
 
 #![allow(unsafe_code)] // part of the table
+
+use core::ops::Deref;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use weir_numa::memory::Zeroable;
 use weir_wire::numbers::protocol;
@@ -10,7 +18,7 @@ use weir_wire::{Tuple, Tuple4, Tuple6};
 
 use super::bucket::Direction;
 use crate::clock::{Deadline, Moment};
-use crate::tcp::Peer;
+use crate::tcp::{Peer, PeerCell};
 use crate::wheel::Link;
 
 /// Bits of [`Connection::flags`].
@@ -36,56 +44,107 @@ pub(crate) mod flag {
 }
 
 /// The hot line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Connection {
     /// For each direction source and destination address over IPv4, the tuple's hash over IPv6.
-    pub(super) addresses: [u64; 2],
+    addresses: [AtomicU64; 2],
     /// For each direction source and destination port.
-    pub(super) ports: [u32; 2],
-    /// Zone, protocol and family, 0 in a free slot.
-    pub(super) rest: u32,
+    ports: [AtomicU32; 2],
+    /// Zone, protocol and family, 0 in a slot that holds no connection.
+    rest: AtomicU32,
     /// From when on the connection counts as gone.
-    pub(crate) deadline: Deadline,
-    pub(crate) mark: u32,
+    deadline: AtomicU32,
+    mark: AtomicU32,
     /// Of [`flag`].
-    pub(crate) flags: u16,
+    flags: AtomicU16,
     /// Counts the connections that lived in this slot.
-    pub(crate) generation: u16,
-    /// What each side has sent: the original direction's sender first. Protocols other than TCP keep their
-    /// state in the first one's.
-    pub(crate) peers: [Peer; 2],
+    generation: AtomicU16,
+    /// What each side has sent: the original direction's sender first. Protocols other than TCP keep their state in
+    /// the first one's.
+    peers: [PeerCell; 2],
 }
 
-// SAFETY: integers only, for which 0 is valid.
+// SAFETY: atomic integers only, for which 0 is valid.
 unsafe impl Zeroable for Connection {}
 
-/// The IPv6 line: source and destination for each direction.
-#[derive(Clone, Copy, Debug)]
+/// The IPv6 line: source and destination for each direction, eight bytes in their own order each.
+#[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Addresses6(pub(super) [[[u8; 16]; 2]; 2]);
+pub(crate) struct Addresses6([[[AtomicU64; 2]; 2]; 2]);
 
-// SAFETY: integers only, for which 0 is valid.
+// SAFETY: atomic integers only, for which 0 is valid.
 unsafe impl Zeroable for Addresses6 {}
 
-/// The cold line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+/// What packets rarely need and dumps show.
+#[derive(Debug)]
+#[repr(C, align(32))]
 pub(crate) struct Cold {
-    pub(crate) label: u128,
-    pub(crate) created: Moment,
-    /// Place in the timer wheel; `next` of a free slot's link is unused.
-    pub(crate) link: Link,
-    /// Next free slot + 1, of a free slot.
-    pub(super) next_free: u32,
+    /// The lower half first.
+    label: [AtomicU64; 2],
+    created: AtomicU64,
+    /// 0, or the companion's number + 1. For the owner alone, as is what it names.
+    companion: AtomicU32,
+    /// Odd while the label is being written.
+    label_edition: AtomicU16,
     /// 0, or the helper's number + 1.
-    pub(crate) helper: u8,
-    /// 0, or the companion's number + 1.
-    pub(crate) companion: u32,
+    helper: AtomicU8,
+}
+
+// SAFETY: atomic integers only, for which 0 is valid.
+unsafe impl Zeroable for Cold {}
+
+/// Whose data connection a connection is: the original tuple of its control connection. Few connections have one,
+/// so memory is taken for few.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Parent {
+    addresses: [[AtomicU64; 2]; 2],
+    ports: AtomicU32,
+    rest: AtomicU32,
+}
+
+// SAFETY: atomic integers only, for which 0 is valid.
+unsafe impl Zeroable for Parent {}
+
+/// Where a slot stands in the lists that the owner keeps of all slots; no reader sees it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Place {
+    /// Place in the timer wheel.
+    pub(super) link: Link,
+    /// Next free or retired slot + 1.
+    pub(super) next: u32,
 }
 
 // SAFETY: integers only, for which 0 is valid.
-unsafe impl Zeroable for Cold {}
+unsafe impl Zeroable for Place {}
+
+/// The owner's hold on a part of the table, by which alone it can be written.
+pub(crate) struct Owned<'a, T>(&'a T);
+
+impl<T> Copy for Owned<'_, T> {}
+impl<T> Clone for Owned<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<'a, T> Owned<'a, T> {
+    /// For the table, which has one owner, and for tests' things of their own.
+    #[inline]
+    pub(crate) const fn new(owned: &'a T) -> Self {
+        Self(owned)
+    }
+}
+
+impl<T> Deref for Owned<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0
+    }
+}
 
 /// A tuple as the hot line holds it: three integers to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,79 +208,338 @@ impl Key {
     }
 }
 
-impl Connection {
-    /// 4 or 6; 0 in a free slot.
+fn words(address: [u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+}
+
+fn address(words: &[AtomicU64; 2]) -> [u8; 16] {
+    let [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]] =
+        words.each_ref().map(|word| word.load(Relaxed).to_ne_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+/// A tuple of IPv6, put together.
+fn tuple6(addresses: [[u8; 16]; 2], ports: u32, rest: u32) -> Tuple {
+    let (zone, both) = unpair(rest);
+    let [protocol, family] = both.to_ne_bytes();
+    let (src_port, dst_port) = unpair(ports);
+    let [src, dst] = addresses;
+    Tuple::V6(Tuple6 { src, dst, src_port, dst_port, zone, protocol, family })
+}
+
+/// The family in a word of zone, protocol and family.
+const fn family_of(rest: u32) -> u8 {
+    let (_, both) = unpair(rest);
+    let [_, family] = both.to_ne_bytes();
+    family
+}
+
+impl Addresses6 {
+    /// Source and destination of a direction.
     #[inline]
-    pub(crate) const fn family(&self) -> u8 {
-        let (_, [_, family]) = self.zone_protocol_family();
-        family
+    pub(super) fn of(&self, direction: Direction) -> [[u8; 16]; 2] {
+        self.0[direction as usize].each_ref().map(address)
+    }
+}
+
+impl Owned<'_, Addresses6> {
+    pub(super) fn set(&self, addresses: [[[u8; 16]; 2]; 2]) {
+        for (place, address) in self.0.0.iter().flatten().zip(addresses.as_flattened()) {
+            let [first, second] = words(*address);
+            place[0].store(first, Relaxed);
+            place[1].store(second, Relaxed);
+        }
+    }
+}
+
+impl Parent {
+    pub(super) fn tuple(&self) -> Tuple {
+        let (ports, rest) = (self.ports.load(Relaxed), self.rest.load(Relaxed));
+        if family_of(rest) == 6 {
+            return tuple6(self.addresses.each_ref().map(address), ports, rest);
+        }
+        let addresses = self.addresses[0][0].load(Relaxed);
+        Tuple::V4(Words { addresses, ports, rest }.tuple())
+    }
+}
+
+impl Owned<'_, Parent> {
+    pub(super) fn set(&self, tuple: &Tuple) {
+        let key = Key::new(tuple, 0);
+        match tuple {
+            Tuple::V4(_) => self.addresses[0][0].store(key.addresses, Relaxed),
+            Tuple::V6(tuple) => {
+                for (place, address) in self.addresses.iter().zip([tuple.src, tuple.dst]) {
+                    let [first, second] = words(address);
+                    place[0].store(first, Relaxed);
+                    place[1].store(second, Relaxed);
+                }
+            }
+        }
+        self.ports.store(key.ports, Relaxed);
+        self.rest.store(key.rest, Relaxed);
+    }
+}
+
+impl Cold {
+    /// The label, whole, though its owner may be writing another.
+    pub(crate) fn label(&self) -> u128 {
+        loop {
+            let before = self.label_edition.load(Ordering::Acquire);
+            let [low, high] = self.label.each_ref().map(|half| half.load(Ordering::Acquire));
+            if before & 1 == 0 && self.label_edition.load(Relaxed) == before {
+                return u128::from(high) << 64 | u128::from(low);
+            }
+            // For two stores of the owner.
+            core::hint::spin_loop();
+        }
+    }
+
+    pub(crate) fn created(&self) -> Moment {
+        self.created.load(Relaxed)
+    }
+
+    pub(crate) fn helper(&self) -> u8 {
+        self.helper.load(Relaxed)
+    }
+
+    pub(crate) fn companion(&self) -> u32 {
+        self.companion.load(Relaxed)
+    }
+}
+
+impl Owned<'_, Cold> {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of the label")]
+    pub(crate) fn set_label(&self, label: u128) {
+        let edition = self.label_edition.load(Relaxed);
+        self.label_edition.store(edition.wrapping_add(1), Relaxed);
+        // Who sees one of these halves sees the odd edition as well, and who sees the even one both halves.
+        self.label[0].store(label as u64, Ordering::Release);
+        self.label[1].store((label >> 64) as u64, Ordering::Release);
+        self.label_edition.store(edition.wrapping_add(2), Ordering::Release);
+    }
+
+    pub(crate) fn set_helper(&self, number: u8) {
+        self.helper.store(number, Relaxed);
+    }
+
+    pub(crate) fn set_companion(&self, number: u32) {
+        self.companion.store(number, Relaxed);
+    }
+
+    pub(crate) fn set_created(&self, moment: Moment) {
+        self.created.store(moment, Relaxed);
+    }
+
+    /// As it is of a connection without any of this.
+    pub(super) fn clear(&self) {
+        if self.label() != 0 {
+            self.set_label(0);
+        }
+        self.set_helper(0);
+        self.set_companion(0);
+        self.set_created(0);
+    }
+}
+
+/// Zone, protocol and family of a connection, by which a reader knows that it has come to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest(u32);
+
+impl Rest {
+    /// 4 or 6.
+    #[inline]
+    pub(crate) const fn family(self) -> u8 {
+        family_of(self.0)
     }
 
     #[inline]
-    pub(crate) const fn protocol(&self) -> u8 {
-        let (_, [protocol, _]) = self.zone_protocol_family();
+    pub(crate) const fn protocol(self) -> u8 {
+        let (_, both) = unpair(self.0);
+        let [protocol, _] = both.to_ne_bytes();
         protocol
     }
+}
+
+impl Connection {
+    /// The connection that lives here, if there is one: what is read behind this was written before it was published.
+    pub(super) fn published(&self) -> Option<Rest> {
+        let rest = self.rest.load(Ordering::Acquire);
+        (rest != 0).then_some(Rest(rest))
+    }
+
+    /// 4 or 6; 0 where no connection is.
+    #[inline]
+    pub(crate) fn family(&self) -> u8 {
+        family_of(self.rest.load(Relaxed))
+    }
 
     #[inline]
-    pub(crate) const fn zone(&self) -> u16 {
-        let (zone, _) = self.zone_protocol_family();
+    pub(crate) fn zone(&self) -> u16 {
+        let (zone, _) = unpair(self.rest.load(Relaxed));
         zone
     }
 
     #[inline]
-    const fn zone_protocol_family(&self) -> (u16, [u8; 2]) {
-        let (zone, both) = unpair(self.rest);
-        (zone, both.to_ne_bytes())
+    pub(crate) fn flags(&self) -> u16 {
+        self.flags.load(Relaxed)
     }
 
     /// True if one of `bits` of [`flag`] is set.
     #[inline]
-    pub(crate) const fn has(&self, bits: u16) -> bool {
-        self.flags & bits != 0
-    }
-
-    /// Sets or clears `bits` of [`flag`].
-    #[inline]
-    pub(crate) const fn set(&mut self, bits: u16, on: bool) {
-        self.flags = if on { self.flags | bits } else { self.flags & !bits };
+    pub(crate) fn has(&self, bits: u16) -> bool {
+        self.flags() & bits != 0
     }
 
     /// True if the slot holds a connection.
     #[inline]
-    pub(crate) const fn is_used(&self) -> bool {
-        self.rest != 0
+    pub(crate) fn is_used(&self) -> bool {
+        self.rest.load(Relaxed) != 0
+    }
+
+    #[inline]
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::from_bits(self.deadline.load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u16 {
+        self.generation.load(Relaxed)
+    }
+
+    /// What a direction's sender has sent.
+    #[inline]
+    pub(crate) fn peer(&self, direction: Direction) -> Peer {
+        self.peers[direction as usize].load()
+    }
+
+    /// What each side has sent, the original direction's sender first.
+    #[inline]
+    pub(crate) fn peers(&self) -> [Peer; 2] {
+        [self.peer(Direction::Original), self.peer(Direction::Reply)]
+    }
+
+    /// The state of trackers that have one a connection.
+    #[inline]
+    pub(crate) fn state(&self) -> u8 {
+        self.peers[0].state()
+    }
+
+    /// True if a direction has this key.
+    #[inline]
+    pub(super) fn has_key(&self, direction: Direction, key: &Key) -> bool {
+        let at = direction as usize;
+        self.addresses[at].load(Relaxed) == key.addresses
+            && self.ports[at].load(Relaxed) == key.ports
+            && self.rest.load(Relaxed) == key.rest
     }
 
     #[inline]
     pub(super) fn key(&self, direction: Direction) -> Key {
         let direction = direction as usize;
-        Key { addresses: self.addresses[direction], ports: self.ports[direction], rest: self.rest }
+        Key {
+            addresses: self.addresses[direction].load(Relaxed),
+            ports: self.ports[direction].load(Relaxed),
+            rest: self.rest.load(Relaxed),
+        }
     }
 
     /// The tuple of a direction.
     #[inline]
     pub(super) fn tuple(&self, addresses6: &Addresses6, direction: Direction) -> Tuple {
-        let Key { addresses, ports, rest } = self.key(direction);
-        if self.family() == 6 {
-            let (zone, [protocol, family]) = self.zone_protocol_family();
-            let (src_port, dst_port) = unpair(ports);
-            let [src, dst] = addresses6.0[direction as usize];
-            return Tuple::V6(Tuple6 { src, dst, src_port, dst_port, zone, protocol, family });
+        self.tuple_of(Rest(self.rest.load(Relaxed)), addresses6, direction)
+    }
+
+    /// The same of the connection that was [published](Connection::published) with `rest`, though it may be removed
+    /// meanwhile.
+    #[inline]
+    pub(super) fn tuple_of(&self, rest: Rest, addresses6: &Addresses6, direction: Direction) -> Tuple {
+        let ports = self.ports[direction as usize].load(Relaxed);
+        if rest.family() == 6 {
+            return tuple6(addresses6.of(direction), ports, rest.0);
         }
-        Tuple::V4(Words { addresses, ports, rest }.tuple())
+        let addresses = self.addresses[direction as usize].load(Relaxed);
+        Tuple::V4(Words { addresses, ports, rest: rest.0 }.tuple())
     }
 
     /// What a packet that goes in `direction` is translated to: the other direction's tuple, reversed. Only of
     /// TCP and UDP over IPv4, whose words turn round whole; `None` of anything else.
     #[inline]
     pub(super) fn plain_translation(&self, direction: Direction) -> Option<Tuple4> {
-        let (_, [protocol, family]) = self.zone_protocol_family();
-        if family != 4 || !matches!(protocol, protocol::TCP | protocol::UDP) {
+        let Key { addresses, ports, rest } = self.key(direction.opposite());
+        if family_of(rest) != 4 || !matches!(Rest(rest).protocol(), protocol::TCP | protocol::UDP) {
             return None;
         }
-        let Key { addresses, ports, rest } = self.key(direction.opposite());
         Some(Words { addresses: addresses.rotate_left(32), ports: ports.rotate_left(16), rest }.tuple())
+    }
+}
+
+impl Owned<'_, Connection> {
+    #[inline]
+    pub(crate) fn set_deadline(&self, deadline: Deadline) {
+        self.deadline.store(deadline.to_bits(), Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_mark(&self, mark: u32) {
+        self.mark.store(mark, Relaxed);
+    }
+
+    /// Sets or clears `bits` of [`flag`].
+    #[inline]
+    pub(crate) fn set(&self, bits: u16, on: bool) {
+        let flags = self.flags();
+        self.flags.store(if on { flags | bits } else { flags & !bits }, Relaxed);
+    }
+
+    /// A direction's sender, for its tracker.
+    #[inline]
+    pub(crate) fn peer_mut(&self, direction: Direction) -> Owned<'_, PeerCell> {
+        Owned(&self.0.peers[direction as usize])
+    }
+
+    #[inline]
+    pub(crate) fn set_peers(&self, [first, second]: [Peer; 2]) {
+        self.peer_mut(Direction::Original).store(first);
+        self.peer_mut(Direction::Reply).store(second);
+    }
+
+    /// For trackers that have one state a connection, and nothing else.
+    #[inline]
+    pub(crate) fn set_state(&self, state: u8) {
+        self.peer_mut(Direction::Original).set_state(state);
+    }
+
+    /// Begins a connection's life in this slot: everything but `rest` is as of a new one.
+    pub(super) fn begin(&self, keys: [Key; 2], flags: u16) {
+        // Here and not where the last one ended: a reader that saw that one has its generation too.
+        self.generation.store(self.generation().wrapping_add(1), Relaxed);
+        for ((key, addresses), ports) in keys.iter().zip(&self.addresses).zip(&self.ports) {
+            addresses.store(key.addresses, Relaxed);
+            ports.store(key.ports, Relaxed);
+        }
+        self.set_deadline(Deadline::default());
+        self.set_mark(0);
+        self.flags.store(flags, Relaxed);
+        self.set_peers([Peer::default(); 2]);
+    }
+
+    /// Shows it to readers, and lets look-ups find it.
+    #[inline]
+    pub(super) fn publish(&self, rest: u32) {
+        self.rest.store(rest, Ordering::Release);
+    }
+
+    /// Readers that come later pass it by; those that are here find all else as it was.
+    #[inline]
+    pub(super) fn withdraw(&self) {
+        self.rest.store(0, Relaxed);
     }
 }
 
@@ -242,8 +560,10 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_addresses_and_cold_data_are_a_line_each() {
+    fn ipv6_addresses_are_a_line_and_what_is_cold_is_three_quarters_of_one() {
         assert_eq!((size_of::<Addresses6>(), align_of::<Addresses6>()), (64, 64));
-        assert_eq!((size_of::<Cold>(), align_of::<Cold>()), (64, 64));
+        assert_eq!((size_of::<Cold>(), align_of::<Cold>()), (32, 32));
+        assert_eq!(size_of::<Place>(), 16);
+        assert_eq!(size_of::<Parent>(), 40);
     }
 }

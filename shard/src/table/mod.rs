@@ -1,24 +1,34 @@
 //! The connection table of one shard: a slab of connections and an index over the tuples of both directions. It has
-//! one writer, which is also its only reader so far, a fixed capacity, and never moves or evicts a live connection.
+//! one writer, its owner, a fixed capacity, and never moves or evicts a live connection. Readers on other threads may
+//! walk the slab beside the owner; `memory` has the protocol.
 //!
 //! The index is an array of cache lines of eight 16-bit tags and slots. A tuple's keyed hash gives its home bucket;
 //! an entry that finds it full goes to the next one and leaves a mark in each bucket that it passed, so look-ups
 //! stop at the first bucket that nobody passed. At 70 % load nearly all entries are at home, and since the hash has
 //! a secret, nobody can choose tuples that crowd one place.
-//!
-//! Later readers on other threads will walk the slab under an epoch guard; for them each slot counts generations.
+//! The index is the owner's alone.
 
 mod account;
 pub(crate) mod bucket;
 pub(crate) mod connection;
+pub(crate) mod memory;
+mod shared;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use thiserror::Error;
-use weir_numa::memory::{MemoryError, NodeSlice};
+use weir_numa::memory::{MemoryError, NodeSlice, Placing};
+use weir_numa::residence::Span;
 use weir_wire::{Tuple, Tuple4};
 
-use self::account::Account;
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
-use self::connection::{Addresses6, Cold, Connection, Key, flag};
+use self::connection::{Cold, Connection, Key, Owned, Place, flag};
+use self::memory::Memory;
+use crate::clock::Moment;
+use crate::epoch::limbo::{Epochs, Limbo, Next, RESERVE};
+use crate::meta::ConnectionRef;
+use crate::view::ConnectionView;
 use crate::wheel::{Link, Links};
 
 /// Most connections that a table can be made for.
@@ -50,23 +60,53 @@ pub(crate) struct Full;
 /// The table.
 pub(crate) struct Table {
     buckets: NodeSlice<Bucket>,
-    connections: NodeSlice<Connection>,
-    addresses6: NodeSlice<Addresses6>,
-    cold: NodeSlice<Cold>,
-    /// Empty where nothing is counted.
-    accounts: NodeSlice<Account>,
+    memory: Memory,
+    places: NodeSlice<Place>,
     secret: [u64; 2],
+    capacity: u32,
     /// First free slot + 1 of those that were used before; 0 = none.
     free: u32,
     /// Slots from here on were never used.
     used: u32,
     len: u32,
+    limbo: Limbo,
+    /// What readers hold; `None` while there are none.
+    readable: Option<Arc<Readable>>,
 }
 
-impl Links for NodeSlice<Cold> {
+/// A table as readers hold it.
+pub(crate) struct Readable {
+    pub(crate) memory: Memory,
+    pub(crate) epochs: Epochs,
+    /// As [`Table::used`].
+    used: AtomicU32,
+    /// As [`Clock::origin`](crate::clock::Clock::origin).
+    origin: AtomicU64,
+}
+
+impl Readable {
+    /// Slots below this may hold connections.
+    pub(crate) fn used(&self) -> u32 {
+        // Whatever a slot beyond what is seen holds has come since the walk began.
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn origin(&self) -> u64 {
+        self.origin.load(Ordering::Relaxed)
+    }
+}
+
+impl Links for NodeSlice<Place> {
     #[inline]
     fn link(&mut self, index: u32) -> &mut Link {
         &mut self[index as usize].link
+    }
+}
+
+impl Next for NodeSlice<Place> {
+    #[inline]
+    fn next(&mut self, index: u32) -> &mut u32 {
+        &mut self[index as usize].next
     }
 }
 
@@ -83,47 +123,105 @@ const fn tag_of(hash: u64) -> u16 {
 
 impl Table {
     /// An empty table, whose memory is touched as it fills. With `accounting` it counts what connections carry.
-    pub(crate) fn new(capacity: u32, accounting: bool, secret: [u64; 2]) -> Result<Self, TableError> {
+    pub(crate) fn new(
+        capacity: u32,
+        accounting: bool,
+        placing: Placing,
+        secret: [u64; 2],
+    ) -> Result<Self, TableError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(TableError::Capacity(capacity));
         }
-        let slots = capacity as usize;
         // Two entries a connection, 70 % load.
-        let buckets = (slots * 2 * 10).div_ceil(7 * LANES);
+        let buckets = (capacity as usize * 2 * 10).div_ceil(7 * LANES);
+        let slots = (capacity + RESERVE) as usize;
         let no_memory = |source| TableError::Memory { capacity, source };
         Ok(Self {
-            buckets: NodeSlice::zeroed(buckets, None).map_err(no_memory)?,
-            connections: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
-            addresses6: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
-            cold: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
-            accounts: NodeSlice::zeroed(if accounting { slots } else { 0 }, None).map_err(no_memory)?,
+            buckets: NodeSlice::placed(buckets, placing).map_err(no_memory)?,
+            memory: Memory::new(slots, accounting, placing).map_err(no_memory)?,
+            places: NodeSlice::placed(slots, placing).map_err(no_memory)?,
             secret,
+            capacity,
             free: 0,
             used: 0,
             len: 0,
+            limbo: Limbo::new(),
+            readable: None,
         })
+    }
+
+    /// Where its arrays are.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        [self.buckets.span(), self.places.span()].into_iter().chain(self.memory.spans()).collect()
     }
 
     /// Touches all memory but that for IPv6.
     pub(crate) fn prefault(&mut self) {
         self.buckets.prefault();
-        self.connections.prefault();
-        self.cold.prefault();
-        self.accounts.prefault();
+        self.memory.prefault();
+        self.places.prefault();
     }
 
     pub(crate) const fn len(&self) -> u32 {
         self.len
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "made from a u32")]
-    pub(crate) fn capacity(&self) -> u32 {
-        self.connections.len() as u32
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.capacity
     }
 
-    /// False when every slot is taken.
+    /// False when there is no place for one more connection, but by its tuples.
     pub(crate) fn has_free_slot(&self) -> bool {
-        self.free != 0 || (self.used as usize) < self.connections.len()
+        self.len < self.capacity && (self.free != 0 || (self.used as usize) < self.places.len())
+    }
+
+    /// True if there is no place only because so many slots wait for readers.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.len < self.capacity && !self.has_free_slot()
+    }
+
+    /// Slots whose connections have ended and that wait for readers.
+    pub(crate) const fn retired(&self) -> u32 {
+        self.limbo.len()
+    }
+
+    /// The table for a reader on another thread, whose clock has this origin. From now on slots wait.
+    pub(crate) fn share(&mut self, origin: u64) -> Arc<Readable> {
+        let readable = self.readable.get_or_insert_with(|| {
+            Arc::new(Readable {
+                memory: self.memory.clone(),
+                epochs: Epochs::default(),
+                used: AtomicU32::new(self.used),
+                origin: AtomicU64::new(origin),
+            })
+        });
+        readable.origin.store(origin, Ordering::Relaxed);
+        self.limbo.open(&readable.epochs);
+        Arc::clone(readable)
+    }
+
+    /// Lets slots go that no reader can look at any more, and tells readers the clock's origin. To be called between
+    /// bursts; without readers it does nothing.
+    #[inline]
+    pub(crate) fn tend(&mut self, origin: u64) {
+        if self.readable.is_some() {
+            self.tend_readers(origin);
+        }
+    }
+
+    #[cold]
+    fn tend_readers(&mut self, origin: u64) {
+        let Some(readable) = &mut self.readable else { return };
+        // The count alone orders nothing; to get at what nobody else holds does.
+        if Arc::strong_count(readable) == 1 && Arc::get_mut(readable).is_some() {
+            self.limbo.close(&mut self.places, &mut self.free);
+            self.readable = None;
+            return;
+        }
+        if readable.origin() != origin {
+            readable.origin.store(origin, Ordering::Relaxed);
+        }
+        self.limbo.tend(&mut self.places, &mut self.free);
     }
 
     /// Slots below this may hold connections.
@@ -182,11 +280,11 @@ impl Table {
     #[inline]
     pub(crate) fn prefetch_connection(&self, slot: Slot, ipv6: bool) {
         let index = slot.index() as usize;
-        prefetch(&self.connections[index]);
+        prefetch(&self.memory.connections[index]);
         if ipv6 {
-            prefetch(&self.addresses6[index]);
+            prefetch(&self.memory.addresses6[index]);
         }
-        if let Some(account) = self.accounts.get(index) {
+        if let Some(account) = self.memory.accounts.get(index) {
             prefetch(account);
         }
     }
@@ -194,14 +292,19 @@ impl Table {
     /// Counts a packet of `bytes` that came at `tick`.
     #[inline]
     pub(crate) fn count(&mut self, slot: Slot, bytes: usize, tick: u64) {
-        if let Some(account) = self.accounts.get_mut(slot.index() as usize) {
+        if let Some(account) = self.memory.accounts.get(slot.index() as usize) {
             account.count(slot.direction(), bytes, tick);
         }
     }
 
-    /// What a connection has carried, where that is counted.
-    pub(crate) fn account(&self, index: u32) -> Option<&Account> {
-        self.accounts.get(index as usize)
+    /// A connection that has not expired by `moment`, with its name.
+    pub(crate) fn view_live(&self, index: u32, moment: Moment) -> Option<(ConnectionRef, ConnectionView)> {
+        self.memory.view(index, moment)
+    }
+
+    /// A connection as it is shown.
+    pub(crate) fn view(&self, index: u32, moment: Moment) -> Option<ConnectionView> {
+        self.memory.view_own(index, moment)
     }
 
     /// Calls `visit` with each slot whose tag fits, until it returns true; the slot it did so for.
@@ -243,8 +346,8 @@ impl Table {
     #[inline]
     pub(crate) fn holds(&self, slot: Slot, tuple: &Tuple, hash: u64) -> bool {
         let index = slot.index() as usize;
-        let connection = &self.connections[index];
-        if connection.key(slot.direction()) != Key::new(tuple, hash) {
+        let connection = &self.memory.connections[index];
+        if !connection.has_key(slot.direction(), &Key::new(tuple, hash)) {
             return false;
         }
         // A slot that was found before others were executed may have become a mirror's, which has no reply.
@@ -253,39 +356,50 @@ impl Table {
         }
         match tuple {
             Tuple::V4(_) => true,
-            Tuple::V6(tuple) => self.addresses6[index].0[slot.direction() as usize] == [tuple.src, tuple.dst],
+            Tuple::V6(tuple) => self.memory.addresses6[index].of(slot.direction()) == [tuple.src, tuple.dst],
         }
     }
 
     #[inline]
     pub(crate) fn connection(&self, index: u32) -> &Connection {
-        &self.connections[index as usize]
+        &self.memory.connections[index as usize]
     }
 
     #[inline]
-    pub(crate) fn connection_mut(&mut self, index: u32) -> &mut Connection {
-        &mut self.connections[index as usize]
+    pub(crate) fn connection_mut(&mut self, index: u32) -> Owned<'_, Connection> {
+        Owned::new(&self.memory.connections[index as usize])
     }
 
     #[inline]
     pub(crate) fn cold(&self, index: u32) -> &Cold {
-        &self.cold[index as usize]
+        &self.memory.cold[index as usize]
     }
 
     #[inline]
-    pub(crate) fn cold_mut(&mut self, index: u32) -> &mut Cold {
-        &mut self.cold[index as usize]
+    pub(crate) fn cold_mut(&mut self, index: u32) -> Owned<'_, Cold> {
+        Owned::new(&self.memory.cold[index as usize])
+    }
+
+    /// The original tuple of the control connection that announced this one.
+    pub(crate) fn parent(&self, index: u32) -> Option<Tuple> {
+        self.memory.parent(index)
+    }
+
+    /// Makes a connection that is not published yet the data connection of a control connection.
+    pub(crate) fn set_parent(&mut self, index: u32, parent: &Tuple) {
+        Owned::new(&self.memory.parents[index as usize]).set(parent);
+        self.connection_mut(index).set(flag::RELATED, true);
     }
 
     /// Where the timer wheel's links live.
     #[inline]
     pub(crate) fn links(&mut self) -> &mut impl Links {
-        &mut self.cold
+        &mut self.places
     }
 
     #[inline]
     pub(crate) fn tuple(&self, index: u32, direction: Direction) -> Tuple {
-        self.connections[index as usize].tuple(&self.addresses6[index as usize], direction)
+        self.memory.tuple(index, direction)
     }
 
     /// What a packet that goes in `slot`'s direction is translated to.
@@ -298,15 +412,22 @@ impl Table {
     /// [`Table::translation`] for TCP and UDP over IPv4; `None` of anything else.
     #[inline]
     pub(crate) fn plain_translation(&self, slot: Slot) -> Option<Tuple4> {
-        self.connections[slot.index() as usize].plain_translation(slot.direction())
+        self.memory.connections[slot.index() as usize].plain_translation(slot.direction())
     }
 
     /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of
-    /// one family and protocol. If they are equal they make one entry.
+    /// one family and protocol. If they are equal they make one entry. It is neither found nor shown until it is
+    /// [published](Table::publish).
     pub(crate) fn insert(&mut self, original: &Tuple, hash: u64, reply: &Tuple) -> Result<u32, Full> {
+        if self.len >= self.capacity {
+            return Err(Full);
+        }
+        if self.free == 0 && self.limbo.len() != 0 {
+            self.limbo.reap(&mut self.places, &mut self.free);
+        }
         let index = match self.free.checked_sub(1) {
             Some(index) => index,
-            None if (self.used as usize) < self.connections.len() => self.used,
+            None if (self.used as usize) < self.places.len() => self.used,
             None => return Err(Full),
         };
         let mirror = original == reply;
@@ -318,64 +439,57 @@ impl Table {
         }
         if self.free == 0 {
             self.used += 1;
+            if let Some(readable) = &self.readable {
+                readable.used.store(self.used, Ordering::Relaxed);
+            }
         } else {
-            self.free = self.cold[index as usize].next_free;
+            self.free = self.places[index as usize].next;
         }
         self.len += 1;
-        let (key, reply_key) = (Key::new(original, hash), Key::new(reply, reply_hash));
-        let connection = &mut self.connections[index as usize];
-        connection.addresses = [key.addresses, reply_key.addresses];
-        connection.ports = [key.ports, reply_key.ports];
-        connection.rest = key.rest;
-        connection.flags = if mirror { flag::MIRROR } else { 0 };
-        if let Some(account) = self.accounts.get_mut(index as usize) {
-            *account = Account::default();
+        let keys = [Key::new(original, hash), Key::new(reply, reply_hash)];
+        self.connection_mut(index).begin(keys, if mirror { flag::MIRROR } else { 0 });
+        self.cold_mut(index).clear();
+        if let Some(account) = self.memory.accounts.get(index as usize) {
+            account.clear();
         }
         if let (Tuple::V6(original), Tuple::V6(reply)) = (original, reply) {
-            self.addresses6[index as usize] =
-                Addresses6([[original.src, original.dst], [reply.src, reply.dst]]);
+            Owned::new(&self.memory.addresses6[index as usize])
+                .set([[original.src, original.dst], [reply.src, reply.dst]]);
         }
         Ok(index)
     }
 
+    /// Shows a connection that was just inserted for this tuple, with all that it begins with.
+    pub(crate) fn publish(&mut self, index: u32, original: &Tuple) {
+        self.memory.publish(index, Key::new(original, 0).rest);
+    }
+
     /// Removes a connection, which must be there and must have left the timer wheel.
     pub(crate) fn remove(&mut self, index: u32) {
-        let connection = self.connections[index as usize];
+        let connection = self.connection(index);
         if !connection.is_used() {
             return;
         }
-        let ipv6 = connection.family() == 6;
+        let (ipv6, mirror) = (connection.family() == 6, connection.has(flag::MIRROR));
         for direction in [Direction::Original, Direction::Reply] {
-            if direction == Direction::Reply && connection.flags & flag::MIRROR != 0 {
+            if direction == Direction::Reply && mirror {
                 continue;
             }
             let hash = if ipv6 {
-                connection.key(direction).addresses
+                self.connection(index).key(direction).addresses
             } else {
                 self.hash(&self.tuple(index, direction))
             };
             self.remove_entry(hash, Slot::new(index, direction));
         }
-        self.connections[index as usize] = Connection {
-            addresses: [0; 2],
-            ports: [0; 2],
-            rest: 0,
-            deadline: Default::default(),
-            mark: 0,
-            flags: 0,
-            generation: connection.generation.wrapping_add(1),
-            peers: Default::default(),
-        };
-        self.cold[index as usize] = Cold {
-            label: 0,
-            created: 0,
-            link: Link::default(),
-            next_free: self.free,
-            helper: 0,
-            companion: 0,
-        };
-        self.free = index + 1;
+        self.connection_mut(index).withdraw();
         self.len -= 1;
+        if self.limbo.is_open() {
+            self.limbo.retire(&mut self.places, index);
+        } else {
+            self.places[index as usize].next = self.free;
+            self.free = index + 1;
+        }
     }
 
     fn add_entry(&mut self, hash: u64, slot: Slot) -> Result<(), Full> {

@@ -1,8 +1,26 @@
 //! Scripts of segments: who sends, flags, sequence and acknowledgement numbers, payload, and what must come out.
 
 use super::*;
+use crate::table::bucket::Direction;
 use Direction::{Original, Reply};
 use proptest::prelude::*;
+
+fn track_in(
+    [first, second]: &mut [Peer; 2],
+    from: Direction,
+    segment: &Segment,
+    liberal: bool,
+) -> (Verdict, Option<Timeout>) {
+    let cells = [PeerCell::default(), PeerCell::default()];
+    let [own_first, own_second] = cells.each_ref().map(Owned::new);
+    own_first.store(*first);
+    own_second.store(*second);
+    let (source, destination) =
+        if from == Original { (own_first, own_second) } else { (own_second, own_first) };
+    let judged = track(source, destination, segment, liberal);
+    (*first, *second) = (cells[0].load(), cells[1].load());
+    judged
+}
 
 /// One connection and the numbers both sides start from.
 struct Script {
@@ -41,7 +59,7 @@ impl Script {
     }
 
     fn take(&mut self, from: Direction, segment: &Segment) -> Verdict {
-        let (verdict, timeout) = track(&mut self.peers, from, segment, self.liberal);
+        let (verdict, timeout) = track_in(&mut self.peers, from, segment, self.liberal);
         self.timeout = timeout;
         verdict
     }
@@ -234,7 +252,7 @@ proptest! {
         for (back, flags, seq, ack, window, scale, payload) in segments {
             let segment = Segment { seq, ack, window, flags, scale, payload };
             let direction = if back { Reply } else { Original };
-            match track(&mut peers, direction, &segment, liberal) {
+            match track_in(&mut peers, direction, &segment, liberal) {
                 (Verdict::Restart, _) => {
                     if let Some((fresh, _)) = start(&segment) {
                         peers = fresh;

@@ -18,6 +18,7 @@ mod ports;
 mod selection;
 mod settings;
 mod spec;
+mod topology;
 mod trace;
 mod tuples;
 mod vsctl;
@@ -168,6 +169,11 @@ fn run(
         }
     }
 }
+
+#[rustfmt::skip]
+const SHOW: &[CommandSpec] = &[
+    command("topology", "", (0, 0), topology::show, "Show the machine's nodes, and where lcores, their memory and ports' cards are.").reading(),
+];
 
 #[rustfmt::skip]
 const OFCTL: &[CommandSpec] = &[

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{APPCTL, Call, CommandError, Daemon, OFCTL, ZONE, ct, vsctl};
+use super::{APPCTL, Call, CommandError, Daemon, OFCTL, SHOW, ZONE, ct, vsctl};
 use crate::control::output::Output;
 use crate::flow::nearest;
 
@@ -20,11 +20,13 @@ pub enum Family {
     Ct,
     /// weir's own: connection tracking zones.
     Zone,
+    /// weir's own: how the datapath is made up.
+    Show,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 5] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct, Self::Zone];
+    pub const ALL: [Self; 6] = [Self::Ofctl, Self::Appctl, Self::Vsctl, Self::Ct, Self::Zone, Self::Show];
 
     /// The word in front of the command.
     #[must_use]
@@ -35,6 +37,7 @@ impl Family {
             Self::Vsctl => "vsctl",
             Self::Ct => "ct",
             Self::Zone => "zone",
+            Self::Show => "show",
         }
     }
 
@@ -43,7 +46,7 @@ impl Family {
     pub const fn failure(self) -> u8 {
         match self {
             Self::Appctl => 2,
-            Self::Ofctl | Self::Vsctl | Self::Ct | Self::Zone => 1,
+            Self::Ofctl | Self::Vsctl | Self::Ct | Self::Zone | Self::Show => 1,
         }
     }
 
@@ -56,6 +59,7 @@ impl Family {
             Self::Vsctl => vsctl::COMMANDS,
             Self::Ct => ct::COMMANDS,
             Self::Zone => ZONE,
+            Self::Show => SHOW,
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ShardNumber;
 use crate::leases::Leases;
 use crate::steering::{KeyWord, ShardNumber, Steering};
 
