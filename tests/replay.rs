@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use weir::replay::{Layout, Options, ReplayError, Report, run};
+use weir::replay::{Arrival, Layout, Options, ReplayError, Report, run};
 use weir_shard::ShardConfig;
 use weir_wire::build::PacketBuilder;
 use weir_wire::pcap::{CaptureReader, CaptureWriter, Precision};

@@ -17,6 +17,7 @@ use crate::control::engine::{
     Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
 use crate::control::steering::SteeringStatus;
+use crate::control::topology::TopologyReport;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, Fill, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
@@ -385,6 +386,10 @@ impl Engine for Datapath {
             });
         }
         Ok(lcores)
+    }
+
+    fn topology(&self) -> Result<TopologyReport, EngineError> {
+        self.state().topology()
     }
 
     fn clear_lcore_counters(&self) -> Result<(), EngineError> {

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use thiserror::Error;
-use weir_numa::memory::{MemoryError, NodeSlice};
+use weir_numa::memory::{MemoryError, NodeSlice, Placing};
+use weir_numa::residence::Span;
 use weir_wire::{Tuple, Tuple4};
 
 use self::account::Account;
@@ -147,7 +148,12 @@ const fn tag_of(hash: u64) -> u16 {
 
 impl Table {
     /// An empty table, whose memory is touched as it fills. With `accounting` it counts what connections carry.
-    pub(crate) fn new(capacity: u32, accounting: bool, secret: [u64; 2]) -> Result<Self, TableError> {
+    pub(crate) fn new(
+        capacity: u32,
+        accounting: bool,
+        placing: Placing,
+        secret: [u64; 2],
+    ) -> Result<Self, TableError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(TableError::Capacity(capacity));
         }
@@ -156,9 +162,9 @@ impl Table {
         let slots = (capacity + RESERVE) as usize;
         let no_memory = |source| TableError::Memory { capacity, source };
         Ok(Self {
-            buckets: NodeSlice::zeroed(buckets, None).map_err(no_memory)?,
-            memory: Memory::new(slots, accounting).map_err(no_memory)?,
-            places: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            buckets: NodeSlice::placed(buckets, placing).map_err(no_memory)?,
+            memory: Memory::new(slots, accounting, placing).map_err(no_memory)?,
+            places: NodeSlice::placed(slots, placing).map_err(no_memory)?,
             secret,
             capacity,
             free: 0,
@@ -167,6 +173,11 @@ impl Table {
             limbo: Limbo::new(),
             readable: None,
         })
+    }
+
+    /// Where its arrays are.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        [self.buckets.span(), self.places.span()].into_iter().chain(self.memory.spans()).collect()
     }
 
     /// Touches all memory but that for IPv6.
