@@ -314,7 +314,6 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
-        ..ShardConfig::default()
     }
 }
 
