@@ -333,7 +333,6 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
-        ..ShardConfig::default()
     }
 }
 
