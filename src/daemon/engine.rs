@@ -414,6 +414,8 @@ impl Engine for Datapath {
             total,
             help: cause.help().into(),
         });
+        let handovers =
+            counters.handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
         let gone = Counter {
             name: "drop_port_gone".into(),
             total: unroutable,
@@ -428,6 +430,7 @@ impl Engine for Datapath {
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
         Ok(drops
+            .chain(handovers)
             .chain([gone])
             .chain(tracked)
             .chain([self.collector.counter()])
