@@ -8,4 +8,5 @@ pub mod lcores;
 pub mod memory;
 pub mod pin;
 pub mod preflight;
+pub mod residence;
 pub mod topology;

@@ -1,13 +1,18 @@
 //! Zeroed memory for the big arrays of a shard, on the NUMA node of the core that works on it and on huge pages
 //! where the kernel has some. The memory comes straight from `mmap`: pages cost nothing until they are touched,
-//! so an array may be sized for the worst case. Nothing here runs on the packet path.
+//! so an array may be sized for the worst case; but reserved hugepages are taken at once. Where memory ended up is
+//! looked up in [`residence`](crate::residence). Nothing here runs on the packet path.
 
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use std::io;
+use std::path::Path;
 
 use thiserror::Error;
+
+use crate::residence::Span;
+use crate::topology;
 
 /// A transparent huge page of x86-64 and of arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
@@ -60,12 +65,33 @@ unsafe impl Zeroable for u32 {}
 // SAFETY: 0 is a valid integer.
 unsafe impl Zeroable for u64 {}
 
+/// What memory is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placing {
+    /// The node; without one, each page lands on that of the thread that touches it first.
+    pub node: Option<u32>,
+    /// Reserved hugepages are used while the node has enough of them free.
+    pub hugepages: bool,
+}
+
+/// The pages that memory was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// The machine's smallest.
+    Small,
+    /// Transparent huge pages were asked for; the kernel gives them as it has them, and small ones otherwise.
+    Transparent,
+    /// Hugepages of 2 MiB that the administrator has reserved.
+    Reserved,
+}
+
 /// A boxed slice of zeroes in memory of its own, aligned to at least a page.
 pub struct NodeSlice<T: Zeroable> {
     start: NonNull<T>,
     len: usize,
     /// The whole mapping, which may begin before `start`: address and bytes. `None` without any element.
     mapping: Option<(NonNull<libc::c_void>, usize)>,
+    pages: Pages,
     owned: PhantomData<T>,
 }
 
@@ -82,6 +108,15 @@ impl<T: Zeroable> NodeSlice<T> {
     /// # Errors
     /// See [`MemoryError`]; nothing stays mapped.
     pub fn zeroed(len: usize, node: Option<u32>) -> Result<Self, MemoryError> {
+        Self::placed(len, Placing { node, hugepages: false })
+    }
+
+    /// The same, on reserved hugepages where `placing` allows them. Those are taken at once, so that the next to ask
+    /// sees how many are left; a slice too small to fill half a hugepage gets none.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; nothing stays mapped. A lack of hugepages is no error.
+    pub fn placed(len: usize, placing: Placing) -> Result<Self, MemoryError> {
         const { assert!(!core::mem::needs_drop::<T>()) };
         let size = size_of::<T>();
         let too_large = MemoryError::TooLarge { count: len, size };
@@ -89,45 +124,68 @@ impl<T: Zeroable> NodeSlice<T> {
             return Err(too_large);
         };
         if bytes == 0 {
-            return Ok(Self { start: NonNull::dangling(), len, mapping: None, owned: PhantomData });
+            let start = NonNull::dangling();
+            return Ok(Self { start, len, mapping: None, pages: Pages::Small, owned: PhantomData });
+        }
+        let whole = bytes.next_multiple_of(HUGE_PAGE);
+        if placing.hugepages && bytes >= HUGE_PAGE / 2 {
+            let free = topology::free_hugepages(Path::new("/"), placing.node, HUGE_PAGE as u64 >> 10);
+            if free >= (whole / HUGE_PAGE) as u64
+                // No MAP_NORESERVE: the kernel sets the pages aside or refuses, and touching them cannot fail.
+                && let Ok(base) = map(whole, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
+            {
+                let (start, mapping) = (base.cast::<T>(), Some((base, whole)));
+                let mut slice = Self { start, len, mapping, pages: Pages::Reserved, owned: PhantomData };
+                placing.node.map_or(Ok(()), |node| prefer_node(base, whole, node))?;
+                slice.touch(HUGE_PAGE);
+                return Ok(slice);
+            }
         }
         let huge = bytes >= HUGE_PAGE;
-        let mapped = if huge { bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE } else { bytes };
-        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice touches no other memory.
-        let address = unsafe {
-            libc::mmap(
-                core::ptr::null_mut(),
-                mapped,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        let base = match NonNull::new(address) {
-            Some(base) if address != libc::MAP_FAILED => base,
-            _ => return Err(MemoryError::Map { bytes: mapped, source: io::Error::last_os_error() }),
-        };
+        let mapped = if huge { whole + HUGE_PAGE } else { bytes };
+        let base =
+            map(mapped, libc::MAP_NORESERVE).map_err(|source| MemoryError::Map { bytes: mapped, source })?;
         let skip = if huge { base.as_ptr().align_offset(HUGE_PAGE) } else { 0 };
         // SAFETY: `skip < HUGE_PAGE`, and the mapping is that much longer than the slice.
         let start = unsafe { base.byte_add(skip) }.cast::<T>();
         // From here on Drop unmaps, on the error path too.
-        let slice = Self { start, len, mapping: Some((base, mapped)), owned: PhantomData };
+        let mapping = Some((base, mapped));
+        let mut slice = Self { start, len, mapping, pages: Pages::Small, owned: PhantomData };
         if huge {
             // SAFETY: the range lies inside the mapping. Failure means small pages, which are only slower.
-            unsafe { libc::madvise(start.as_ptr().cast(), mapped - HUGE_PAGE, libc::MADV_HUGEPAGE) };
+            let advised =
+                unsafe { libc::madvise(start.as_ptr().cast(), mapped - HUGE_PAGE, libc::MADV_HUGEPAGE) };
+            if advised == 0 {
+                slice.pages = Pages::Transparent;
+            }
         }
-        if let Some(node) = node {
+        if let Some(node) = placing.node {
             prefer_node(base, mapped, node)?;
         }
         Ok(slice)
     }
 
+    /// The pages it was given.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// Where it is, for [`residence`](crate::residence).
+    #[must_use]
+    pub fn span(&self) -> Span {
+        Span { address: self.start.as_ptr() as usize, bytes: self.len * size_of::<T>() }
+    }
+
     /// Touches every page, so that the packet path meets no page fault. Takes about a second for 4 GiB.
     pub fn prefault(&mut self) {
+        self.touch(4096);
+    }
+
+    fn touch(&mut self, step: usize) {
         let bytes = self.len * size_of::<T>();
         let start = self.start.as_ptr().cast::<u8>();
-        for offset in (0..bytes).step_by(4096) {
+        for offset in (0..bytes).step_by(step) {
             // SAFETY: `offset < bytes`; the slice is borrowed mutably, and the byte is written back unchanged.
             unsafe {
                 let byte = start.add(offset);
@@ -135,6 +193,22 @@ impl<T: Zeroable> NodeSlice<T> {
             }
         }
     }
+}
+
+/// A fresh private mapping of zeroes.
+fn map(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<libc::c_void>> {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no other memory.
+    let address = unsafe {
+        libc::mmap(
+            core::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags,
+            -1,
+            0,
+        )
+    };
+    NonNull::new(address).filter(|_| address != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)
 }
 
 fn prefer_node(base: NonNull<libc::c_void>, bytes: usize, node: u32) -> Result<(), MemoryError> {
@@ -156,8 +230,10 @@ fn prefer_node(base: NonNull<libc::c_void>, bytes: usize, node: u32) -> Result<(
     }
     let source = io::Error::last_os_error();
     match source.raw_os_error() {
-        // A kernel without NUMA, or a container that forbids the call: every node is node 0 there.
-        Some(libc::ENOSYS | libc::EPERM) if node == 0 => Ok(()),
+        // A kernel without NUMA has node 0 alone. A container that forbids the call leaves each page to the node of the
+        // thread that touches it first, which is the same for a thread that is pinned.
+        Some(libc::ENOSYS) if node == 0 => Ok(()),
+        Some(libc::EPERM) => Ok(()),
         _ => Err(MemoryError::Bind { node, source }),
     }
 }
@@ -209,6 +285,23 @@ mod tests {
     fn large_slices_are_aligned_for_huge_pages() {
         let slice = NodeSlice::<u64>::zeroed(HUGE_PAGE, None).unwrap();
         assert_eq!(slice.as_ptr().align_offset(HUGE_PAGE), 0);
+    }
+
+    #[test]
+    fn hugepages_are_used_where_there_are_enough_and_nothing_fails_where_there_are_none() {
+        let free = topology::free_hugepages(Path::new("/"), Some(0), 2048);
+        for (len, wanted) in [(1000, 0), (HUGE_PAGE / 8, 1), (3 * HUGE_PAGE / 8 + 1, 4), (1 << 40, 1 << 22)] {
+            let slice = NodeSlice::<u64>::placed(len, Placing { node: Some(0), hugepages: true }).unwrap();
+            let (first, last) = (slice[0], slice[len - 1]);
+            assert_eq!((first, last, slice.len()), (0, 0, len));
+            match slice.pages() {
+                Pages::Reserved => assert!(wanted > 0 && wanted <= free, "{wanted} of {free}"),
+                Pages::Transparent | Pages::Small => {}
+            }
+        }
+        let small = NodeSlice::<u64>::placed(1000, Placing { node: None, hugepages: true }).unwrap();
+        assert_eq!(small.pages(), Pages::Small);
+        assert_eq!(small.span().bytes, 8000);
     }
 
     #[test]

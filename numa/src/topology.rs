@@ -1,5 +1,6 @@
 //! NUMA nodes with their CPUs, memory and hugepages, and the place of PCI devices and network interfaces, from sysfs.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,49 @@ impl Topology {
     }
 }
 
+/// Hugepages of `size_kib` that nobody uses, on a node or on all.
+#[must_use]
+pub fn free_hugepages(root: &Path, node: Option<u32>, size_kib: u64) -> u64 {
+    let node = node.map(|node| root.join(format!("sys/devices/system/node/node{node}/hugepages")));
+    let all = || root.join("sys/kernel/mm/hugepages");
+    // A kernel without NUMA has no nodes.
+    let directory = node.filter(|path| path.is_dir()).unwrap_or_else(all);
+    hugepages(&directory).iter().find(|pages| pages.size_kib == size_kib).map_or(0, |pages| pages.free)
+}
+
+/// How far a node's memory is from a CPU of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The CPU's node.
+    pub from: u32,
+    /// The memory's, or the card's.
+    pub to: u32,
+    /// Tenths of the way to its own memory, as the firmware tells; 21 is 2.1 times as far.
+    pub tenths: Option<u32>,
+}
+
+impl fmt::Display for Crossing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tenths {
+            Some(tenths) => {
+                write!(f, "memory of node {} is {}.{} times as far", self.to, tenths / 10, tenths % 10)
+            }
+            None => {
+                write!(f, "memory of node {} is farther, by how much the firmware does not tell", self.to)
+            }
+        }
+    }
+}
+
+impl Topology {
+    /// What it costs that a CPU of node `from` works on what is on node `to`; `None` if they are one.
+    #[must_use]
+    pub fn crossing(&self, from: u32, to: u32) -> Option<Crossing> {
+        let tenths = || Some(self.distance(from, to)?.saturating_mul(10) / self.distance(from, from)?.max(1));
+        (from != to).then(|| Crossing { from, to, tenths: tenths() })
+    }
+}
+
 /// sysfs says -1 where the firmware does not tell.
 fn device_node(device: &Path) -> Option<u32> {
     fs::read_to_string(device.join("numa_node")).ok()?.trim().parse().ok()
@@ -363,6 +407,31 @@ pub(crate) mod tests {
             topology.cores.iter().map(CpuList::to_string).collect::<Vec<_>>(),
             ["0,4", "1,5", "2,6", "3,7"]
         );
+    }
+
+    #[test]
+    fn what_it_costs_to_cross_between_nodes_is_told_as_the_firmware_has_it() {
+        let machine = FakeMachine::two_nodes();
+        let topology = machine.topology();
+        assert_eq!(topology.crossing(1, 1), None);
+        assert_eq!(topology.crossing(0, 1).unwrap().to_string(), "memory of node 1 is 2.1 times as far");
+        machine.file("sys/devices/system/node/node0/distance", "");
+        let crossing = machine.topology().crossing(0, 1).unwrap();
+        assert_eq!(
+            crossing.to_string(),
+            "memory of node 1 is farther, by how much the firmware does not tell"
+        );
+    }
+
+    #[test]
+    fn free_hugepages_are_those_of_the_node() {
+        let machine = FakeMachine::two_nodes();
+        machine.hugepages(0, 2048, 512, 500);
+        machine.file("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "9\n");
+        machine.file("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "7\n");
+        let free = |node| free_hugepages(machine.root(), node, 2048);
+        assert_eq!((free(Some(0)), free(Some(1)), free(Some(9)), free(None)), (500, 0, 7, 7));
+        assert_eq!(free_hugepages(machine.root(), Some(0), 4), 0);
     }
 
     #[test]

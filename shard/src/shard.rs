@@ -27,6 +27,8 @@ use crate::view::ConnectionView;
 use crate::zones::{Due, TooManyPolicies, Zones};
 use weir_nat::Occupancy;
 use weir_nat::alg::Edits;
+use weir_numa::memory::Placing;
+use weir_numa::residence::Span;
 
 /// What a shard is made for.
 #[derive(Clone, Debug)]
@@ -52,10 +54,12 @@ pub struct ShardConfig {
     pub directory: Arc<Directory>,
     /// The limits that all shards keep together; the same for all shards, and made for as many.
     pub leases: Arc<Leases>,
+    /// Where its table is to be. What is not the table comes from the allocator, near the thread that makes the shard.
+    pub memory: Placing,
 }
 
 impl Default for ShardConfig {
-    /// Open vSwitch's limit, and memory for as many (about 550 MB when full of IPv4).
+    /// Open vSwitch's limit, and memory for as many (about 500 MB when full of IPv4).
     fn default() -> Self {
         let connections = 3_000_000;
         Self {
@@ -69,6 +73,7 @@ impl Default for ShardConfig {
             steering: Arc::new(Steering::alone()),
             directory: Arc::default(),
             leases: Arc::new(Leases::new(1)),
+            memory: Placing::default(),
         }
     }
 }
@@ -178,7 +183,7 @@ impl Shard {
             share.leases().set_limit(Scope::All, Some(config.max_connections));
         }
         Ok(Self {
-            table: Table::new(config.capacity, config.accounting, [a, b])?,
+            table: Table::new(config.capacity, config.accounting, config.memory, [a, b])?,
             zones: Zones::new(config.timeouts),
             clock: Clock::default(),
             max_connections: config.max_connections,
@@ -216,6 +221,12 @@ impl Shard {
     #[must_use]
     pub const fn steering(&self) -> &Arc<Steering> {
         &self.steering
+    }
+
+    /// Where the table's arrays are: what [`residence`](weir_numa::residence) can be asked about from any thread.
+    #[must_use]
+    pub fn memory(&self) -> Vec<Span> {
+        self.table.spans()
     }
 
     /// Touches the memory for IPv4 connections now, so that the packet path meets no page fault.

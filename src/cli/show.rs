@@ -1,7 +1,9 @@
 //! `weir show`: what is built into the program as tables, printed for people and programs (the same text makes
 //! docs/state-machines.md), and what only the running daemon knows.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -11,8 +13,9 @@ use weir_shard::tcp::{TcpEvent, TcpSide, TcpState, tcp_machine};
 
 use super::client;
 use crate::config::DEFAULT_SOCKET;
-use crate::control::Family;
 use crate::control::protocol::Request;
+use crate::control::topology::TopologyReport;
+use crate::control::{Client, ClientError, Family};
 
 /// `weir show`
 #[derive(Debug, Args)]
@@ -34,6 +37,9 @@ pub enum Show {
     SctpMachine,
     /// Which lcore owns what, how evenly, and whether cards or lcores bring packets to their owners; asks the daemon.
     Steering(DaemonArgs),
+    /// The machine's nodes, CPUs and hugepages, and where lcores, their memory and ports' cards are; without a daemon
+    /// the machine alone.
+    Topology(DaemonArgs),
 }
 
 /// Which daemon is asked.
@@ -220,12 +226,11 @@ fn table(rows: &[Vec<&str>]) -> String {
 /// `weir show`: prints; the exit status.
 #[must_use]
 pub fn show(args: &ShowArgs) -> u8 {
-    use std::io::Write;
-
     let machine = match &args.what {
         Show::TcpMachine => StateMachine::Tcp.machine(),
         Show::SctpMachine => StateMachine::Sctp.machine(),
         Show::Steering(daemon) => return ask("steering", daemon, args.json),
+        Show::Topology(daemon) => return topology(daemon, args.json),
     };
     let text = if args.json {
         match serde_json::to_string_pretty(&machine) {
@@ -246,6 +251,31 @@ pub fn show(args: &ShowArgs) -> u8 {
 fn ask(what: &str, daemon: &DaemonArgs, json: bool) -> u8 {
     let request = Request { command: format!("{} {what}", Family::Show.name()), json, ..Request::default() };
     client::call(Family::Show, &daemon.socket, daemon.timeout, &request)
+}
+
+/// Asks the daemon; where there is none, looks at the machine.
+fn topology(daemon: &DaemonArgs, json: bool) -> u8 {
+    let timeout =
+        daemon.timeout.filter(|&seconds| seconds != 0).map(|seconds| Duration::from_secs(seconds.into()));
+    // A socket that is there and not for us is an error like any other.
+    let nobody = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    match Client::connect(&daemon.socket, timeout) {
+        Err(ClientError::Connect { source, .. }) if nobody(source.kind()) => {}
+        _ => return ask("topology", daemon, json),
+    }
+    let report = match TopologyReport::of_machine() {
+        Ok(report) => report,
+        Err(error) => return client::complain(Family::Show, &error.to_string()),
+    };
+    let _ =
+        writeln!(std::io::stderr(), "no daemon answers at {}: the machine alone", daemon.socket.display());
+    if !json {
+        return client::print(&report.to_string());
+    }
+    match serde_json::to_string(&report) {
+        Ok(text) => client::print(&(text + "\n")),
+        Err(error) => client::complain(Family::Show, &error.to_string()),
+    }
 }
 
 /// docs/state-machines.md.

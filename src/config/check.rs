@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,7 +15,9 @@ use weir_shard::steering::MAX_SHARDS;
 use weir_shard::timeouts::LONGEST;
 use weir_shard::{FragmentSettings, Timeout, Timeouts};
 
-use super::types::{Bridge, Config, Conntrack, DevArgs, Name, Peer, Pool, Port, PortNumber, is_system_name};
+use super::types::{
+    Bridge, Config, Conntrack, DevArgs, Lcores, Name, Peer, Pool, Port, PortNumber, is_system_name,
+};
 use super::{ZoneTimeouts, Zones, file, steering, unknown};
 
 /// The control socket, unless something else is said.
@@ -53,7 +55,7 @@ pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault>
             Some(text) => directory.join(text.into_inner()),
             None => PathBuf::from(DEFAULT_SOCKET),
         },
-        lcores: file.lcores.as_ref().map(cpus).transpose()?,
+        lcores: file.lcores.as_ref().map_or(Ok(Lcores::Automatic(NonZeroUsize::MIN)), lcores)?,
         memory_mib: number("memory_mib", file.memory_mib, MEMORY_MIB, 512)?,
         conntrack: conntrack(file.conntrack)?,
         steering,
@@ -69,18 +71,30 @@ fn parsed<T: FromStr<Err: Display>>(text: &Spanned<String>) -> Result<T, Fault> 
     text.as_ref().parse().map_err(|error| fault(text, error))
 }
 
-fn cpus(text: &Spanned<String>) -> Result<CpuList, Fault> {
+/// "1-3,7", "auto" or "auto:4".
+fn lcores(text: &Spanned<String>) -> Result<Lcores, Fault> {
+    let too_many =
+        |count| fault(text, format_args!("{count} lcores are too many; there may be {MAX_SHARDS}"));
+    if let Some(rest) = text.as_ref().strip_prefix("auto") {
+        let count = match rest.strip_prefix(':') {
+            Some(count) => count.parse().ok(),
+            None => rest.is_empty().then_some(NonZeroUsize::MIN),
+        };
+        return match count {
+            Some(count) if count.get() <= MAX_SHARDS => Ok(Lcores::Automatic(count)),
+            Some(count) => Err(too_many(count.get())),
+            None => Err(fault(text, "write \"auto\" for one lcore, or as in \"auto:4\" how many")),
+        };
+    }
     let list: CpuList = parsed(text)?;
     if list.is_empty() {
-        return Err(fault(text, "an lcore needs a CPU; write a list as in \"1-3,7\", or leave the key out"));
+        let mend = "an lcore needs a CPU; write a list as in \"1-3,7\", \"auto:3\", or leave the key out";
+        return Err(fault(text, mend));
     }
     if list.len() > MAX_SHARDS {
-        return Err(fault(
-            text,
-            format_args!("{} lcores are too many; there may be {MAX_SHARDS}", list.len()),
-        ));
+        return Err(too_many(list.len()));
     }
-    Ok(list)
+    Ok(Lcores::On(list))
 }
 
 pub(super) fn number<T: TryFrom<i64>>(

@@ -19,8 +19,8 @@ pub use check::DEFAULT_SOCKET;
 pub use flows::{FlowsError, Tables, flows, groups};
 pub use steering::{Role, Steering};
 pub use types::{
-    Bridge, Config, Conntrack, DevArgs, DevArgsError, Name, NameError, Peer, Pool, Port, PortNumber, Profile,
-    is_system_name,
+    Bridge, Config, Conntrack, DevArgs, DevArgsError, Lcores, Name, NameError, Peer, Pool, Port, PortNumber,
+    Profile, is_system_name,
 };
 pub use zones::{ZoneTimeouts, Zones};
 

@@ -1,5 +1,7 @@
 //! What a configuration may say, and what people read when it says something else.
 
+use std::num::NonZeroUsize;
+
 use weir_shard::Timeout;
 
 use super::*;
@@ -21,7 +23,7 @@ fn an_empty_file_is_a_configuration() {
     assert_eq!(config.socket, Path::new("/run/weir/weir.sock"));
     assert_eq!(config.conntrack.capacity.get(), 1_000_000);
     assert_eq!(config.conntrack.max_connections, 1_000_000);
-    assert!(config.bridges.is_empty() && config.lcores.is_none());
+    assert!(config.bridges.is_empty() && config.lcores == Lcores::Automatic(NonZeroUsize::MIN));
 }
 
 #[test]
@@ -149,6 +151,28 @@ fn wrong_types_missing_keys_and_broken_toml_have_a_place() {
     }
     let peer = error(&format!("{PORT}peer = {{ dev = \"../x\" }}"));
     assert!(peer.contains("6:16: not a name"), "{peer}");
+}
+
+#[test]
+fn lcores_are_named_or_counted() {
+    let lcores = |text: &str| config(&format!("lcores = \"{text}\"")).map(|config| config.lcores);
+    let automatic = |count| Lcores::Automatic(NonZeroUsize::new(count).unwrap());
+    for (text, wanted) in
+        [("1-3", Lcores::On("1-3".parse().unwrap())), ("auto", automatic(1)), ("auto:64", automatic(64))]
+    {
+        assert_eq!(lcores(text).unwrap(), wanted, "{text}");
+    }
+    for (text, part) in [
+        ("auto:0", "how many"),
+        ("auto:", "how many"),
+        ("auto4", "how many"),
+        ("auto:65", "65 lcores are too many; there may be 64"),
+        ("0-64", "65 lcores are too many; there may be 64"),
+        ("", "needs a CPU"),
+    ] {
+        let error = error(&format!("lcores = \"{text}\""));
+        assert!(error.contains(part), "{text}: {error}");
+    }
 }
 
 #[test]

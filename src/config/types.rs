@@ -2,7 +2,7 @@
 //! commands take the same types, so a name that is refused here is refused there.
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -182,6 +182,15 @@ impl fmt::Display for DevArgs {
     }
 }
 
+/// CPUs that poll, one shard each; at most as many as there may be shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lcores {
+    /// These, at least one.
+    On(CpuList),
+    /// So many, next to the ports' cards.
+    Automatic(NonZeroUsize),
+}
+
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -189,8 +198,8 @@ pub struct Config {
     pub profile: Profile,
     /// The control socket.
     pub socket: PathBuf,
-    /// CPUs that poll, at least one; `None` leaves the choice to the program.
-    pub lcores: Option<CpuList>,
+    /// CPUs that poll.
+    pub lcores: Lcores,
     /// DPDK's memory in MiB.
     pub memory_mib: u32,
     /// Connection tracking.

@@ -11,6 +11,7 @@ use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSettings};
 
 use super::steering::SteeringStatus;
+use super::topology::TopologyReport;
 use super::tracking::Tracking;
 use crate::config::{DevArgs, Name, Peer, PortNumber, Role};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
@@ -232,6 +233,13 @@ pub trait Engine: Tracking + Send + Sync {
     /// # Errors
     /// When an lcore does not answer.
     fn steering(&self) -> Result<SteeringStatus, EngineError>;
+    /// The machine, and how the datapath lies on it; one without lcores of its own shows the machine alone.
+    ///
+    /// # Errors
+    /// When the machine does not tell, or an lcore does not answer.
+    fn topology(&self) -> Result<TopologyReport, EngineError> {
+        TopologyReport::of_machine().map_err(|error| EngineError::Refused(error.to_string()))
+    }
     /// Every event counter, by name.
     ///
     /// # Errors

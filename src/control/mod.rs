@@ -15,6 +15,7 @@ pub mod socket;
 pub mod steering;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod topology;
 pub mod tracking;
 
 pub use client::{Client, ClientError};

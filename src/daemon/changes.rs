@@ -113,7 +113,8 @@ impl State {
         self.switch.add_port(spec.bridge.as_str(), spec.name.as_str(), number)
     }
 
-    fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
+    fn run_device(&mut self, id: PortId, mut device: Device) -> Result<(), DaemonError> {
+        device.try_card();
         let connected = device
             .connect_outputs(id, &self.lcores)
             .and_then(|()| device.connect_inputs(id, &self.lcores, &self.steering));

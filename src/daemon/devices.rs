@@ -88,7 +88,7 @@ impl Device {
             let (driver, has) = (info.driver, info.max_rx_queues);
             return Err(DaemonError::RxQueues { name: name(), driver, has, wanted: rx_queues });
         }
-        state.placement().warn_if_far(spec.name.as_str(), &spec.devargs);
+        state.placement().warn_if_far(spec.name.as_str(), &spec.devargs, rx_queues);
         let node = state.packet_node(info.socket);
         let pool_error = |source| DaemonError::PortPool { name: name(), source };
         let (pool, own_pool) = if info.driver == "net_af_xdp" {

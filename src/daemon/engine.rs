@@ -17,6 +17,7 @@ use crate::control::engine::{
     Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
 use crate::control::steering::SteeringStatus;
+use crate::control::topology::TopologyReport;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, Fill, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
@@ -387,6 +388,10 @@ impl Engine for Datapath {
         Ok(lcores)
     }
 
+    fn topology(&self) -> Result<TopologyReport, EngineError> {
+        self.state().topology()
+    }
+
     fn clear_lcore_counters(&self) -> Result<(), EngineError> {
         self.state().ask(crate::lcore::Polling::clear_statistics)?;
         Ok(())
@@ -414,6 +419,8 @@ impl Engine for Datapath {
             total,
             help: cause.help().into(),
         });
+        let handovers =
+            counters.handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
         let gone = Counter {
             name: "drop_port_gone".into(),
             total: unroutable,
@@ -428,6 +435,7 @@ impl Engine for Datapath {
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
         Ok(drops
+            .chain(handovers)
             .chain([gone])
             .chain(tracked)
             .chain([self.collector.counter()])

@@ -16,6 +16,7 @@ mod publication;
 mod state;
 mod steering;
 mod timer;
+mod topology;
 mod tracking;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,7 +10,8 @@ use weir_numa::preflight::{self, Wanted};
 use weir_numa::topology::Topology;
 
 use super::DaemonError;
-use crate::config::{Config, DevArgs, Profile};
+use crate::config::{Config, DevArgs, Lcores, Profile};
+use crate::control::topology::far;
 
 /// Where things are.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ impl Placement {
         let ports: Vec<_> = config.bridges.iter().flat_map(|bridge| &bridge.ports).collect();
         let cards: Vec<_> = ports.iter().map(|port| card_node(&topology, &port.devargs)).collect();
         let lcores = match &config.lcores {
-            Some(list) => lcores::from_list(&topology, &allowed, &list.to_string())?,
-            None => lcores::choose(&topology, &allowed, 1, &cards)?,
+            Lcores::On(list) => lcores::from_list(&topology, &allowed, &list.to_string())?,
+            Lcores::Automatic(count) => lcores::choose(&topology, &allowed, count.get(), &cards)?,
         };
         let nodes = lcores.iter().map(|lcore| lcore.node).chain(cards.iter().copied().flatten()).collect();
         let placement = Self { topology, lcores, nodes };
@@ -44,6 +45,11 @@ impl Placement {
     pub(super) fn node_of(&self, cpu: usize) -> u32 {
         let own = |lcore: &&Lcore| usize::try_from(lcore.cpu) == Ok(cpu);
         self.lcores.iter().find(own).map_or(0, |lcore| lcore.node)
+    }
+
+    /// The machine as it was at the start.
+    pub(super) const fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     fn preflight(&self, config: &Config) -> Result<(), DaemonError> {
@@ -60,16 +66,18 @@ impl Placement {
         Ok(())
     }
 
-    /// Says so when a port's card is on a node without lcores.
-    pub(super) fn warn_if_far(&self, name: &str, devargs: &DevArgs) {
-        let Some(node) = card_node(&self.topology, devargs) else { return };
-        if self.lcores.iter().all(|lcore| lcore.node != node) {
-            tracing::warn!(
-                port = name,
-                "its card is on NUMA node {node}, where no lcore runs: every packet crosses between nodes; name CPUs of \
-                 that node as lcores (cat /sys/devices/system/node/node{node}/cpulist)"
-            );
+    /// Says so when a port's card is on another node than some lcore that gets one of its receive queues.
+    pub(super) fn warn_if_far(&self, name: &str, devargs: &DevArgs, rx_queues: u16) {
+        // Queue q is lcore q's, modulo their number.
+        let receiving = self.lcores.iter().take(rx_queues.into()).map(|lcore| (lcore.cpu, lcore.node));
+        if let Some(warning) = far(&self.topology, name, self.card_node(devargs), receiving) {
+            tracing::warn!("{warning}");
         }
+    }
+
+    /// The node of the card behind a port; `None` for virtual devices, or if nobody knows.
+    pub(super) fn card_node(&self, devargs: &DevArgs) -> Option<u32> {
+        card_node(&self.topology, devargs)
     }
 
     /// MiB of hugepages for each node from 0 on, as DPDK takes them: `mib` where something runs, 0 elsewhere.

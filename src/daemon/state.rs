@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
+use weir_numa::lcores::Lcore as Place;
+use weir_numa::memory::Placing;
 use weir_numa::pin::pin_current_thread;
 use weir_shard::mailbox::DEFAULT_CAPACITY;
 use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
@@ -71,9 +73,11 @@ impl State {
         let ports = ports.collect::<Result<Vec<_>, _>>()?;
         let tables = ports.iter().map(|(_, device)| device.table_size());
         let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
+        // One for all: addresses that are chosen by hash must not depend on the lcore.
+        let secret = secret()?;
         let shards = Shards {
             steering: Arc::clone(&steering),
-            directory: Arc::default(),
+            directory: Arc::new(Directory::new(secret[5])),
             leases: Arc::new(Leases::new(placement.lcores.len())),
         };
         // Made before any lcore runs, and held by them alone.
@@ -85,9 +89,9 @@ impl State {
             let worker = WorkerConfig {
                 shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
-                secret: secret()?,
+                secret,
             };
-            let setting = Setting { cpu: lcore.cpu, clock, profile: config.profile, eal: eal.clone() };
+            let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
@@ -112,6 +116,7 @@ impl State {
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
         state.bring_up(config, flows, ports)?;
+        state.warn_of_far_memory();
         Ok(state)
     }
 
@@ -139,6 +144,21 @@ impl State {
             device.connect_inputs(id, &self.lcores, &self.steering)?;
         }
         Ok(())
+    }
+
+    /// In profile metal all memory was touched: says so if some of it had to come from another node.
+    fn warn_of_far_memory(&self) {
+        if self.profile != Profile::Metal {
+            return;
+        }
+        match self.topology() {
+            // Ports have warned when they started.
+            Ok(report) => {
+                let far = report.lcores.iter().flat_map(|lcore| lcore.far_memory(self.placement.topology()));
+                far.for_each(|warning| tracing::warn!("{warning}"));
+            }
+            Err(error) => tracing::warn!("where the lcores' memory is cannot be told: {error}"),
+        }
     }
 
     /// Where lcores and cards are.
@@ -236,7 +256,7 @@ impl State {
 
 /// What an lcore's thread is set up with.
 struct Setting {
-    cpu: u32,
+    lcore: Place,
     clock: Clock,
     profile: Profile,
     eal: Eal,
@@ -244,12 +264,13 @@ struct Setting {
 
 fn start_lcore(
     setting: Setting,
-    worker: WorkerConfig,
+    mut worker: WorkerConfig,
     mailboxes: Mailboxes<Mbuf>,
     snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
-    let Setting { cpu, clock, profile, eal } = setting;
+    let Setting { lcore: Place { cpu, node }, clock, profile, eal } = setting;
+    worker.shard.memory = Placing { node: Some(node), hugepages: profile == Profile::Metal };
     let setup = move || {
         // Pinned first: DPDK notes the thread's node, and the shard's memory comes from it.
         pin_current_thread(cpu).map_err(|error| error.to_string())?;
@@ -312,7 +333,6 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
-        ..ShardConfig::default()
     }
 }
 

@@ -200,6 +200,11 @@ pub(super) fn owners(
 }
 
 impl Device {
+    /// Its first packets are looked at from now on, if its card steers.
+    pub(super) fn try_card(&mut self) {
+        self.on_trial = self.steered == Steered::ByCard;
+    }
+
     /// What looks at the first packets of queue `queue`, where the card steers.
     pub(super) fn examination(&self, steering: &Arc<Steering>, queue: u16) -> Option<Examination> {
         let shard = ShardNumber::new(usize::from(queue))?;

@@ -259,13 +259,14 @@ impl VirtualSwitch {
         }
     }
 
-    /// Processes what is queued, until no letter is under way.
+    /// Processes what is queued, until no letter is under way and none waits.
     pub fn flush(&mut self) {
         self.work();
         loop {
             self.post_notices();
             self.deliver();
-            if self.world.mail.is_empty() {
+            let is_silent = |worker: &Worker| worker.waiting_notices() == 0 && worker.shard().notices() == 0;
+            if self.world.mail.is_empty() && self.workers.iter().all(is_silent) {
                 break;
             }
             self.world.mail.step();

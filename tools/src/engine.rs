@@ -76,6 +76,8 @@ fn counts_of(worker: &Worker) -> Vec<Counter> {
         total,
         help: cause.help().into(),
     });
+    let handovers =
+        worker.counters().handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
     let tracked = worker.shard().counters().iter().map(|(name, total, help)| Counter {
         name: format!("conntrack_{name}"),
         total,
@@ -89,7 +91,7 @@ fn counts_of(worker: &Worker) -> Vec<Counter> {
             help: help.into(),
         })
     });
-    drops.chain(tracked).chain(fragments).collect()
+    drops.chain(handovers).chain(tracked).chain(fragments).collect()
 }
 
 /// Where a walk over all shards goes on that has come to `next` in the one at `shard`.

@@ -17,7 +17,8 @@
 //! A slot and its generation, read under one guard, name one connection: the owner compares both before it acts on a
 //! reader's word (the generation has 16 bits, so it asks the reader's question again, too).
 
-use weir_numa::memory::MemoryError;
+use weir_numa::memory::{MemoryError, Placing};
+use weir_numa::residence::Span;
 use weir_wire::Tuple;
 
 use super::account::Account;
@@ -42,14 +43,21 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(slots: usize, accounting: bool) -> Result<Self, MemoryError> {
+    pub(super) fn new(slots: usize, accounting: bool, placing: Placing) -> Result<Self, MemoryError> {
+        // Reserved hugepages are taken whether they are used or not: none for what may stay empty.
+        let rare = Placing { hugepages: false, ..placing };
         Ok(Self {
-            connections: Shared::zeroed(slots)?,
-            addresses6: Shared::zeroed(slots)?,
-            cold: Shared::zeroed(slots)?,
-            accounts: Shared::zeroed(if accounting { slots } else { 0 })?,
-            parents: Shared::zeroed(slots)?,
+            connections: Shared::placed(slots, placing)?,
+            addresses6: Shared::placed(slots, rare)?,
+            cold: Shared::placed(slots, placing)?,
+            accounts: Shared::placed(if accounting { slots } else { 0 }, placing)?,
+            parents: Shared::placed(slots, rare)?,
         })
+    }
+
+    pub(super) fn spans(&self) -> [Span; 5] {
+        let Self { connections, addresses6, cold, accounts, parents } = self;
+        [connections.span(), addresses6.span(), cold.span(), accounts.span(), parents.span()]
     }
 
     /// All but what IPv6 and data connections need.

@@ -18,9 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use thiserror::Error;
-use weir_numa::memory::{MemoryError, NodeSlice};
+use weir_numa::memory::{MemoryError, NodeSlice, Placing};
+use weir_numa::residence::Span;
 use weir_wire::{Tuple, Tuple4};
 
+use self::account::Account;
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
@@ -95,6 +97,30 @@ impl Readable {
     }
 }
 
+/// What a packet of a known connection is tracked with.
+pub(crate) struct Row<'t> {
+    pub(crate) connection: Owned<'t, Connection>,
+    account: Option<&'t Account>,
+    cold: &'t [Cold],
+    slot: Slot,
+}
+
+impl Row<'_> {
+    /// As [`Table::count`].
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize, tick: u64) {
+        if let Some(account) = self.account {
+            account.count(self.slot.direction(), bytes, tick);
+        }
+    }
+
+    /// The companion's number, 0 without one.
+    #[cold]
+    pub(crate) fn companion(&self) -> u32 {
+        self.cold.get(self.slot.index() as usize).map_or(0, Cold::companion)
+    }
+}
+
 impl Links for NodeSlice<Place> {
     #[inline]
     fn link(&mut self, index: u32) -> &mut Link {
@@ -122,7 +148,12 @@ const fn tag_of(hash: u64) -> u16 {
 
 impl Table {
     /// An empty table, whose memory is touched as it fills. With `accounting` it counts what connections carry.
-    pub(crate) fn new(capacity: u32, accounting: bool, secret: [u64; 2]) -> Result<Self, TableError> {
+    pub(crate) fn new(
+        capacity: u32,
+        accounting: bool,
+        placing: Placing,
+        secret: [u64; 2],
+    ) -> Result<Self, TableError> {
         if capacity == 0 || capacity > MAX_CAPACITY {
             return Err(TableError::Capacity(capacity));
         }
@@ -131,9 +162,9 @@ impl Table {
         let slots = (capacity + RESERVE) as usize;
         let no_memory = |source| TableError::Memory { capacity, source };
         Ok(Self {
-            buckets: NodeSlice::zeroed(buckets, None).map_err(no_memory)?,
-            memory: Memory::new(slots, accounting).map_err(no_memory)?,
-            places: NodeSlice::zeroed(slots, None).map_err(no_memory)?,
+            buckets: NodeSlice::placed(buckets, placing).map_err(no_memory)?,
+            memory: Memory::new(slots, accounting, placing).map_err(no_memory)?,
+            places: NodeSlice::placed(slots, placing).map_err(no_memory)?,
             secret,
             capacity,
             free: 0,
@@ -142,6 +173,11 @@ impl Table {
             limbo: Limbo::new(),
             readable: None,
         })
+    }
+
+    /// Where its arrays are.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        [self.buckets.span(), self.places.span()].into_iter().chain(self.memory.spans()).collect()
     }
 
     /// Touches all memory but that for IPv6.
@@ -275,6 +311,18 @@ impl Table {
         }
         if let Some(account) = self.memory.accounts.get(index) {
             prefetch(account);
+        }
+    }
+
+    /// All that tracking a packet reads and writes, found once.
+    #[inline]
+    pub(crate) fn row(&mut self, slot: Slot) -> Row<'_> {
+        let index = slot.index() as usize;
+        Row {
+            connection: Owned::new(&self.memory.connections[index]),
+            account: self.memory.accounts.get(index),
+            cold: &self.memory.cold,
+            slot,
         }
     }
 

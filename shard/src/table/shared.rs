@@ -7,7 +7,8 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use std::sync::Arc;
 
-use weir_numa::memory::{MemoryError, NodeSlice, Zeroable};
+use weir_numa::memory::{MemoryError, NodeSlice, Placing, Zeroable};
+use weir_numa::residence::Span;
 
 /// The array. Where it lies is kept beside the counted reference, so that an access costs no step through that.
 pub(crate) struct Shared<T: Zeroable> {
@@ -22,9 +23,14 @@ unsafe impl<T: Zeroable + Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Zeroable + Send + Sync> Sync for Shared<T> {}
 
 impl<T: Zeroable> Shared<T> {
-    /// As [`NodeSlice::zeroed`].
-    pub(super) fn zeroed(len: usize) -> Result<Self, MemoryError> {
-        Ok(Self::of(NodeSlice::zeroed(len, None)?))
+    /// As [`NodeSlice::placed`].
+    pub(super) fn placed(len: usize, placing: Placing) -> Result<Self, MemoryError> {
+        Ok(Self::of(NodeSlice::placed(len, placing)?))
+    }
+
+    /// Where it is.
+    pub(super) fn span(&self) -> Span {
+        self.memory.span()
     }
 
     fn of(mut slice: NodeSlice<T>) -> Self {

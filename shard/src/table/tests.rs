@@ -28,7 +28,7 @@ fn insert(table: &mut Table, original: &Tuple, reply: &Tuple) -> Result<u32, Ful
 #[test]
 fn a_table_takes_as_many_connections_as_it_was_made_for_and_not_one_more() {
     for capacity in [1u32, 2, 7, 100, 20_000] {
-        let mut table = Table::new(capacity, true, [3, 4]).unwrap();
+        let mut table = Table::new(capacity, true, Placing::default(), [3, 4]).unwrap();
         for n in 0..capacity {
             let tuple = v4(n, 0);
             insert(&mut table, &tuple, &tuple.reversed()).unwrap();
@@ -49,7 +49,7 @@ fn a_table_takes_as_many_connections_as_it_was_made_for_and_not_one_more() {
 
 #[test]
 fn removal_leaves_no_trace_in_the_index() {
-    let mut table = Table::new(5_000, true, [3, 4]).unwrap();
+    let mut table = Table::new(5_000, true, Placing::default(), [3, 4]).unwrap();
     for n in 0..5_000 {
         insert(&mut table, &v6(n, 1), &v6(n, 1).reversed()).unwrap();
     }
@@ -63,7 +63,7 @@ fn removal_leaves_no_trace_in_the_index() {
 
 #[test]
 fn nearly_all_entries_of_a_full_table_are_at_home() {
-    let mut table = Table::new(50_000, true, [5, 6]).unwrap();
+    let mut table = Table::new(50_000, true, Placing::default(), [5, 6]).unwrap();
     for n in 0..50_000 {
         insert(&mut table, &v4(n, 0), &v4(n, 0).reversed()).unwrap();
     }
@@ -73,7 +73,7 @@ fn nearly_all_entries_of_a_full_table_are_at_home() {
 
 #[test]
 fn a_tuple_that_is_its_own_reply_is_found_and_removed_as_original() {
-    let mut table = Table::new(4, true, [1, 2]).unwrap();
+    let mut table = Table::new(4, true, Placing::default(), [1, 2]).unwrap();
     let tuple = Tuple::new([1, 1, 1, 1].into(), [1, 1, 1, 1].into(), 5, 5, 17, 0).unwrap();
     assert_eq!(tuple, tuple.reversed());
     let index = insert(&mut table, &tuple, &tuple).unwrap();
@@ -85,7 +85,7 @@ fn a_tuple_that_is_its_own_reply_is_found_and_removed_as_original() {
 
 #[test]
 fn a_slot_counts_the_generations_that_lived_in_it() {
-    let mut table = Table::new(4, true, [1, 2]).unwrap();
+    let mut table = Table::new(4, true, Placing::default(), [1, 2]).unwrap();
     let index = insert(&mut table, &v4(1, 0), &v4(1, 0).reversed()).unwrap();
     let generation = table.connection(index).generation();
     table.remove(index);
@@ -95,8 +95,8 @@ fn a_slot_counts_the_generations_that_lived_in_it() {
 
 #[test]
 fn a_capacity_of_nothing_or_of_billions_is_refused() {
-    assert!(matches!(Table::new(0, true, [0; 2]), Err(TableError::Capacity(0))));
-    assert!(matches!(Table::new(u32::MAX, true, [0; 2]), Err(TableError::Capacity(_))));
+    assert!(matches!(Table::new(0, true, Placing::default(), [0; 2]), Err(TableError::Capacity(0))));
+    assert!(matches!(Table::new(u32::MAX, true, Placing::default(), [0; 2]), Err(TableError::Capacity(_))));
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ proptest! {
         secret: [u64; 2],
         steps in prop::collection::vec(step(), 1..300),
     ) {
-        let mut table = Table::new(capacity, true, secret).unwrap();
+        let mut table = Table::new(capacity, true, Placing::default(), secret).unwrap();
         let mut model: BTreeMap<Tuple, Slot> = BTreeMap::new();
         let mut live: Vec<u32> = Vec::new();
         for step in steps {
