@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use weir::replay::{Options, ReplayError, Report, run};
+use weir::replay::{Layout, Options, ReplayError, Report, run};
 use weir_shard::ShardConfig;
 use weir_wire::build::PacketBuilder;
 use weir_wire::pcap::{CaptureReader, CaptureWriter, Precision};
@@ -38,7 +38,15 @@ impl Folder {
 
     fn options(&self, flows: PathBuf, ports: Vec<(u16, Option<PathBuf>)>) -> Options {
         let shard = ShardConfig { capacity: 1024, ..ShardConfig::default() };
-        Options { flows, groups: None, ports, out: self.0.join("out"), shard, seed: 1 }
+        Options {
+            flows,
+            groups: None,
+            ports,
+            out: self.0.join("out"),
+            shard,
+            seed: 1,
+            layout: Layout::default(),
+        }
     }
 
     /// What a port sent: nanoseconds and bytes.

@@ -732,4 +732,4 @@ pub(crate) const fn is_answered(rest: Rest, state: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -54,7 +54,7 @@ impl ShardReader {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let used = self.table.used();
         let end = cursor.slot().saturating_add(limit).min(used);
-        let reader = self.table.epochs.register();
+        let reader = self.table.epochs.participate();
         let mut found: ArrayVec<_, { UNDER_GUARD as usize }> = ArrayVec::new();
         let mut at = cursor.slot();
         while at < end {

@@ -53,8 +53,9 @@ impl Shard {
     }
 
     /// The first reply tuple in the order of one shard alone that is not among `refused`, nor taken here if its home is
-    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the next candidate with this
-    /// one among `refused`. Exhausted when no candidate is left, or within the bounds of a search.
+    /// here; it may have been given away. What another home says of it is to be asked there; if it refuses, ask for the
+    /// next candidate with this one among `refused`. Exhausted when no candidate is left, or within the bounds of a
+    /// search.
     pub(crate) fn candidate(
         &mut self,
         moment: Moment,
@@ -68,11 +69,17 @@ impl Shard {
             let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
-            let mut is_free = |reply: &Tuple| {
-                !refused.contains(reply) && (steering.home(reply) != *number || is_free(table, moment, reply))
-            };
+            let mut is_free = |reply: &Tuple| !refused.contains(reply) && is_free(table, moment, reply);
             reply_tuple_at(&request, &InOrder(&homes), &mut || random.next(), occupancy, &mut is_free)
         })
+    }
+
+    /// True if a translation is to be drawn at home: where it leaves ports to draw from ([`Request::draws_ports`]), and
+    /// where each shard has public addresses of its own.
+    pub(crate) fn draws_at_home(&self, nat: &NatAction, tuple: &Tuple) -> bool {
+        let request = Request { action: nat, original: tuple, hash: 0, source_hash: 0 };
+        request.draws_ports()
+            || matches!(nat, NatAction::Source(_)) && self.steering.has_subscribers(tuple.zone())
     }
 
     fn choose_alone(
@@ -129,11 +136,6 @@ impl Shard {
     pub const fn occupancy(&self) -> &Occupancy {
         &self.occupancy
     }
-}
-
-/// True if a translation leaves ports to draw from ([`Request::draws_ports`]).
-pub(crate) fn draws_ports(nat: &NatAction, tuple: &Tuple) -> bool {
-    Request { action: nat, original: tuple, hash: 0, source_hash: 0 }.draws_ports()
 }
 
 /// True if no live connection of the table has this tuple.

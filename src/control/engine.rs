@@ -519,6 +519,34 @@ pub struct Lcore {
     pub busy_cycles: u64,
     /// Its receive queues.
     pub queues: Vec<Queue>,
+    /// Packets that it and the others gave each other, by reason; nothing where it is alone.
+    pub exchange: Vec<Exchange>,
+    /// The mailboxes from the other lcores.
+    pub mailboxes: Vec<Mailbox>,
+}
+
+/// Packets that lcores gave each other for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Exchange {
+    /// Its name.
+    pub reason: &'static str,
+    /// Given to others.
+    pub handed_over: u64,
+    /// Taken from others.
+    pub taken_over: u64,
+    /// Dropped because another one's mailbox was full.
+    pub refused: u64,
+}
+
+/// How full a mailbox got.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mailbox {
+    /// The CPU of the lcore whose packets it holds.
+    pub from: u16,
+    /// Most entries that were seen waiting.
+    pub most: usize,
+    /// Entries there is room for.
+    pub capacity: usize,
 }
 
 /// A receive queue.

@@ -7,6 +7,7 @@ use super::devices::Device;
 use super::state::State;
 use crate::config::{Name, PortNumber};
 use crate::control::engine::{Change, NewPort};
+use crate::lcore::Polling;
 use crate::pipeline::PortId;
 use crate::switch::{Bridge, FormerMode, SwitchError};
 
@@ -140,6 +141,10 @@ impl State {
         self.switch.delete_port(bridge.as_str(), name.as_str())?;
         if let Err(error) = self.publish() {
             tracing::error!("an lcore hears of a removed port late: {error}");
+        }
+        // What is under way between lcores still counts by the old numbers, and goes.
+        if let Err(error) = self.ask(Polling::settle_letters) {
+            tracing::error!("an lcore keeps packets of a removed port for a while: {error}");
         }
         Device::disconnect_outputs(id, &self.lcores);
         let device = self.devices.remove(&id).ok_or_else(missing)?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use weir_shard::fragments::DatagramView;
-use weir_shard::{ConnectionView, ExpectationView};
+use weir_shard::{ConnectionView, ExpectationView, Reason};
 
 use super::devices::Device;
 use super::publication::PublishError;
@@ -13,12 +13,12 @@ use super::{DaemonError, Datapath};
 use crate::config::PortNumber;
 use crate::control::engine::{
     Bridge, Change, ConnectionFilter, ConnectionTotals, Counter, Cursor, DatapathFlow, DatapathTotals,
-    Engine, EngineError, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link, PoolUse,
-    Port, PortCounters, Queue, Table, check_groups,
+    Engine, EngineError, Exchange, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link,
+    Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
 use crate::control::topology::TopologyReport;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
-use crate::lcore::{CallError, PortFigures};
+use crate::lcore::{CallError, Fill, PortFigures};
 use crate::pipeline::{PortId, Snapshot, fdb};
 use crate::switch::SwitchError;
 
@@ -89,7 +89,6 @@ impl Engine for Datapath {
         state.responsive()?;
         let now = state.now();
         let applied = state.switch.apply(bridge, &changes, now)?;
-        state.warn_about_tracking(&changes);
         state.publish()?;
         Ok(applied)
     }
@@ -99,7 +98,6 @@ impl Engine for Datapath {
         state.responsive()?;
         let now = state.now();
         let applied = state.switch.replace(bridge, &wanted, readd, now)?;
-        state.warn_about_tracking(&wanted);
         state.publish()?;
         Ok(applied)
     }
@@ -358,11 +356,17 @@ impl Engine for Datapath {
             state.devices.iter().map(|(&id, device)| (id, device.spec.name.clone())).collect();
         let mut lcores = Vec::new();
         for lcore in &state.lcores {
-            let (counters, cycles, inputs) =
-                lcore.call(|polling| (*polling.worker().counters(), polling.cycles(), polling.inputs()))?;
+            let (counters, cycles, inputs, fills) = lcore.call(|polling| {
+                (*polling.worker().counters(), polling.cycles(), polling.inputs(), polling.fills())
+            })?;
+            let cpu = |lcore: &crate::lcore::Lcore| u16::try_from(lcore.cpu()).unwrap_or(u16::MAX);
+            // Lcores stand in the order of their shards.
+            let mailbox = |Fill { from, most, capacity }| {
+                state.lcores.get(from.index()).map(|peer| Mailbox { from: cpu(peer), most, capacity })
+            };
             let name = |id| names.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
             lcores.push(Lcore {
-                cpu: u16::try_from(lcore.cpu()).unwrap_or(u16::MAX),
+                cpu: cpu(lcore),
                 node: state.placement().node_of(lcore.cpu()),
                 packets: counters.received,
                 recirculations: counters.recirculations,
@@ -376,6 +380,8 @@ impl Engine for Datapath {
                     .into_iter()
                     .filter_map(|(id, queue)| Some(Queue { port: name(id)?, queue }))
                     .collect(),
+                exchange: if fills.is_empty() { Vec::new() } else { exchange(&counters) },
+                mailboxes: fills.into_iter().filter_map(mailbox).collect(),
             });
         }
         Ok(lcores)
@@ -475,4 +481,17 @@ impl crate::switch::Bridge {
 pub(super) fn next_shard(from: Cursor, shards: usize) -> Option<Cursor> {
     let shard = from.shard + 1;
     (shard < shards).then_some(Cursor { shard, slot: 0 })
+}
+
+/// What a worker has given to others, and they to it.
+fn exchange(counters: &crate::pipeline::Counters) -> Vec<Exchange> {
+    Reason::ALL
+        .into_iter()
+        .map(|reason| Exchange {
+            reason: reason.name(),
+            handed_over: counters.handed_over[reason.index()],
+            taken_over: counters.taken_over[reason.index()],
+            refused: counters.refused_full[reason.index()],
+        })
+        .collect()
 }

@@ -3,9 +3,11 @@
 use weir_ffi::offload::OffloadError;
 use weir_ffi::{EalError, PoolError, PortError};
 use weir_numa::lcores::LcoreError as PlacementError;
+use weir_numa::memory::MemoryError;
 use weir_numa::pin::PinError;
 use weir_numa::preflight::Report;
 use weir_numa::topology::TopologyError;
+use weir_shard::steering::SteeringError;
 
 use super::publication::PublishError;
 use crate::lcore::{CallError, LcoreError};
@@ -74,6 +76,12 @@ pub enum DaemonError {
     /// An lcore did not start.
     #[error(transparent)]
     Lcore(#[from] LcoreError),
+    /// No memory for what lcores exchange.
+    #[error("mailboxes between the lcores: {0}")]
+    Mailboxes(MemoryError),
+    /// Connections cannot be divided among so many lcores.
+    #[error("lcores: {0}")]
+    Steering(#[from] SteeringError),
     /// The tracker's settings for zones.
     #[error("zones: {0}")]
     Settings(String),

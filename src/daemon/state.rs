@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_ffi::{Eal, EalConfig, LogLine, Severity};
+use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::lcores::Lcore as Place;
 use weir_numa::memory::Placing;
 use weir_numa::pin::pin_current_thread;
-use weir_shard::{FragmentSettings, Leases, ShardConfig, ShardNumber};
+use weir_shard::mailbox::DEFAULT_CAPACITY;
+use weir_shard::steering::{KeyWord, SteeringConfig, TABLE_SIZE};
+use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
 use super::devices::Device;
 use super::exhaustion::Report;
@@ -18,8 +20,7 @@ use super::tracking::Settings;
 use super::{DaemonError, Died};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
-use crate::flow::{Action, FlowMod};
-use crate::lcore::{CallError, Clock, Idle, Lcore, Polling};
+use crate::lcore::{CallError, Clock, Idle, Lcore, Mailboxes, Polling};
 use crate::pipeline::worker::DEFAULT_MEGAFLOWS;
 use crate::pipeline::{PortId, PublishedSnapshot, SnapshotReader, Worker, WorkerConfig};
 use crate::switch::Switch;
@@ -46,8 +47,6 @@ pub(super) struct State {
     profile: Profile,
     /// The last snapshot could not be published: too many old ones wait for an lcore.
     behind: bool,
-    /// The warning about tracking on several lcores was given.
-    warned: bool,
     exhaustion: Report,
 }
 
@@ -63,17 +62,24 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let mut published = PublishedSnapshot::new(switch.snapshot());
-        let count = u32::try_from(placement.lcores.len()).unwrap_or(u32::MAX);
-        let leases = Arc::new(Leases::new(placement.lcores.len()));
+        let shards = Shards {
+            steering: Arc::new(steering(placement.lcores.len())?),
+            directory: Arc::default(),
+            leases: Arc::new(Leases::new(placement.lcores.len())),
+        };
+        // Made before any lcore runs, and held by them alone.
+        let metal = config.profile == Profile::Metal;
+        let nodes: Vec<_> = placement.lcores.iter().map(|lcore| metal.then_some(lcore.node)).collect();
+        let mailboxes = Mailboxes::between(&nodes, DEFAULT_CAPACITY).map_err(DaemonError::Mailboxes)?;
         let mut lcores = Vec::new();
-        for (index, lcore) in (0..).zip(&placement.lcores) {
+        for ((index, lcore), mailboxes) in (0..).zip(&placement.lcores).zip(mailboxes) {
             let worker = WorkerConfig {
-                shard: shard_config(&config.conntrack, &leases, count, index),
+                shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret: secret()?,
             };
             let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
-            lcores.push(start_lcore(setting, worker, published.reader(), died)?);
+            lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
         tracing::info!(?cpus, "lcores started");
@@ -92,7 +98,6 @@ impl State {
             placement,
             profile,
             behind: false,
-            warned: false,
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
@@ -105,7 +110,6 @@ impl State {
     fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
-            self.warn_about_tracking(&flows);
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
         for bridge in &config.bridges {
@@ -124,21 +128,6 @@ impl State {
             device.connect_inputs(id, &self.lcores)?;
         }
         Ok(())
-    }
-
-    /// Until packets are steered to the lcore that owns their connection, replies may miss it.
-    pub(super) fn warn_about_tracking(&mut self, flows: &[FlowMod]) {
-        let tracks =
-            flows.iter().flat_map(|flow| &flow.actions).any(|action| matches!(action, Action::Ct(_)));
-        if tracks && self.lcores.len() > 1 && !self.warned {
-            self.warned = true;
-            tracing::warn!(
-                "flows track connections (ct) on {} lcores, and each lcore knows only connections whose first packet it \
-                 received: a reply that arrives by another lcore's queue is taken for a new connection; use one lcore \
-                 unless the ports' queues bring both directions to the same one",
-                self.lcores.len()
-            );
-        }
     }
 
     /// In profile metal all memory was touched: says so if some of it had to come from another node.
@@ -259,6 +248,7 @@ struct Setting {
 fn start_lcore(
     setting: Setting,
     mut worker: WorkerConfig,
+    mailboxes: Mailboxes<Mbuf>,
     snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
@@ -275,7 +265,7 @@ fn start_lcore(
         } else {
             Idle::Share
         };
-        Ok((Polling::new(worker, clock, idle), guard))
+        Ok((Polling::new(worker, clock, idle).with_mailboxes(mailboxes), guard))
     };
     let died = Arc::clone(died);
     let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
@@ -300,13 +290,31 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Shard `index` of `count`.
-fn shard_config(conntrack: &Conntrack, leases: &Arc<Leases>, count: u32, index: u32) -> ShardConfig {
+/// Who owns what among so many shards. The key is secret, so that nobody can choose tuples that all fall to one.
+fn steering(shards: usize) -> Result<Steering, DaemonError> {
+    let [random, ..] = secret()?;
+    let word = KeyWord::from_random(random as u16);
+    Ok(Steering::new(&SteeringConfig { shards, word, table_size: TABLE_SIZE, subscribers: Vec::new() })?)
+}
+
+/// What all shards have in common.
+struct Shards {
+    steering: Arc<Steering>,
+    directory: Arc<Directory>,
+    leases: Arc<Leases>,
+}
+
+/// One of them.
+fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConfig {
+    let Shards { steering, directory, leases } = shards;
+    let count = u32::try_from(steering.shards()).unwrap_or(u32::MAX);
     let number = usize::try_from(index).ok().and_then(ShardNumber::new);
     ShardConfig {
         capacity: room(conntrack.capacity.get(), count),
         max_connections: conntrack.max_connections,
         number: number.unwrap_or_default(),
+        steering: Arc::clone(steering),
+        directory: Arc::clone(directory),
         leases: Arc::clone(leases),
         liberal_tcp: conntrack.liberal_tcp,
         timeouts: conntrack.timeouts.clone(),

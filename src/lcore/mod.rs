@@ -5,6 +5,7 @@
 mod clock;
 mod frame;
 mod handle;
+mod mailboxes;
 mod poll;
 mod transmit;
 
@@ -12,4 +13,5 @@ pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use handle::testing;
 pub use handle::{CallError, Lcore, LcoreError};
+pub use mailboxes::{Fill, Incoming, Mailboxes, Outgoing};
 pub use poll::{Cycles, Idle, Polling, PortFigures};

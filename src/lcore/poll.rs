@@ -1,5 +1,5 @@
-//! The polling loop of one lcore: receive, process, send, and between the bursts a bounded piece of
-//! housekeeping and one job of the control side.
+//! The polling loop of one lcore: receive from queues and from other lcores, process, send, and between the bursts a
+//! bounded piece of housekeeping and one job of the control side.
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use weir_shard::fragments::Family;
 
 use super::clock::Clock;
 use super::handle::{Job, next};
+use super::mailboxes::{Fill, Incoming, Mailboxes};
 use super::transmit::Outputs;
 use crate::pipeline::{Injection, PortCounters, PortId, Worker};
 
@@ -71,6 +72,7 @@ pub struct Polling {
     worker: Worker<Mbuf>,
     inputs: Vec<Input>,
     outputs: Outputs,
+    letters: Incoming<Mbuf>,
     clock: Clock,
     idle: Idle,
     cycles: Cycles,
@@ -85,11 +87,20 @@ impl Polling {
             worker,
             inputs: Vec::new(),
             outputs: Outputs::default(),
+            letters: Incoming::default(),
             clock,
             idle,
             cycles: Cycles::default(),
             stopping: false,
         }
+    }
+
+    /// Exchanges letters with the other lcores by these mailboxes.
+    #[must_use]
+    pub fn with_mailboxes(mut self, mailboxes: Mailboxes<Mbuf>) -> Self {
+        self.outputs.set_letters(mailboxes.outgoing);
+        self.letters = mailboxes.incoming;
+        self
     }
 
     /// The datapath.
@@ -119,6 +130,13 @@ impl Polling {
     pub fn clear_statistics(&mut self) {
         self.cycles = Cycles::default();
         self.worker.clear_counters();
+        self.letters.clear_fills();
+    }
+
+    /// How full the mailboxes from other lcores got since the statistics were cleared.
+    #[must_use]
+    pub fn fills(&self) -> Vec<Fill> {
+        self.letters.fills().collect()
     }
 
     /// Receives from `queue` as `port` from the next round on.
@@ -183,6 +201,17 @@ impl Polling {
         }
     }
 
+    /// Works on every letter that was sent to this lcore so far. What belonged to a port that is gone is dropped by that:
+    /// see [`Snapshot::numbering`](crate::pipeline::Snapshot::numbering).
+    pub fn settle_letters(&mut self) {
+        let now = self.now();
+        let Self { worker, outputs, letters, .. } = self;
+        letters.collect_all(|from, letters| {
+            worker.receive(now, from, letters, outputs);
+            outputs.flush();
+        });
+    }
+
     /// Polls until the control side is gone.
     pub(super) fn run(&mut self, inbox: &Receiver<Job>) {
         let mut mark = weir_ffi::tsc();
@@ -226,11 +255,15 @@ impl Polling {
         }
     }
 
-    /// Receives once from every queue; true if anything came.
+    /// Receives once from every queue and every other lcore; true if anything came.
     #[inline]
     fn round(&mut self, cycles: u64) -> bool {
         let now = self.clock.milliseconds(cycles);
-        let mut any = false;
+        let Self { worker, outputs, letters, .. } = self;
+        let mut any = letters.collect(|from, letters| {
+            worker.receive(now, from, letters, outputs);
+            outputs.flush();
+        });
         for input in &mut self.inputs {
             let mut received = Burst::new();
             if input.queue.rx_burst(&mut received) == 0 {
@@ -247,14 +280,18 @@ impl Polling {
     /// Housekeeping and one call of the control side; says whether there was a call.
     fn between(&mut self, inbox: &Receiver<Job>, now: u64) -> bool {
         self.worker.housekeeping(now);
+        let mut called = false;
         match next(inbox) {
             Ok(Some(job)) => {
                 job(self);
-                return true;
+                called = true;
             }
             Ok(None) => {}
             Err(()) => self.stopping = true,
         }
-        false
+        // Connections may have ended whose tuples other shards keep.
+        self.worker.post_notices(&mut self.outputs);
+        self.outputs.flush();
+        called
     }
 }

@@ -1,9 +1,11 @@
 //! What an lcore sends: one burst a port, filled while a received burst goes through the pipeline and handed
-//! to the driver when it is full or the received burst is through.
+//! to the driver when it is full or the received burst is through; and the letters to other lcores, likewise.
 
 use weir_ffi::{Burst, Mbuf, TxQueue};
+use weir_shard::ShardNumber;
 
-use crate::pipeline::{PortId, Transmit};
+use super::mailboxes::Outgoing;
+use crate::pipeline::{Letter, PortId, Transmit};
 
 #[derive(Debug)]
 struct Output {
@@ -19,9 +21,15 @@ pub(super) struct Outputs {
     touched: Vec<PortId>,
     /// Frames for ports that have no queue here: the port is being removed.
     unroutable: u64,
+    letters: Outgoing<Mbuf>,
 }
 
 impl Outputs {
+    /// Posts letters by these rings from now on.
+    pub(super) fn set_letters(&mut self, letters: Outgoing<Mbuf>) {
+        self.letters = letters;
+    }
+
     /// Sends to `port` by `queue` from now on.
     pub(super) fn add(&mut self, port: PortId, queue: TxQueue) {
         let index = port as usize;
@@ -49,7 +57,7 @@ impl Outputs {
         self.unroutable
     }
 
-    /// Hands everything that waits to the drivers.
+    /// Hands everything that waits to the drivers and to the other lcores.
     #[inline]
     pub(super) fn flush(&mut self) {
         while let Some(port) = self.touched.pop() {
@@ -57,6 +65,7 @@ impl Outputs {
                 output.queue.tx_burst_or_drop(&mut output.waiting);
             }
         }
+        self.letters.flush();
     }
 }
 
@@ -75,5 +84,10 @@ impl Transmit<Mbuf> for Outputs {
             // A burst that was just flushed has room, and its port is on the list already.
             let _ = output.waiting.push(frame);
         }
+    }
+
+    #[inline]
+    fn post(&mut self, to: ShardNumber, letter: Letter<Mbuf>) -> Result<(), Letter<Mbuf>> {
+        self.letters.post(to, letter)
     }
 }

@@ -1,5 +1,6 @@
 //! More than one lcore, and lcores that have nothing to do.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
@@ -12,38 +13,88 @@ fn two_cpus() -> bool {
     enough
 }
 
+/// The packet that answers a frame of [`udp`].
+fn answer_of(frame: &[u8]) -> Vec<u8> {
+    let mut answer = frame.to_vec();
+    for (to, from, length) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+        answer[to..to + length].copy_from_slice(&frame[from..from + length]);
+        answer[from..from + length].copy_from_slice(&frame[to..to + length]);
+    }
+    answer
+}
+
+/// Tracks connections between addresses; counts packets that open one (1) and that belong to one (2).
+const TRACKED: &str = "in_port=1,ip,ct_state=-trk,actions=ct(table=1)\n\
+    table=1,cookie=1,ip,ct_state=+new,actions=ct(commit),2\n\
+    table=1,cookie=2,ip,ct_state=+est,actions=2\n";
+
+fn on_two_lcores(scratch: Scratch, flows: &str, devices: &[&str]) -> Daemon {
+    scratch.write("flows", flows);
+    let config = format!("lcores = \"0-1\"\n{SMALL}{}", bridge(devices));
+    Daemon::start_as(scratch, &config, &mut Command::new(env!("CARGO_BIN_EXE_weir")), &[])
+}
+
+/// A figure of each lcore, or the sum of one over all reasons for which packets are exchanged.
+fn figures(daemon: &Daemon, figure: &str) -> Vec<u64> {
+    let lcores = daemon.json("appctl dpif-netdev/pmd-stats-show");
+    let of = |lcore: &serde_json::Value| match lcore["exchange"].as_array() {
+        _ if lcore[figure].is_u64() => lcore[figure].as_u64().unwrap(),
+        reasons => reasons.unwrap().iter().map(|reason| reason[figure].as_u64().unwrap()).sum(),
+    };
+    lcores.as_array().unwrap().iter().map(of).collect()
+}
+
 #[test]
-fn two_lcores_each_carry_the_queues_that_are_theirs() {
+fn packets_of_a_queue_go_to_the_lcore_that_owns_their_connection_and_leave_there() {
     if !two_cpus() {
         return;
     }
-    let scratch = Scratch::new("two");
-    scratch.write(
-        "flows",
-        "in_port=1,ip,ct_state=-trk,actions=ct(table=1)\ntable=1,in_port=1,ip,actions=ct(commit),2\n",
-    );
-    let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
-    let inputs = [scratch.capture("a.pcap", &halves[0]), scratch.capture("b.pcap", &halves[1])];
+    let scratch = Scratch::new("owners");
+    // All by the one queue of lcore 0: each connection's first packet and, some packets behind, its answer. Their ports
+    // differ in every bit, so that no key brings all to one owner: the hash is linear.
+    let asked: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
+    let frames: Vec<_> = asked.iter().cloned().chain(asked.iter().map(|frame| answer_of(frame))).collect();
     let source = format!(
-        "net_pcap0,rx_pcap={},rx_pcap={},tx_pcap={},tx_pcap={}",
-        inputs[0],
-        inputs[1],
-        scratch.text("c.pcap"),
-        scratch.text("d.pcap")
+        "net_pcap0,rx_pcap={},tx_pcap={},tx_pcap={}",
+        scratch.capture("in.pcap", &frames),
+        scratch.text("a.pcap"),
+        scratch.text("b.pcap")
     );
     let sink = format!("net_pcap1,tx_pcap={},tx_pcap={}", scratch.text("x.pcap"), scratch.text("y.pcap"));
-    let config = format!("lcores = \"0-1\"\n{SMALL}{}", bridge(&[&source, &sink]));
-    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
-    let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
-    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 80);
-    assert_eq!(daemon.scratch.frames("x.pcap"), halves[0]);
-    assert_eq!(daemon.scratch.frames("y.pcap"), halves[1]);
-    let lcores = daemon.json("appctl dpif-netdev/pmd-stats-show");
-    let packets: Vec<_> = lcores.as_array().unwrap().iter().map(|lcore| lcore["packets"].as_u64()).collect();
-    assert_eq!(packets, [Some(40), Some(40)]);
-    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "80\n", "a dump adds the shards up");
-    assert_eq!(daemon.ok("appctl dpctl/dump-conntrack").lines().count(), 80);
-    assert!(daemon.log().contains("a reply that arrives by another lcore's queue"), "{}", daemon.log());
+    let mut daemon = on_two_lcores(scratch, TRACKED, &[&source, &sink]);
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
+    assert_eq!((daemon.packets(1), daemon.packets(2)), (60, 60), "both directions meet");
+    // What lcore 0 sends and what lcore 1 does: together all, and of each connection both packets or none, in order.
+    let halves = ["x.pcap", "y.pcap"].map(|name| daemon.scratch.frames(name));
+    let at = |frame: &Vec<u8>, half: &Vec<Vec<u8>>| half.iter().position(|sent| sent == frame);
+    for frame in &asked {
+        let places = halves.each_ref().map(|half| (at(frame, half), at(&answer_of(frame), half)));
+        let in_order = |(asked, answered): (Option<usize>, Option<usize>)| {
+            asked.zip(answered).is_some_and(|(asked, answered)| asked < answered)
+        };
+        let nowhere = (None, None);
+        let [first, second] = places;
+        assert!(in_order(first) && second == nowhere || in_order(second) && first == nowhere, "{places:?}");
+    }
+    let over = halves[1].len() as u64;
+    assert!(over > 0 && over < 120, "{over}");
+    assert_eq!(halves[0].len() as u64 + over, 120);
+    assert_eq!(figures(&daemon, "packets"), [120, 0], "lcore 1 polls nothing");
+    assert_eq!(figures(&daemon, "handed_over"), [over, 0]);
+    assert_eq!(figures(&daemon, "taken_over"), [0, over]);
+    assert_eq!(figures(&daemon, "refused"), [0, 0]);
+    let shown = daemon.ok("appctl dpif-netdev/pmd-stats-show");
+    assert!(
+        shown.contains(&format!("  packets handed over to other cores: {over} (steered {over})\n")),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("  mailbox from core_id 0: ") && shown.contains(" of 1024 entries used"),
+        "{shown}"
+    );
+    assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "60\n", "a dump adds the shards up");
+    assert_eq!(daemon.ok("appctl dpctl/dump-conntrack").lines().count(), 60);
+    assert_eq!(daemon.buffers(), 0);
     daemon.ok("appctl dpctl/ct-set-maxconns 7");
     assert_eq!(daemon.ok("appctl dpctl/ct-get-maxconns"), "7\n");
     daemon.ok("appctl dpctl/flush-conntrack");
@@ -56,6 +107,57 @@ fn two_lcores_each_carry_the_queues_that_are_theirs() {
         "{}",
         answer.stderr
     );
+    daemon.finish();
+}
+
+#[test]
+fn flows_that_track_nothing_leave_packets_where_they_are() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("untracked");
+    let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
+    let source = format!(
+        "net_pcap0,rx_pcap={},rx_pcap={},tx_pcap={},tx_pcap={}",
+        scratch.capture("a.pcap", &halves[0]),
+        scratch.capture("b.pcap", &halves[1]),
+        scratch.text("c.pcap"),
+        scratch.text("d.pcap")
+    );
+    let sink = format!("net_pcap1,tx_pcap={},tx_pcap={}", scratch.text("x.pcap"), scratch.text("y.pcap"));
+    let mut daemon = on_two_lcores(scratch, "in_port=1,actions=2\n", &[&source, &sink]);
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 80);
+    assert_eq!(["x.pcap", "y.pcap"].map(|name| daemon.scratch.frames(name)), halves);
+    assert_eq!((figures(&daemon, "packets"), figures(&daemon, "handed_over")), (vec![40, 40], vec![0, 0]));
+    daemon.finish();
+}
+
+#[test]
+fn a_port_that_goes_while_its_packets_are_under_way_between_lcores_leaves_no_buffer_behind() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("underway");
+    // Without end, as fast as lcore 0 can.
+    let frames: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
+    let source = format!(
+        "net_pcap0,rx_pcap={},tx_pcap=/dev/null,tx_pcap=/dev/null,infinite_rx=1",
+        scratch.capture("in.pcap", &frames)
+    );
+    let sink = "net_null0,no-rx=1";
+    let mut daemon = on_two_lcores(scratch, TRACKED, &[&source, sink]);
+    for round in 1..=3 {
+        // Some are refused where lcore 1 does not keep up: the more are under way.
+        daemon.until("packets on both", |daemon| figures(daemon, "taken_over")[1] > 2000 * round);
+        daemon.ok("vsctl del-port br0 p1");
+        assert_eq!(daemon.buffers(), 0);
+        let (over, taken) = (figures(&daemon, "handed_over"), figures(&daemon, "taken_over"));
+        assert_eq!(over[0], taken[1], "all that was handed over has arrived");
+        daemon.ok(&format!(
+            "vsctl add-port br0 p1 -- set Interface p1 ofport_request=1 options:dpdk-devargs={source}"
+        ));
+    }
+    // It ends in order under full load, too.
     daemon.finish();
 }
 
@@ -98,6 +200,49 @@ fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
     let answer = daemon.weir("appctl dpctl/ct-set-maxconns 1001");
     assert!(answer.stderr.contains("memory for 1000 connections"), "{}", answer.stderr);
     daemon.finish();
+}
+
+#[test]
+fn lcores_that_are_counted_run_on_cpus_of_their_own_and_the_topology_shows_where() {
+    if !two_cpus() {
+        return;
+    }
+    let config = format!("lcores = \"auto:2\"\n{SMALL}{}", bridge(&["net_null0,no-rx=1", "net_ring0"]));
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let daemon = Daemon::start_as(Scratch::new("topology"), &config, &mut weir, &[]);
+    let report = daemon.json("show topology");
+    let lcores = report["lcores"].as_array().unwrap();
+    let cpus: BTreeSet<_> = lcores.iter().map(|lcore| lcore["cpu"].as_u64().unwrap()).collect();
+    assert_eq!(cpus.len(), 2, "{report}");
+    for lcore in lcores {
+        assert_eq!(lcore["may_run_on"], lcore["cpu"].to_string(), "pinned");
+        let nodes = report["nodes"].as_array().unwrap();
+        assert!(nodes.iter().any(|node| node["node"] == lcore["node"]));
+        // Nothing is touched yet but perhaps a page; whatever is, is where it should be.
+        for node in lcore["memory"]["nodes"].as_object().into_iter().flat_map(|nodes| nodes.keys()) {
+            assert_eq!(*node, lcore["node"].to_string());
+        }
+    }
+    assert_eq!(report["ports"].as_array().map(Vec::len), Some(2));
+    assert_eq!(report["warnings"], serde_json::json!([]));
+    let text = daemon.ok("show topology");
+    assert!(text.contains(", pinned\n") && text.contains("port p1: net_null, no node; "), "{text}");
+    daemon.finish();
+}
+
+#[test]
+fn without_a_daemon_the_machine_is_shown_alone() {
+    let show = |args: &[&str]| {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(["show", "topology", "--socket", "/nonexistent/weir.sock"]).args(args).output().unwrap()
+    };
+    let text = show(&[]);
+    assert!(text.status.success());
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("node 0: "));
+    assert!(String::from_utf8_lossy(&text.stderr).contains("no daemon answers at /nonexistent/weir.sock"));
+    let json: serde_json::Value = serde_json::from_slice(&show(&["--json"]).stdout).unwrap();
+    assert!(!json["nodes"].as_array().unwrap().is_empty());
+    assert_eq!(json["lcores"], serde_json::json!([]));
 }
 
 #[test]

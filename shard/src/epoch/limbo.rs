@@ -24,8 +24,9 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use core::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
@@ -46,20 +47,56 @@ pub(crate) trait Next {
     fn next(&mut self, index: u32) -> &mut u32;
 }
 
-/// What a reader registers with.
+/// What readers register with. Who has read once is kept for the next one: each that leaves costs the collector work.
 #[derive(Debug, Default)]
-pub(crate) struct Epochs(Collector);
+pub(crate) struct Epochs {
+    collector: Collector,
+    /// Registered, and without a guard. Readers alone lock it, for a moment.
+    idle: Mutex<Vec<Participant>>,
+}
 
 impl Epochs {
-    /// Makes the caller a participant.
-    pub(crate) fn register(&self) -> Participant {
-        Participant(self.0.register())
+    /// Makes the caller a participant for as long as it keeps what it gets.
+    pub(crate) fn participate(&self) -> Visit<'_> {
+        let idle = self.lock().pop();
+        let participant = ManuallyDrop::new(idle.unwrap_or_else(|| self.register()));
+        Visit { participant, epochs: self }
+    }
+
+    fn register(&self) -> Participant {
+        Participant(self.collector.register())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Participant>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader's turn.
+pub(crate) struct Visit<'e> {
+    /// Taken out when this is dropped, and never used then.
+    participant: ManuallyDrop<Participant>,
+    epochs: &'e Epochs,
+}
+
+impl Visit<'_> {
+    /// Takes a guard.
+    pub(crate) fn pin(&self) -> Pin<'_> {
+        self.participant.pin()
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // SAFETY: this is the only place that takes it, and nothing uses it afterwards.
+        let participant = unsafe { ManuallyDrop::take(&mut self.participant) };
+        self.epochs.lock().push(participant);
     }
 }
 
 /// Someone who may hold guards.
 #[derive(Debug)]
-pub(crate) struct Participant(LocalHandle);
+struct Participant(LocalHandle);
 
 // SAFETY: a LocalHandle points to a record that only its holder uses, but for an atomic that others read; it cannot be
 // cloned, and `pin` gives a guard that borrows the participant, so none exists when it moves to another thread.
@@ -73,7 +110,7 @@ pub(crate) struct Pin<'p> {
 
 impl Participant {
     /// Takes a guard.
-    pub(crate) fn pin(&self) -> Pin<'_> {
+    fn pin(&self) -> Pin<'_> {
         Pin { guard: self.0.pin(), _participant: core::marker::PhantomData }
     }
 }
@@ -210,4 +247,4 @@ impl Limbo {
 mod tests;
 
 #[cfg(all(test, loom))]
-mod loom;
+mod models;

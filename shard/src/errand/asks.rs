@@ -21,7 +21,6 @@ use crate::shard::Shard;
 use crate::steering::ShardNumber;
 use crate::table::bucket::Direction;
 use crate::table::connection::flag;
-use crate::translation::draws_ports;
 
 /// Refused tuples after which a packet gives up. One shard would look at 4096; but these travel, and only translations
 /// that choose no port (destinations, protocols without ports) ask for one tuple after the other.
@@ -153,7 +152,7 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, Outcome> {
-        let draws = draws_ports(nat, tuple) && !keeps_address(nat);
+        let draws = self.draws_at_home(nat, tuple) && !keeps_address(nat);
         let chosen = if draws {
             self.draw(packet.moment, nat, tuple, hash)
         } else {
@@ -340,8 +339,7 @@ impl Shard {
     /// A packet has arrived: answers what it asks for and sends it on, or executes it if it is to be executed here.
     #[cold]
     pub(super) fn serve(&mut self, packet: &mut Packet<'_>, mut errand: Errand) -> Outcome {
-        loop {
-            let Some(asking) = errand.asking.as_deref_mut() else { break };
+        while let Some(asking) = errand.asking.as_deref_mut() {
             let to = match asking.stage {
                 Stage::Answered => break,
                 Stage::Reserve { tuple, is_challenged } => {

@@ -274,6 +274,11 @@ impl<T> Receiver<T> {
         count
     }
 
+    /// Entries that wait now.
+    pub fn waiting(&mut self) -> usize {
+        self.look()
+    }
+
     /// Looks at the sender's side; the number of entries that wait.
     #[inline]
     fn look(&mut self) -> usize {

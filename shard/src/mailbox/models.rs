@@ -59,7 +59,7 @@ fn drain(receiver: &mut Receiver<Letter>) -> Vec<usize> {
 }
 
 #[test]
-fn models_order_is_kept_and_nothing_is_lost_or_doubled() {
+fn loom_order_is_kept_and_nothing_is_lost_or_doubled() {
     loom::model(|| {
         let (mut sender, mut receiver) = pair(DEFAULT_CAPACITY);
         let post = Post::default();
@@ -84,7 +84,7 @@ fn models_order_is_kept_and_nothing_is_lost_or_doubled() {
 }
 
 #[test]
-fn models_what_is_refused_is_what_was_not_received() {
+fn loom_what_is_refused_is_what_was_not_received() {
     loom::model(|| {
         let (mut sender, mut receiver) = pair(DEFAULT_CAPACITY);
         let post = Post::default();
@@ -108,7 +108,7 @@ fn models_what_is_refused_is_what_was_not_received() {
 }
 
 #[test]
-fn models_what_is_staged_is_seen_at_once_or_not_at_all() {
+fn loom_what_is_staged_is_seen_at_once_or_not_at_all() {
     loom::model(|| {
         let (mut sender, mut receiver) = pair(DEFAULT_CAPACITY);
         let post = Post::default();
@@ -132,7 +132,7 @@ fn models_what_is_staged_is_seen_at_once_or_not_at_all() {
 }
 
 #[test]
-fn models_a_receiver_that_goes_leaves_nothing_behind() {
+fn loom_a_receiver_that_goes_leaves_nothing_behind() {
     loom::model(|| {
         let (mut sender, mut receiver) = pair(DEFAULT_CAPACITY);
         let post = Post::default();
@@ -157,7 +157,7 @@ fn models_a_receiver_that_goes_leaves_nothing_behind() {
 }
 
 #[test]
-fn models_both_sides_may_go_at_once() {
+fn loom_both_sides_may_go_at_once() {
     loom::model(|| {
         let (mut sender, mut receiver) = pair(DEFAULT_CAPACITY);
         let post = Post::default();

@@ -54,7 +54,7 @@ fn a_full_ring_refuses_until_there_is_room_again() {
     assert_eq!(receiver.receive_burst(&mut got), 1, "what is staged is not to be seen");
     sender.publish();
     assert_eq!((sender.send(4), sender.send(5)), (Ok(()), Err(5)));
-    assert_eq!(receiver.receive_burst(&mut got), 2);
+    assert_eq!((receiver.waiting(), receiver.receive_burst(&mut got)), (2, 2));
     assert_eq!(got.as_slice(), [1, 2, 4]);
     assert_eq!(receiver.high_water(), 2);
     receiver.clear_high_water();

@@ -254,6 +254,12 @@ impl Steering {
         self.subscribers_of(zone).map(|zone| &*zone.pool(is_ipv4).table)
     }
 
+    /// True if a zone has the scheme `subscriber`.
+    #[must_use]
+    pub fn has_subscribers(&self, zone: u16) -> bool {
+        self.subscribers_of(zone).is_some()
+    }
+
     /// The hash that a card with the [key](Self::key) computes of addresses and ports (12 or 36 bytes), as it does for
     /// TCP, UDP and SCTP.
     #[must_use]

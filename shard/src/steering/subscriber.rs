@@ -5,7 +5,8 @@
 //! would do it. Entries are dealt so that each shard has as many addresses as any other. Where that cannot give one to
 //! each, as with fewer addresses than shards, every address is cut into *slices*: of each of [`SEGMENTS`]' segments of
 //! ports shard n has the n-th of as many equal runs as there are shards. The address as a whole still has an
-//! owner: fragments meet there, and protocols without ports belong to it.
+//! owner: fragments meet there, and protocols without ports belong to it. Slices know nothing of a translation's range
+//! of ports: of one that is narrower than 1024 to 65535 some shards may have none, and ask the others.
 
 use core::net::IpAddr;
 

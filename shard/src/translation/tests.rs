@@ -1,11 +1,15 @@
 //! Pools that fill up, run out and are released, through a whole shard.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use weir_nat::{AddressRange, NatRange, PortSelection};
-use weir_wire::Layers;
 use weir_wire::build::PacketBuilder;
+use weir_wire::{ChecksumTrust, Layers};
 
 use super::*;
-use crate::{CtAction, CtMeta, DropReason, DumpCursor, Outcome, ShardConfig};
+use crate::steering::{KeyWord, SteeringConfig, Subscribers};
+use crate::{CtAction, CtMeta, CtState, DropReason, DumpCursor, Outcome, ShardConfig, ShardNumber, Steering};
 
 const REMOTE: [u8; 4] = [8, 8, 8, 8];
 
@@ -136,4 +140,163 @@ fn a_connection_that_is_not_translated_takes_a_port_too_and_gives_it_back() {
     let filter = &mut |view: &crate::ConnectionView| !view.source_nat;
     assert_eq!(lab.shard.flush(lab.now, &mut cursor, 20_000, filter), 1);
     assert_eq!(lab.open(9_999, 53), TRANSLATED);
+}
+
+/// Several shards, each at work on what has its home there.
+struct Shards {
+    shards: Vec<Shard>,
+    steering: Arc<Steering>,
+    action: CtAction,
+}
+
+impl Shards {
+    fn new(steering: Steering, action: CtAction) -> Self {
+        let steering = Arc::new(steering);
+        let of = |number| ShardConfig {
+            capacity: 70_000,
+            number: ShardNumber::new(number).unwrap(),
+            steering: Arc::clone(&steering),
+            ..ShardConfig::default()
+        };
+        let shards = (0..steering.shards()).map(|number| Shard::new(of(number), [1, 2, 3, 4]).unwrap());
+        Self { shards: shards.collect(), steering, action }
+    }
+
+    /// Gives the frame to whom a card or the first shard to see it would give it.
+    fn execute(&mut self, frame: &mut [u8]) -> (Outcome, CtMeta) {
+        let (layers, mut meta) = (Layers::parse(frame), CtMeta::default());
+        let home = self.steering.home_of_frame(frame, &layers).unwrap();
+        let shard = &mut self.shards[home.index()];
+        let mut lookup = shard.prepare(frame, &layers, self.action.zone, &meta, false);
+        shard.prefetch(&mut lookup);
+        let outcome = shard.execute(1_000_000, frame, &layers, &lookup, &self.action, &mut meta);
+        (outcome, meta)
+    }
+}
+
+fn subscribers_of(shards: usize, pool: &str) -> Steering {
+    let spans = |text: &str| vec![text.parse().unwrap()];
+    let subscribers = vec![(5, Subscribers { pool: spans(pool), inside: spans("10.0.0.0/8") })];
+    let word = KeyWord::WELL_KNOWN;
+    Steering::new(&SteeringConfig { shards, word, table_size: 128, subscribers }).unwrap()
+}
+
+#[test]
+fn replies_to_translated_connections_are_established_where_they_arrive() {
+    let word = KeyWord::from_random(0xbeef);
+    for (steering, zone) in [
+        (Steering::symmetric(3, word), 0),
+        (Steering::symmetric(16, word), 0),
+        (subscribers_of(4, "192.0.2.0/26"), 5),
+        (subscribers_of(40, "192.0.2.0/29"), 5),
+    ] {
+        for selection in [PortSelection::Default, PortSelection::Random] {
+            let mut action = pool([192, 0, 2, 0], [192, 0, 2, 7], (1024, u16::MAX));
+            action.zone = zone;
+            if let Some(NatAction::Source(range)) = &mut action.nat {
+                range.selection = selection;
+            }
+            let mut shards = Shards::new(steering.clone(), action);
+            for number in 0..2000_u16 {
+                let [a, b] = number.to_be_bytes();
+                let client = PacketBuilder::new().ipv4([10, 7, a, b], REMOTE);
+                let mut frame = if number % 3 == 0 {
+                    client.echo_request(number, 1).build()
+                } else {
+                    client.udp(40_000, 53).build()
+                };
+                assert_eq!(shards.execute(&mut frame).0, TRANSLATED, "client {number}");
+                let sent = Layers::parse(&frame);
+                let sent = Tuple::extract(&frame, &sent, zone, ChecksumTrust::NONE).unwrap().lookup();
+                let answer = PacketBuilder::new().ip(sent.dst(), sent.src());
+                let mut answer = if number % 3 == 0 {
+                    answer.echo_reply(sent.src_port(), 1).build()
+                } else {
+                    answer.udp(53, sent.src_port()).build()
+                };
+                let (outcome, meta) = shards.execute(&mut answer);
+                assert_eq!(outcome, TRANSLATED, "{sent}");
+                let established = CtState::TRK.with(CtState::EST).with(CtState::RPL).with(CtState::DNAT);
+                assert_eq!(meta.state, established, "{sent}");
+            }
+            assert_eq!(shards.shards.iter().map(Shard::len).sum::<u32>(), 2000);
+        }
+    }
+}
+
+#[test]
+fn candidates_come_in_the_order_of_one_shard_alone_until_none_is_left() {
+    let word = KeyWord::from_random(0xbeef);
+    let range = NatRange {
+        addresses: Some(AddressRange::V4([192, 0, 2, 1].into(), [192, 0, 2, 3].into())),
+        ports: Some((8000, 8003)),
+        selection: PortSelection::Default,
+        persistent: false,
+    };
+    let gre = Tuple4::new([10, 0, 0, 1], REMOTE, 0, 0, 47, 0).into();
+    let tcp = Tuple4::new([10, 0, 0, 1], REMOTE, 40_000, 80, 6, 0).into();
+    for (nat, tuple, count) in [
+        (NatAction::Source(range), tcp, 12),
+        (NatAction::Source(range), gre, 3),
+        // Source ports of the class of 40 000 come behind: the neighbours first, which need no memory.
+        (NatAction::Destination(range), tcp, 24),
+        (NatAction::Destination(range), gre, 3),
+    ] {
+        let order = |shards: usize| {
+            let steering = if shards == 1 { Steering::alone() } else { Steering::symmetric(shards, word) };
+            let mut shard = Shards::new(steering, CtAction::default()).shards.remove(0);
+            let moment = shard.clock.advance(1_000_000);
+            let mut refused = Vec::new();
+            while let Ok(reply) = shard.candidate(moment, &nat, &tuple, 77 << 40, &refused) {
+                refused.push(reply);
+                if refused.len() == count {
+                    break;
+                }
+            }
+            let homes: HashSet<ShardNumber> =
+                refused.iter().map(|reply| shard.steering.home(reply)).collect();
+            assert!(shards == 1 || homes.len() > 1, "{nat:?}");
+            if count != 24 {
+                assert!(shard.candidate(moment, &nat, &tuple, 77 << 40, &refused).is_err());
+            }
+            refused
+        };
+        let alone = order(1);
+        assert_eq!(alone.len(), count);
+        assert_eq!(order(8), alone, "{nat:?}");
+    }
+}
+
+#[test]
+fn a_home_draws_for_another_shard_what_it_would_draw_for_itself() {
+    let nat = pool([192, 0, 2, 1], [192, 0, 2, 1], (1024, u16::MAX)).nat.unwrap();
+    let mut shards = Shards::new(Steering::symmetric(5, KeyWord::WELL_KNOWN), CtAction::default());
+    let tuple = Tuple4::new([10, 0, 0, 1], REMOTE, 40_000, 80, 6, 0).into();
+    let mut drawn = HashSet::new();
+    for shard in &mut shards.shards {
+        let moment = shard.clock.advance(1_000_000);
+        assert!(shard.draws_at_home(&nat, &tuple));
+        let reply = shard.choose_at_home(moment, &nat, &tuple, 99 << 40).unwrap();
+        assert_eq!(shard.steering.home(&reply), shard.number);
+        assert_eq!(shard.choose_at_home(moment, &nat, &tuple, 99 << 40), Ok(reply), "nothing was kept");
+        drawn.insert(reply);
+    }
+    assert_eq!(drawn.len(), 5);
+}
+
+/// In a zone of subscribers even what has no ports is translated to an address of the shard's own.
+#[test]
+fn a_shard_gives_its_subscribers_its_own_addresses_first() {
+    let nat = pool([192, 0, 2, 0], [192, 0, 2, 63], (5000, 5003)).nat.unwrap();
+    let mut shards = Shards::new(subscribers_of(4, "192.0.2.0/26"), CtAction::default());
+    for shard in &mut shards.shards {
+        let moment = shard.clock.advance(1_000_000);
+        for protocol in [6, 47] {
+            let port = if protocol == 6 { 40_000 } else { 0 };
+            let tuple: Tuple = Tuple4::new([10, 0, 0, 1], REMOTE, port, port, protocol, 5).into();
+            assert!(shard.draws_at_home(&nat, &tuple) && !shard.draws_at_home(&nat, &tuple.in_zone(6)));
+            let reply = shard.choose_at_home(moment, &nat, &tuple, 99 << 40).unwrap();
+            assert_eq!(shard.steering.home(&reply), shard.number);
+        }
+    }
 }

@@ -110,7 +110,11 @@ pub struct Model {
     /// Both tuples of every connection.
     pub owners: BTreeMap<Tuple, (Id, Direction)>,
     next_id: Id,
-    promises: Promises,
+    pub promises: Promises,
+    /// Packets are on their way with tuples that are nobody's yet: what is free may be refused.
+    pub is_reserving: bool,
+    /// How often that was so.
+    pub forgiven: u64,
     /// The clock that was shown last, and the time that passed by it.
     pub shown: Option<u64>,
     pub now: u64,
@@ -142,6 +146,8 @@ impl Model {
             owners: BTreeMap::new(),
             next_id: 0,
             promises: Promises::default(),
+            is_reserving: false,
+            forgiven: 0,
             shown: None,
             now: 0,
             capacity,
@@ -253,6 +259,24 @@ impl Model {
             return self.meet_again(packet, carried, action, (id, direction), choice);
         }
         self.meet(packet, carried, action, choice)
+    }
+
+    /// A packet goes to another shard, to be decided there. If it makes its connection start anew, the old one has
+    /// ended already.
+    pub fn leave(&mut self, packet: &Packet, carried: &mut Carried, action: &CtAction, replaced: bool) {
+        self.events.clear();
+        let known = carried.connection.take().filter(|_| carried.zone == action.zone);
+        let tracked = carried.zone == action.zone && carried.state.has(CtState::TRK);
+        // It begins anew, but is counted already.
+        let state = if tracked { CtState::TRK } else { CtState::NONE };
+        *carried = Carried { state, zone: action.zone, ..Carried::default() };
+        let met = match subject(packet, action.zone) {
+            Subject::Itself(tuple) => self.owners.get(&tuple).copied(),
+            _ => None,
+        };
+        if let (true, Some((id, _))) = (replaced, known.or(met)) {
+            self.end(id, EndCause::Force);
+        }
     }
 
     /// A packet whose connection an earlier ct of the zone has found: it is not tracked twice.
@@ -486,6 +510,12 @@ impl Model {
             self.counts.refused_by_clash += 1;
             return Ok(CONTINUE);
         }
+        if self.promises.has_asked && choice(tuple).is_none() {
+            // It was when the packet asked.
+            self.forgiven += 1;
+            self.counts.refused_by_clash += 1;
+            return Ok(CONTINUE);
+        }
         if self.connections.len() >= self.capacity {
             self.counts.refused_by_full_table += 1;
             return Ok(refused);
@@ -547,6 +577,11 @@ impl Model {
             (Chosen::Legal, Some(reply)) => Ok(Ok(reply)),
             (Chosen::WrongFamily, _) => Ok(Err(Outcome::Drop(DropReason::NatFamily))),
             (Chosen::Legal | Chosen::Exhausted, _) => {
+                self.counts.nat_exhausted += 1;
+                Ok(Err(Outcome::Drop(DropReason::NatExhausted)))
+            }
+            (Chosen::Wrong(_), None) if self.is_reserving || self.promises.has_asked => {
+                self.forgiven += 1;
                 self.counts.nat_exhausted += 1;
                 Ok(Err(Outcome::Drop(DropReason::NatExhausted)))
             }

@@ -12,6 +12,7 @@
 #![allow(unreachable_pub, reason = "a test")]
 
 mod conntrack;
+mod many;
 mod nat;
 mod packet;
 mod random;
@@ -49,6 +50,23 @@ fn a_shard_does_what_the_model_does() {
             panic!("{}", shrink::report(seed, &setting, &steps, &difference));
         }
     }
+}
+
+#[test]
+fn many_shards_do_what_the_model_does_whichever_gets_a_packet_and_however_long_mail_takes() {
+    let steps = usize::try_from(number("WEIR_MODEL_STEPS", 1_000_000)).unwrap() / 4;
+    let first = number("WEIR_MODEL_SEED", 1);
+    let mut seen = many::Seen::default();
+    for (seed, _) in (first..).zip((0..steps).step_by(STEPS_EACH)) {
+        let (setting, steps) = draw(seed);
+        let mut story = String::new();
+        if let Err(difference) = many::run(seed, &setting, &steps, &mut story, &mut seen) {
+            let tail: Vec<_> = story.lines().rev().take(60).collect();
+            let tail: Vec<_> = tail.into_iter().rev().collect();
+            panic!("{}\nseed {seed}: {difference}", tail.join("\n"));
+        }
+    }
+    seen.check();
 }
 
 /// The comparison is worth something only if it finds what it is there to find.

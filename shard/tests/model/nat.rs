@@ -33,6 +33,10 @@ pub enum Chosen<'a> {
 pub struct Promises {
     /// `persistent`: the outside address of an inside one, by the range's first and last.
     addresses: BTreeMap<(IpAddr, IpAddr, IpAddr), IpAddr>,
+    /// There are several shards: each draws ports that lead home, rather than keep the original one or the address.
+    pub many: bool,
+    /// The packet has asked: what was taken then may be free by now.
+    pub has_asked: bool,
 }
 
 /// Ports in a row.
@@ -56,10 +60,11 @@ impl Promises {
         // A null translation changes nothing, unless that is taken.
         let is_null = is_null(range);
         if is_null && free(original) {
-            return match chosen {
-                Some(reply) if reply == original.reversed() => Chosen::Legal,
-                _ => Chosen::Wrong("a null translation had nothing to change"),
-            };
+            match chosen {
+                Some(reply) if reply == original.reversed() => return Chosen::Legal,
+                _ if self.has_asked => {}
+                _ => return Chosen::Wrong("a null translation had nothing to change"),
+            }
         }
         // First the end itself; for destinations, when nothing else is left, the source port too.
         let mut found = false;
@@ -100,14 +105,18 @@ impl Promises {
             return Chosen::Wrong("the tuple is taken");
         }
         if replace(original, end, address, port) == translated {
-            if range.ports.is_none() && port != kept && free(replace(original, end, address, kept)) {
+            if !self.many
+                && range.ports.is_none()
+                && port != kept
+                && free(replace(original, end, address, kept))
+            {
                 return Chosen::Wrong("the original port was free and is not kept");
             }
         } else {
             let source = translated.src_port();
             let changed = with_source(replace(original, end, address, port), source);
             if end == End::Source
-                || found
+                || found && !self.has_asked
                 || changed != translated
                 || !class(original).contains(&source) && source != original.src_port()
             {
@@ -135,6 +144,9 @@ impl Promises {
             return Chosen::Legal;
         };
         let has_room = |address| ports.clone().any(|port| free(replace(original, end, address, port)));
+        if self.many {
+            return Chosen::Legal;
+        }
         let place = (*first, *last, original.src);
         match self.addresses.get(&place) {
             Some(&promised) if promised != address && has_room(promised) => {

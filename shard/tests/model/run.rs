@@ -120,14 +120,31 @@ impl Seen {
 }
 
 /// A packet on its way through its ct actions, on both sides.
-struct Way<'a> {
-    ops: &'a [Op],
-    trusted: bool,
-    bytes: Vec<u8>,
-    layers: Layers,
-    meta: CtMeta,
-    packet: Packet,
-    carried: Carried,
+pub struct Way<'a> {
+    pub ops: &'a [Op],
+    pub trusted: bool,
+    pub bytes: Vec<u8>,
+    pub layers: Layers,
+    pub meta: CtMeta,
+    pub packet: Packet,
+    pub carried: Carried,
+}
+
+impl<'a> Way<'a> {
+    /// A packet that comes in.
+    pub fn new(sent: &'a Sent, model: &Model) -> Self {
+        let packet = packet(&sent.what, model);
+        let bytes = frame(&packet);
+        Self {
+            ops: &sent.ops,
+            trusted: sent.trusted && packet.fault.is_none(),
+            layers: Layers::parse(&bytes),
+            bytes,
+            meta: CtMeta::default(),
+            carried: Carried::default(),
+            packet,
+        }
+    }
 }
 
 /// Takes the steps; what was done is written to `story`. An error is a difference, or a panic of the shard.
@@ -271,22 +288,7 @@ impl Lab {
     /// Packets that are received together: each does its first ct, then each its second, and so on.
     fn burst(&mut self, sent: &[Sent], story: &mut String) -> Result<(), String> {
         self.model.look_at_clock(self.reading);
-        let mut ways: Vec<Way<'_>> = sent
-            .iter()
-            .map(|sent| {
-                let packet = packet(&sent.what, &self.model);
-                let bytes = frame(&packet);
-                Way {
-                    ops: &sent.ops,
-                    trusted: sent.trusted && packet.fault.is_none(),
-                    layers: Layers::parse(&bytes),
-                    bytes,
-                    meta: CtMeta::default(),
-                    carried: Carried::default(),
-                    packet,
-                }
-            })
-            .collect();
+        let mut ways: Vec<Way<'_>> = sent.iter().map(|sent| Way::new(sent, &self.model)).collect();
         for way in &ways {
             let _ = writeln!(story, "at {}: {}", self.reading, way.packet);
         }
@@ -450,7 +452,7 @@ impl Lab {
 }
 
 /// Everything about a connection that is shown.
-fn line(view: &ConnectionView) -> String {
+pub fn line(view: &ConnectionView) -> String {
     format!(
         "{} age={} remaining={} idle={:?}",
         last_line(view),
@@ -488,7 +490,7 @@ fn reply_of(shard: &Shard, reading: u64, original: Tuple) -> Option<Tuple> {
 }
 
 /// What both sides say of a packet after a ct action.
-fn compare(way: &Way<'_>, outcome: Outcome, expected: Outcome) -> Result<(), String> {
+pub fn compare(way: &Way<'_>, outcome: Outcome, expected: Outcome) -> Result<(), String> {
     if outcome != expected {
         return Err(format!("the shard says {outcome:?}, the model {expected:?}"));
     }
@@ -516,7 +518,7 @@ fn compare(way: &Way<'_>, outcome: Outcome, expected: Outcome) -> Result<(), Str
 }
 
 /// A ct action as flows have it, near enough.
-struct Shown<'a>(&'a weir_shard::CtAction);
+pub struct Shown<'a>(pub &'a weir_shard::CtAction);
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Call, CommandError, Daemon};
-use crate::control::engine::{Bridge, DatapathTotals, EngineError, Lcore, PoolUse, Port};
+use crate::control::engine::{Bridge, DatapathTotals, EngineError, Exchange, Lcore, Mailbox, PoolUse, Port};
 use crate::control::output::Output;
 
 /// The datapath's name in commands that take one. There is one datapath.
@@ -198,6 +198,34 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
                 lcore.packets
             ))?;
         }
+        exchange_show(lcore, out)?;
+    }
+    Ok(())
+}
+
+/// What an lcore and the others gave each other; nothing for one that is alone.
+fn exchange_show(lcore: &Lcore, out: &mut Output<'_>) -> Result<(), CommandError> {
+    if lcore.exchange.is_empty() {
+        return Ok(());
+    }
+    let mut row = |what: &str, count: fn(&Exchange) -> u64| {
+        let reasons: Vec<_> = lcore
+            .exchange
+            .iter()
+            .filter(|reason| count(reason) > 0)
+            .map(|reason| format!("{} {}", reason.reason, count(reason)))
+            .collect();
+        let total: u64 = lcore.exchange.iter().map(count).sum();
+        let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        out.line(format_args!("  {what}: {total}{reasons}"))
+    };
+    row("packets handed over to other cores", |reason| reason.handed_over)?;
+    row("packets taken over from other cores", |reason| reason.taken_over)?;
+    row("packets dropped, mailbox full", |reason| reason.refused)?;
+    for Mailbox { from, most, capacity } in &lcore.mailboxes {
+        out.line(format_args!(
+            "  mailbox from core_id {from}: {most} of {capacity} entries used at the most"
+        ))?;
     }
     Ok(())
 }

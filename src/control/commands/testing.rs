@@ -401,6 +401,11 @@ impl Engine for TestEngine {
             busy_cycles: 20_000,
             idle_cycles: 60_000,
             queues: vec![Queue { port: name("p1"), queue: 0 }],
+            exchange: vec![
+                Exchange { reason: "steered", handed_over: 40, taken_over: 0, refused: 2 },
+                Exchange { reason: "related", handed_over: 1, taken_over: 0, refused: 0 },
+            ],
+            mailboxes: vec![Mailbox { from: 3, most: 17, capacity: 1024 }],
             ..Lcore::default()
         }])
     }

@@ -181,6 +181,7 @@ const LINES: &[&str] = &[
     "ct flush zone=1",
     "ct stats",
     "ct events --count 1",
+    "show topology",
 ];
 
 #[test]
@@ -347,6 +348,14 @@ fn the_datapath_prints_its_figures() {
     let stats = output("appctl dpif-netdev/pmd-stats-show");
     assert!(stats.contains("  avg. datapath passes per packet: 1.50\n"), "{stats}");
     assert!(stats.contains("  avg cycles per packet: 800.00 (80000/100)\n"));
+    assert!(
+        stats.ends_with(
+            "\n  packets handed over to other cores: 41 (steered 40, related 1)\n  packets taken over from other cores: \
+             0\n  packets dropped, mailbox full: 2 (steered 2)\n  mailbox from core_id 3: 17 of 1024 entries used at the \
+             most\n"
+        ),
+        "{stats}"
+    );
     assert_eq!(
         output("appctl fdb/show br0"),
         " port  VLAN  MAC                Age\n    1     0  66:b9:24:96:45:a8    0\n"

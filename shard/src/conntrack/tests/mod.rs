@@ -4,7 +4,7 @@ mod accounting;
 mod events;
 mod invalid;
 mod limits;
-mod packets;
+pub(crate) mod packets;
 mod property;
 mod shared_limits;
 mod there_and_back;

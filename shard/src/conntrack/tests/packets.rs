@@ -6,12 +6,12 @@ use weir_wire::{Layers, Tuple, checksum};
 
 /// A frame and where its headers are.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Frame {
-    pub(super) bytes: Vec<u8>,
-    pub(super) layers: Layers,
+pub(crate) struct Frame {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) layers: Layers,
 }
 
-pub(super) fn tuple(protocol: u8, src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+pub(crate) fn tuple(protocol: u8, src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
     let (src, dst) = (src.parse::<IpAddr>().unwrap(), dst.parse::<IpAddr>().unwrap());
     Tuple::new(src, dst, src_port, dst_port, protocol, 0).unwrap()
 }
@@ -45,7 +45,7 @@ impl Frame {
         Self { bytes, layers }
     }
 
-    pub(super) fn udp(tuple: &Tuple) -> Self {
+    pub(crate) fn udp(tuple: &Tuple) -> Self {
         let mut l4 = Vec::new();
         l4.extend(tuple.src_port().to_be_bytes());
         l4.extend(tuple.dst_port().to_be_bytes());
@@ -54,7 +54,7 @@ impl Frame {
         Self::ip(tuple.src(), tuple.dst(), 17, &l4)
     }
 
-    pub(super) fn tcp(tuple: &Tuple, flags: &str, seq: u32, ack: u32) -> Self {
+    pub(crate) fn tcp(tuple: &Tuple, flags: &str, seq: u32, ack: u32) -> Self {
         let bits = flags.chars().fold(0u8, |bits, flag| bits | 1 << "FSRPA".find(flag).unwrap());
         let mut l4 = Vec::new();
         l4.extend(tuple.src_port().to_be_bytes());
@@ -66,7 +66,7 @@ impl Frame {
     }
 
     /// An ICMP query or answer; the tuple's ports are identifier, and type and code.
-    pub(super) fn icmp(tuple: &Tuple) -> Self {
+    pub(crate) fn icmp(tuple: &Tuple) -> Self {
         let mut l4 = Vec::new();
         l4.extend(tuple.dst_port().to_be_bytes());
         l4.extend([0, 0]);
@@ -76,12 +76,12 @@ impl Frame {
     }
 
     /// A packet of a protocol without a tracker.
-    pub(super) fn generic(tuple: &Tuple) -> Self {
+    pub(crate) fn generic(tuple: &Tuple) -> Self {
         Self::ip(tuple.src(), tuple.dst(), tuple.protocol(), &[1; 24])
     }
 
     /// What `router` sends to complain about this packet: host unreachable.
-    pub(super) fn unreachable_from(&self, router: &str) -> Self {
+    pub(crate) fn unreachable_from(&self, router: &str) -> Self {
         let router: IpAddr = router.parse().unwrap();
         let (protocol, kind) = if router.is_ipv6() { (58, 1) } else { (1, 3) };
         let mut l4 = vec![kind, 1, 0, 0, 0, 0, 0, 0];
@@ -90,19 +90,19 @@ impl Frame {
     }
 
     /// The packet's tuple in zone 0, or that of what it quotes; checksums are verified.
-    pub(super) fn tuple(&self) -> Tuple {
+    pub(crate) fn tuple(&self) -> Tuple {
         match self.extract() {
             weir_wire::Extracted::Packet(tuple) => tuple,
             weir_wire::Extracted::IcmpError { inner, .. } => inner,
         }
     }
 
-    pub(super) fn extract(&self) -> weir_wire::Extracted {
+    pub(crate) fn extract(&self) -> weir_wire::Extracted {
         Tuple::extract(&self.bytes, &self.layers, 0, weir_wire::ChecksumTrust::NONE).unwrap()
     }
 
     /// Outer source and destination.
-    pub(super) fn ends(&self) -> (String, String) {
+    pub(crate) fn ends(&self) -> (String, String) {
         let l3 = self.layers.l3_bytes(&self.bytes);
         let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&l3[at..at + 4]).unwrap()).to_string();
         (address(12), address(16))

@@ -22,7 +22,7 @@ fn walk(links: &[u32], mut at: u32) -> Vec<u32> {
 fn a_slot_waits_for_the_guards_that_were_there_and_for_no_others() {
     let (mut links, mut free) = (vec![0; 10], 0);
     let epochs = Epochs::default();
-    let (first, second) = (epochs.register(), epochs.register());
+    let (first, second) = (epochs.participate(), epochs.participate());
     let mut limbo = Limbo::new();
     limbo.open(&epochs);
     let guard = first.pin();
@@ -46,7 +46,7 @@ fn while_all_chains_wait_the_open_one_grows_and_nothing_is_lost() {
     let count = LENGTH * (CHAINS as u32 + 20) + 7;
     let (mut links, mut free) = (vec![0; count as usize], 0);
     let epochs = Epochs::default();
-    let reader = epochs.register();
+    let reader = epochs.participate();
     let mut limbo = Limbo::new();
     limbo.open(&epochs);
     let guard = reader.pin();
@@ -67,7 +67,7 @@ fn while_all_chains_wait_the_open_one_grows_and_nothing_is_lost() {
 fn a_limbo_that_closes_frees_all_and_hears_nothing_of_what_it_had_sealed() {
     let (mut links, mut free) = (vec![0; 500], 0);
     let epochs = Epochs::default();
-    let reader = epochs.register();
+    let reader = epochs.participate();
     let mut limbo = Limbo::new();
     limbo.open(&epochs);
     let guard = reader.pin();
