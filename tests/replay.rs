@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use weir::replay::{Layout, Options, ReplayError, Report, run};
+use weir::replay::{Arrival, Layout, Options, ReplayError, Report, run};
 use weir_shard::ShardConfig;
 use weir_wire::build::PacketBuilder;
 use weir_wire::pcap::{CaptureReader, CaptureWriter, Precision};
@@ -206,4 +206,70 @@ fn a_capture_without_packets_gives_captures_without_packets() {
     let options = folder.options(folder.flows("actions=2"), vec![(1, Some(one)), (2, None)]);
     assert_eq!(quietly(&options).unwrap().received, 0);
     assert!(folder.sent(2).is_empty());
+}
+
+/// The replay of the NAT example, divided, and what came out of both ports in any order.
+fn divided(name: &str, layout: Layout) -> (Report, Vec<(u16, String)>) {
+    let folder = Folder::new(name);
+    let ports = vec![(1, Some(example("inside.pcap"))), (2, None)];
+    let options = Options { layout, ..folder.options(example("nat.flows"), ports) };
+    let report = quietly(&options).unwrap();
+    // The same seed gives the same, to the last byte.
+    let first = [1, 2].map(|port| folder.sent(port));
+    assert_eq!(quietly(&options).unwrap(), report);
+    assert_eq!([1, 2].map(|port| folder.sent(port)), first);
+    let frames =
+        [1, 2].into_iter().flat_map(|port| folder.sent(port).into_iter().map(move |sent| (port, sent)));
+    let mut frames: Vec<_> = frames.map(|(port, (_, frame))| (port, describe(&frame))).collect();
+    frames.sort_unstable();
+    (report, frames)
+}
+
+#[test]
+fn several_shards_give_what_one_gives_wherever_packets_arrive() {
+    let (alone, expected) = divided("one-shard", Layout::default());
+    assert!(alone.shards.is_empty() && !expected.is_empty());
+    for arrival in Arrival::ALL {
+        for (steered_early, mailbox_delay) in [(true, 0), (true, 7), (false, 0), (false, 7)] {
+            let layout =
+                Layout { shards: 3, arrival, steered_early, mailbox_delay, seed: 9, ..Layout::default() };
+            println!("{layout:?}");
+            let (report, frames) =
+                divided(&format!("{}-{steered_early}-{mailbox_delay}", arrival.name()), layout);
+            assert_eq!(frames, expected);
+            assert_eq!(
+                (report.received, report.sent, report.dropped, report.connections.len()),
+                (alone.received, alone.sent, alone.dropped, alone.connections.len())
+            );
+            let sum = |of: fn(&weir::replay::ShardReport) -> u64| report.shards.iter().map(of).sum::<u64>();
+            assert_eq!(report.shards.len(), 3);
+            assert_eq!(sum(|shard| shard.received), report.received);
+            assert_eq!(sum(|shard| shard.connections.into()), report.connections.len() as u64);
+            let handed = sum(|shard| shard.handed_over.values().sum());
+            assert_eq!(handed, sum(|shard| shard.taken_over.values().sum()));
+            assert_eq!(handed > 0, arrival != Arrival::Steered, "{report}");
+            assert_eq!(report.to_string().contains("handed over, steered"), handed > 0);
+        }
+    }
+}
+
+#[test]
+fn a_full_mailbox_shows_in_the_report() {
+    let layout = Layout {
+        shards: 2,
+        arrival: Arrival::Adverse,
+        mailbox_delay: 100,
+        mailbox_capacity: 1,
+        ..Layout::default()
+    };
+    let folder = Folder::new("full");
+    let one = folder.capture("one", &(0..20).map(|host| (0, udp(host, 9))).collect::<Vec<_>>());
+    let flows = folder.flows("ip,actions=ct(commit),2");
+    let options = Options { layout, ..folder.options(flows, vec![(1, Some(one)), (2, None)]) };
+    let report = quietly(&options).unwrap();
+    let refused: u64 = report.shards.iter().flat_map(|shard| shard.refused_full.values()).sum();
+    assert!(refused > 0, "{report}");
+    assert_eq!(report.dropped_by.get("mailbox_full"), Some(&refused));
+    assert_eq!(report.sent + refused, 20);
+    assert!(report.to_string().contains("mailbox full, steered"), "{report}");
 }

@@ -21,7 +21,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_pktmbuf_pool_create",
     "rte_mempool_(free|avail_count|lookup)",
     "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|is_valid_port|socket_id|get_mtu|set_mtu)",
-    "rte_eth_dev_(get_name_by_port|get_port_by_name|rss_reta_update|rss_hash_update|rss_hash_conf_get)",
+    "rte_eth_dev_(get_name_by_port|get_port_by_name|rss_reta_update|rss_reta_query|rss_hash_update|rss_hash_conf_get)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr_get|stats_get|stats_reset|promiscuous_enable|promiscuous_disable|promiscuous_get)",
     "rte_eth_iterator_(init|next|cleanup)",

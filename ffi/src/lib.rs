@@ -21,6 +21,7 @@ pub mod offload;
 mod pool;
 pub mod port;
 mod queue;
+pub mod rss;
 
 pub use burst::{BURST, Burst};
 pub use eal::{Eal, EalConfig, EalError, Profile, ThreadGuard, tsc, tsc_hz};

@@ -8,6 +8,7 @@ mod support;
 use std::process::Command;
 
 use support::{eal, frame, number, pool, receive, send, tagged};
+use weir_ffi::port::{HashOver, RssConfig};
 use weir_ffi::{Pool, Port, PortConfig, offload};
 
 /// Runs `test` in a fresh network namespace with a veth pair "left" and "right"; says so if it cannot.
@@ -174,6 +175,31 @@ fn transmit_offloads_of_a_veth_peer_can_be_turned_off() {
             ] {
                 assert!(text.contains(&format!("{feature}: off")), "{feature} of {device}:\n{text}");
             }
+        }
+    });
+}
+
+#[test]
+fn devices_over_the_kernels_interfaces_take_no_redirection_table() {
+    in_namespace(|| {
+        let rss = RssConfig { key: [0x6d, 0x5a].repeat(20), over: HashOver::Endpoints, table: vec![0, 1] };
+        for (devargs, spreads) in [
+            (format!("net_af_packet{},iface=left,qpairs=2", number()), false),
+            (format!("net_tap{0},iface=weirtap{0}", number()), true),
+        ] {
+            let mut port = Port::attach(eal(), &devargs).expect("attached");
+            let can = port.info().expect("readable").rss;
+            let config = PortConfig {
+                rx_queues: 2,
+                tx_queues: 2,
+                rss: Some(rss.clone()),
+                ..PortConfig::new(pool(8191))
+            };
+            let applied = port.start(&config).expect("started");
+            assert_eq!((can.any(), can.table_size), (spreads, 0), "{devargs}: {can:?}");
+            assert!(applied.rss.is_none_or(|rss| !rss.table), "{devargs}: {applied:?}");
+            let note = if spreads { "redirection table" } else { "spreads no packets" };
+            assert!(applied.notes.iter().any(|line| line.contains(note)), "{devargs}: {applied:?}");
         }
     });
 }

@@ -1,10 +1,12 @@
 //! Measuring: cycles a packet on one polling core, weir beside Debian's OVS-DPDK in the same run, with captures that
 //! DPDK loops from memory. `weir-bench` (`perf/bench`) is the program; the modules are its parts.
+//! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
 #![forbid(unsafe_code)]
 
 pub mod error;
 pub mod hugepages;
 pub mod process;
+pub mod reclaim;
 pub mod report;
 pub mod statistics;
 pub mod switch;

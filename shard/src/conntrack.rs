@@ -236,27 +236,25 @@ impl Shard {
 
     #[inline(always)] // the compiler would leave it out of line, which costs a packet twenty instructions
     fn track_unwatched(&mut self, packet: &Packet<'_>, slot: Slot) -> Verdict {
-        let liberal = self.liberal_tcp;
-        let Self { table, companions, .. } = self;
-        let acknowledged = if table.connection(slot.index()).has(flag::EDITED) {
-            companions.stream(table.cold(slot.index()).companion(), slot.direction().opposite())
+        let Self { table, companions, zones, .. } = self;
+        let direction = slot.direction();
+        let row = table.row(slot);
+        let acknowledged = if row.connection.has(flag::EDITED) {
+            companions.stream(row.companion(), direction.opposite())
         } else {
             None
         };
-        let connection = table.connection_mut(slot.index());
-        let (verdict, timeout) = judge(&connection, slot.direction(), packet, acknowledged, liberal);
+        let (verdict, timeout) = judge(row.connection, direction, packet, acknowledged, self.liberal_tcp);
         if matches!(verdict, Verdict::Established | Verdict::New) {
-            self.table.count(slot, packet.frame.len(), tick(packet.moment));
+            row.count(packet.frame.len(), tick(packet.moment));
         }
         let Some(timeout) = timeout else { return verdict };
         let deadline =
-            Deadline::after(packet.moment, self.zones.timeouts(packet.action.zone).milliseconds(timeout));
-        let connection = self.table.connection_mut(slot.index());
-        let before = connection.deadline();
+            Deadline::after(packet.moment, zones.timeouts(packet.action.zone).milliseconds(timeout));
+        let before = row.connection.deadline();
         if deadline != before {
-            let sooner = deadline.is_before(before);
-            connection.set_deadline(deadline);
-            if sooner {
+            row.connection.set_deadline(deadline);
+            if deadline.is_before(before) {
                 // The wheel only ever finds out that it is too early.
                 self.arm(slot.index());
             }
@@ -659,7 +657,7 @@ impl Packet<'_> {
 /// What the protocol's tracker says of a packet, and how long the connection may be silent from now on.
 #[inline(always)] // as track_unwatched
 fn judge(
-    connection: &Owned<'_, Connection>,
+    connection: Owned<'_, Connection>,
     direction: Direction,
     packet: &Packet<'_>,
     acknowledged: Option<&Stream>,

@@ -59,7 +59,7 @@ pub struct ShardConfig {
 }
 
 impl Default for ShardConfig {
-    /// Open vSwitch's limit, and memory for as many (about 550 MB when full of IPv4).
+    /// Open vSwitch's limit, and memory for as many (about 500 MB when full of IPv4).
     fn default() -> Self {
         let connections = 3_000_000;
         Self {

@@ -78,7 +78,8 @@ pub enum Command {
     ///       options:peer=eth0 options:peer-netns=inside
     #[command(after_help = Family::Vsctl.help(), verbatim_doc_comment)]
     Vsctl(VsctlArgs),
-    /// Print the tables that connections are tracked by, or how the datapath lies on the machine.
+    /// Print the tables that connections are tracked by, who owns which connections, or how the datapath lies on the
+    /// machine.
     Show(ShowArgs),
     /// List, filter, count, watch and remove connections.
     ///

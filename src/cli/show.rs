@@ -35,6 +35,8 @@ pub enum Show {
     TcpMachine,
     /// The states of an SCTP association, what a chunk does to them, and their timeouts.
     SctpMachine,
+    /// Which lcore owns what, how evenly, and whether cards or lcores bring packets to their owners; asks the daemon.
+    Steering(DaemonArgs),
     /// The machine's nodes, CPUs and hugepages, and where lcores, their memory and ports' cards are; without a daemon
     /// the machine alone.
     Topology(DaemonArgs),
@@ -227,6 +229,7 @@ pub fn show(args: &ShowArgs) -> u8 {
     let machine = match &args.what {
         Show::TcpMachine => StateMachine::Tcp.machine(),
         Show::SctpMachine => StateMachine::Sctp.machine(),
+        Show::Steering(daemon) => return ask("steering", daemon, args.json),
         Show::Topology(daemon) => return topology(daemon, args.json),
     };
     let text = if args.json {

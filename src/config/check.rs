@@ -18,7 +18,7 @@ use weir_shard::{FragmentSettings, Timeout, Timeouts};
 use super::types::{
     Bridge, Config, Conntrack, DevArgs, Lcores, Name, Peer, Pool, Port, PortNumber, is_system_name,
 };
-use super::{ZoneTimeouts, Zones, file, unknown};
+use super::{ZoneTimeouts, Zones, file, steering, unknown};
 
 /// The control socket, unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
@@ -39,11 +39,13 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-fn fault<T>(at: &Spanned<T>, message: impl Display) -> Fault {
+pub(super) fn fault<T>(at: &Spanned<T>, message: impl Display) -> Fault {
     Fault { span: at.span(), message: message.to_string() }
 }
 
 pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault> {
+    let steering = steering::check(file.steering)?;
+    steering::check_roles(&steering, &file.bridge)?;
     Ok(Config {
         profile: file.profile.unwrap_or_default(),
         socket: match file.socket {
@@ -56,6 +58,7 @@ pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault>
         lcores: file.lcores.as_ref().map_or(Ok(Lcores::Automatic(NonZeroUsize::MIN)), lcores)?,
         memory_mib: number("memory_mib", file.memory_mib, MEMORY_MIB, 512)?,
         conntrack: conntrack(file.conntrack)?,
+        steering,
         pool: Pool {
             mbufs: number("mbufs", file.pool.mbufs, MBUFS, 32_767)?,
             data_room: number("data_room", file.pool.data_room, DATA_ROOM, 2_176)?,
@@ -94,7 +97,7 @@ fn lcores(text: &Spanned<String>) -> Result<Lcores, Fault> {
     Ok(Lcores::On(list))
 }
 
-fn number<T: TryFrom<i64>>(
+pub(super) fn number<T: TryFrom<i64>>(
     key: &str,
     given: Option<Spanned<i64>>,
     range: RangeInclusive<i64>,
@@ -256,5 +259,6 @@ fn port(
         };
         Ok(Peer { dev: system_name(peer.dev)?, netns: peer.netns.map(system_name).transpose()? })
     });
-    Ok(Port { name, number, devargs, peer: peer.transpose()?, rx_queues })
+    let role = file.role.map(Spanned::into_inner);
+    Ok(Port { name, number, devargs, peer: peer.transpose()?, rx_queues, role })
 }

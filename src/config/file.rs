@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::steering::{Role, Scheme};
 use super::types::Profile;
 
 #[derive(Debug, Deserialize)]
@@ -17,6 +18,8 @@ pub(super) struct File {
     pub(super) memory_mib: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) conntrack: Conntrack,
+    #[serde(default)]
+    pub(super) steering: Steering,
     #[serde(default)]
     pub(super) pool: Pool,
     #[serde(default)]
@@ -62,6 +65,24 @@ pub(super) struct Fragments {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Steering {
+    pub(super) key_word: Option<Spanned<i64>>,
+    pub(super) table_size: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) zone: Vec<SteeredZone>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SteeredZone {
+    pub(super) id: Spanned<i64>,
+    pub(super) scheme: Spanned<Scheme>,
+    pub(super) pool: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) inside: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     pub(super) mbufs: Option<Spanned<i64>>,
     pub(super) data_room: Option<Spanned<i64>>,
@@ -85,6 +106,7 @@ pub(super) struct Port {
     pub(super) devargs: Spanned<String>,
     pub(super) peer: Option<Peer>,
     pub(super) rx_queues: Option<Spanned<i64>>,
+    pub(super) role: Option<Spanned<Role>>,
 }
 
 #[derive(Debug, Deserialize)]

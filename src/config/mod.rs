@@ -4,6 +4,7 @@
 mod check;
 mod file;
 mod flows;
+mod steering;
 mod types;
 mod zones;
 
@@ -16,6 +17,7 @@ use crate::flow::nearest;
 
 pub use check::DEFAULT_SOCKET;
 pub use flows::{FlowsError, Tables, flows, groups};
+pub use steering::{Role, Steering};
 pub use types::{
     Bridge, Config, Conntrack, DevArgs, DevArgsError, Lcores, Name, NameError, Peer, Pool, Port, PortNumber,
     Profile, is_system_name,

@@ -78,7 +78,7 @@ fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
     assert_eq!(
         error("colour = 1\n").lines().next().unwrap(),
         "etc/weir.toml:1:1: unknown key `colour`; known are profile, socket, lcores, memory_mib, conntrack, \
-         pool, bridge"
+         steering, pool, bridge"
     );
     assert_eq!(
         error("[conntrack.timeouts]\nudp_frist = 1"),

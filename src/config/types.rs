@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
 use weir_shard::{FragmentSettings, Timeouts};
 
-use super::Zones;
+use super::{Role, Steering, Zones};
 
 /// How packets come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -204,6 +204,8 @@ pub struct Config {
     pub memory_mib: u32,
     /// Connection tracking.
     pub conntrack: Conntrack,
+    /// Which lcore owns what.
+    pub steering: Steering,
     /// Packet buffers.
     pub pool: Pool,
     /// Bridges, in the file's order.
@@ -264,6 +266,8 @@ pub struct Port {
     pub peer: Option<Peer>,
     /// Receive queues; `None` for one an lcore, as far as the device has them.
     pub rx_queues: Option<u16>,
+    /// Its side of a zone that is steered by subscriber.
+    pub role: Option<Role>,
 }
 
 /// A device whose transmit offloads are to be turned off.

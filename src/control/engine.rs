@@ -10,9 +10,10 @@ use serde::Serialize;
 use weir_shard::fragments::{DatagramView, Family};
 use weir_shard::{ConnectionView, ExpectationView, FragmentCounters, FragmentSettings};
 
+use super::steering::SteeringStatus;
 use super::topology::TopologyReport;
 use super::tracking::Tracking;
-use crate::config::{DevArgs, Name, Peer, PortNumber};
+use crate::config::{DevArgs, Name, Peer, PortNumber, Role};
 use crate::flow::{self, Applied, ApplyError, FlowMod, GroupEntry, GroupError, GroupMod, PacketOut, Rule};
 use crate::pipeline::{FlowCopy, PortId, Snapshot};
 
@@ -227,6 +228,11 @@ pub trait Engine: Tracking + Send + Sync {
     /// # Errors
     /// When an lcore does not answer.
     fn clear_lcore_counters(&self) -> Result<(), EngineError>;
+    /// Which shard owns what, and how packets get there.
+    ///
+    /// # Errors
+    /// When an lcore does not answer.
+    fn steering(&self) -> Result<SteeringStatus, EngineError>;
     /// The machine, and how the datapath lies on it; one without lcores of its own shows the machine alone.
     ///
     /// # Errors
@@ -328,6 +334,8 @@ pub struct Port {
     pub link: Option<Link>,
     /// Receive queues.
     pub rx_queues: u16,
+    /// What its driver declined when it was started, and what is particular to it.
+    pub notes: Vec<String>,
     /// Since the port was added.
     pub counters: PortCounters,
 }
@@ -381,6 +389,8 @@ pub struct NewPort {
     pub devargs: DevArgs,
     /// Receive queues; `None` for one an lcore, as far as the device has them.
     pub rx_queues: Option<u16>,
+    /// Its side of zones that are steered by subscriber: what its card is to hash.
+    pub role: Option<Role>,
     /// The other end of a veth pair, whose transmit offloads are turned off.
     pub peer: Option<Peer>,
 }

@@ -12,6 +12,7 @@ pub mod output;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+pub mod steering;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topology;

@@ -113,9 +113,11 @@ impl State {
         self.switch.add_port(spec.bridge.as_str(), spec.name.as_str(), number)
     }
 
-    fn run_device(&mut self, id: PortId, device: Device) -> Result<(), DaemonError> {
-        let connected =
-            device.connect_outputs(id, &self.lcores).and_then(|()| device.connect_inputs(id, &self.lcores));
+    fn run_device(&mut self, id: PortId, mut device: Device) -> Result<(), DaemonError> {
+        device.try_card();
+        let connected = device
+            .connect_outputs(id, &self.lcores)
+            .and_then(|()| device.connect_inputs(id, &self.lcores, &self.steering));
         if let Err(error) = connected {
             Device::disconnect_inputs(id, &self.lcores);
             Device::disconnect_outputs(id, &self.lcores);
@@ -177,6 +179,7 @@ impl NewPort {
             number: Some(port.number),
             devargs: port.devargs.clone(),
             rx_queues: port.rx_queues,
+            role: port.role,
             peer: port.peer.clone(),
         }
     }

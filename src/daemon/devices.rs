@@ -1,14 +1,45 @@
 //! One port's device: attached, started, its queues spread over the lcores, and all of that undone again.
 
-use weir_ffi::{Pool, Port, PortConfig};
+use std::sync::Arc;
+
+use weir_ffi::port::{PortInfo, RssCapabilities};
+use weir_ffi::{Eal, Pool, Port, PortConfig};
+use weir_shard::Steering;
 
 use super::DaemonError;
 use super::pools;
 use super::state::State;
+use super::steering::{Plan, Steered};
 use crate::config::Peer;
 use crate::control::engine::{NewPort, PoolUse};
 use crate::lcore::{CallError, Lcore, Polling};
 use crate::pipeline::PortId;
+
+/// A device that is there and does not run yet.
+#[derive(Debug)]
+pub(super) struct Attached {
+    port: Port,
+    info: PortInfo,
+}
+
+impl Attached {
+    pub(super) fn new(eal: &Eal, spec: &NewPort) -> Result<Self, DaemonError> {
+        let name = || spec.name.to_string();
+        let failed = |source| DaemonError::Port { name: name(), source: Box::new(source) };
+        if let Some(Peer { dev, netns }) = &spec.peer {
+            weir_ffi::offload::disable_tx(dev, netns.as_deref())
+                .map_err(|source| DaemonError::Offload { name: name(), source })?;
+        }
+        let port = Port::attach(eal, spec.devargs.as_str()).map_err(failed)?;
+        let info = port.info().map_err(failed)?;
+        Ok(Self { port, info })
+    }
+
+    /// Entries of its card's redirection table; 0 if there is none.
+    pub(super) fn table_size(&self) -> u16 {
+        self.info.rss.table_size
+    }
+}
 
 /// A running device.
 #[derive(Debug)]
@@ -18,22 +49,35 @@ pub(super) struct Device {
     pub(super) driver: String,
     pub(super) mac: [u8; 6],
     pub(super) rx_queues: u16,
+    /// What its card can do to spread packets.
+    pub(super) card: RssCapabilities,
+    /// Who brings its packets to their owners.
+    pub(super) steered: Steered,
+    /// Its card steers and has yet to show that it does so rightly.
+    pub(super) on_trial: bool,
+    /// What the driver declined, and what is particular to it.
+    pub(super) notes: Vec<String>,
     /// Where its packets are, if nobody else's are.
     own_pool: Option<(Pool, Option<u32>)>,
 }
 
 impl Device {
-    /// Attaches and starts the device of `spec` with a transmit queue for each lcore. Nothing polls it yet.
+    /// Attaches and starts the device of `spec`. Nothing polls it yet.
     pub(super) fn start(state: &mut State, spec: &NewPort) -> Result<Self, DaemonError> {
+        let attached = Attached::new(&state.eal, spec)?;
+        Self::start_attached(state, spec, attached)
+    }
+
+    /// Starts a device with a transmit queue for each lcore.
+    pub(super) fn start_attached(
+        state: &mut State,
+        spec: &NewPort,
+        attached: Attached,
+    ) -> Result<Self, DaemonError> {
         let name = || spec.name.to_string();
         let failed = |source| DaemonError::Port { name: name(), source: Box::new(source) };
         let lcores = u16::try_from(state.lcores.len()).unwrap_or(u16::MAX);
-        if let Some(Peer { dev, netns }) = &spec.peer {
-            weir_ffi::offload::disable_tx(dev, netns.as_deref())
-                .map_err(|source| DaemonError::Offload { name: name(), source })?;
-        }
-        let mut port = Port::attach(&state.eal, spec.devargs.as_str()).map_err(failed)?;
-        let info = port.info().map_err(failed)?;
+        let Attached { mut port, info } = attached;
         if info.max_tx_queues < lcores {
             let (driver, has) = (info.driver, info.max_tx_queues);
             return Err(DaemonError::TxQueues { name: name(), driver, has, lcores });
@@ -53,9 +97,11 @@ impl Device {
         } else {
             (state.pools.shared(&state.eal, node).map_err(pool_error)?, None)
         };
+        let plan = Plan::new(&state.steering, spec.role, rx_queues, &info.rss);
         let config = PortConfig {
             rx_queues,
             tx_queues: lcores,
+            rss: plan.rss.clone(),
             large: Some(state.pools.large.clone()),
             ..PortConfig::new(pool)
         };
@@ -64,8 +110,26 @@ impl Device {
             tracing::info!(port = %spec.name, "{note}");
         }
         tracing::info!(port = %spec.name, driver = info.driver, mac = %info.mac, rx_queues, "port started");
-        let (driver, mac) = (info.driver, info.mac.0);
-        Ok(Self { port, spec: spec.clone(), driver, mac, rx_queues, own_pool })
+        let steered = plan.outcome(state.lcores.len(), &applied);
+        match &steered {
+            Steered::InSoftware(why) => {
+                tracing::info!(port = %spec.name, "the lcores steer its packets: {why}")
+            }
+            Steered::ByCard => tracing::info!(port = %spec.name, "its card steers"),
+            Steered::Alone => {}
+        }
+        Ok(Self {
+            port,
+            spec: spec.clone(),
+            driver: info.driver,
+            mac: info.mac.0,
+            rx_queues,
+            card: info.rss,
+            on_trial: steered == Steered::ByCard,
+            steered,
+            notes: applied.notes,
+            own_pool,
+        })
     }
 
     /// Hands transmit queue i to lcore i.
@@ -79,11 +143,21 @@ impl Device {
     }
 
     /// Hands receive queue q to lcore q modulo their number, which begins to poll it.
-    pub(super) fn connect_inputs(&self, id: PortId, lcores: &[Lcore]) -> Result<(), CallError> {
+    pub(super) fn connect_inputs(
+        &self,
+        id: PortId,
+        lcores: &[Lcore],
+        steering: &Arc<Steering>,
+    ) -> Result<(), CallError> {
+        let by_card = self.steered == Steered::ByCard;
+        for lcore in lcores {
+            lcore.call(move |polling| polling.worker_mut().set_steered(id, by_card))?;
+        }
         for queue in 0..self.rx_queues {
             let lcore = lcores.get(usize::from(queue) % lcores.len().max(1));
+            let examination = self.examination(steering, queue);
             if let (Some(lcore), Some(queue)) = (lcore, self.port.take_rx(queue)) {
-                lcore.call(move |polling| polling.add_input(id, queue))?;
+                lcore.call(move |polling| polling.add_input(id, queue, examination))?;
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::control::engine::{
     Engine, EngineError, Exchange, FragmentChange, FragmentStatus, GroupRow, Lcore, Learned, Learning, Link,
     Mailbox, PoolUse, Port, PortCounters, Queue, Table, check_groups,
 };
+use crate::control::steering::SteeringStatus;
 use crate::control::topology::TopologyReport;
 use crate::flow::{Applied, FlowMod, GroupMod, PacketOut, PortNames as _, Rule};
 use crate::lcore::{CallError, Fill, PortFigures};
@@ -396,6 +397,10 @@ impl Engine for Datapath {
         Ok(())
     }
 
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        self.steering_status()
+    }
+
     fn counters(&self) -> Result<Vec<Counter>, EngineError> {
         let all = self.state().ask(|polling| {
             let worker = polling.worker();
@@ -414,6 +419,8 @@ impl Engine for Datapath {
             total,
             help: cause.help().into(),
         });
+        let handovers =
+            counters.handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
         let gone = Counter {
             name: "drop_port_gone".into(),
             total: unroutable,
@@ -424,9 +431,17 @@ impl Engine for Datapath {
             total,
             help,
         });
+        let cards = self.state().arrivals()?.counters();
         let status = self.state().fragments()?;
         let fragments = super::fragments::counters(&status);
-        Ok(drops.chain([gone]).chain(tracked).chain([self.collector.counter()]).chain(fragments).collect())
+        Ok(drops
+            .chain(handovers)
+            .chain([gone])
+            .chain(tracked)
+            .chain([self.collector.counter()])
+            .chain(fragments)
+            .chain(cards)
+            .collect())
     }
 
     fn pools(&self) -> Vec<PoolUse> {
@@ -467,6 +482,7 @@ fn port<'a>(
         mac: device.mac,
         link: link.up.then_some(Link { speed_mbps: link.speed_mbps }),
         rx_queues: device.rx_queues,
+        notes: device.notes.clone(),
         counters,
     }
 }

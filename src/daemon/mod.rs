@@ -14,6 +14,7 @@ mod placement;
 mod pools;
 mod publication;
 mod state;
+mod steering;
 mod timer;
 mod topology;
 mod tracking;

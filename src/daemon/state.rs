@@ -8,16 +8,15 @@ use weir_numa::lcores::Lcore as Place;
 use weir_numa::memory::Placing;
 use weir_numa::pin::pin_current_thread;
 use weir_shard::mailbox::DEFAULT_CAPACITY;
-use weir_shard::steering::{KeyWord, SteeringConfig, TABLE_SIZE};
 use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
-use super::devices::Device;
+use super::devices::{Attached, Device};
 use super::exhaustion::Report;
 use super::placement::Placement;
 use super::pools::Pools;
 use super::publication::{PublishError, publish};
 use super::tracking::Settings;
-use super::{DaemonError, Died};
+use super::{DaemonError, Died, steering};
 use crate::config::{Config, Conntrack, Profile, Tables};
 use crate::control::engine::NewPort;
 use crate::lcore::{CallError, Clock, Idle, Lcore, Mailboxes, Polling};
@@ -41,6 +40,8 @@ pub(super) struct State {
     pub(super) pools: Pools,
     pub(super) eal: Eal,
     pub(super) settings: Settings,
+    /// Who owns what, the same for all lcores.
+    pub(super) steering: Arc<Steering>,
     /// Connections that the configuration has room for, all lcores together.
     pub(super) capacity: u32,
     placement: Placement,
@@ -51,7 +52,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn start(config: &Config, tables: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
+    pub(super) fn start(config: &Config, flows: Vec<Tables>, died: &Died) -> Result<Self, DaemonError> {
         let placement = Placement::find(config)?;
         let eal = Eal::init(eal_config(config, &placement))?;
         tracing::info!(version = eal.version(), "DPDK started");
@@ -62,9 +63,21 @@ impl State {
             switch.add_bridge(bridge.name.as_str(), 0)?;
         }
         let mut published = PublishedSnapshot::new(switch.snapshot());
+        // What the cards have decides how connections are divided, so they come before the shards.
+        let ports = config.bridges.iter().flat_map(|bridge| {
+            bridge.ports.iter().map(|port| {
+                let spec = NewPort::of(&bridge.name, port);
+                Attached::new(&eal, &spec).map(|device| (spec, device))
+            })
+        });
+        let ports = ports.collect::<Result<Vec<_>, _>>()?;
+        let tables = ports.iter().map(|(_, device)| device.table_size());
+        let steering = steering::owners(&config.steering, placement.lcores.len(), tables)?;
+        // One for all: addresses that are chosen by hash must not depend on the lcore.
+        let secret = secret()?;
         let shards = Shards {
-            steering: Arc::new(steering(placement.lcores.len())?),
-            directory: Arc::default(),
+            steering: Arc::clone(&steering),
+            directory: Arc::new(Directory::new(secret[5])),
             leases: Arc::new(Leases::new(placement.lcores.len())),
         };
         // Made before any lcore runs, and held by them alone.
@@ -76,7 +89,7 @@ impl State {
             let worker = WorkerConfig {
                 shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
-                secret: secret()?,
+                secret,
             };
             let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
@@ -94,6 +107,7 @@ impl State {
             pools,
             eal,
             settings: Settings::new(config.conntrack.zones.clone(), config.conntrack.liberal_tcp),
+            steering,
             capacity: config.conntrack.capacity.get(),
             placement,
             profile,
@@ -101,31 +115,33 @@ impl State {
             exhaustion: Report::default(),
         };
         state.apply_settings().map_err(|error| DaemonError::Settings(error.to_string()))?;
-        state.bring_up(config, tables)?;
+        state.bring_up(config, flows, ports)?;
         state.warn_of_far_memory();
         Ok(state)
     }
 
     /// Flows first, then devices, then where to send, and only then packets: none of them sees half a switch.
-    fn bring_up(&mut self, config: &Config, tables: Vec<Tables>) -> Result<(), DaemonError> {
+    fn bring_up(
+        &mut self,
+        config: &Config,
+        tables: Vec<Tables>,
+        ports: Vec<(NewPort, Attached)>,
+    ) -> Result<(), DaemonError> {
         for (bridge, Tables { groups, flows }) in config.bridges.iter().zip(tables) {
             self.switch.apply_groups(bridge.name.as_str(), &groups, self.now())?;
             self.switch.replace(bridge.name.as_str(), &flows, false, self.now())?;
         }
-        for bridge in &config.bridges {
-            for port in &bridge.ports {
-                let spec = NewPort::of(&bridge.name, port);
-                let id = self.switch_port(&spec)?;
-                let device = Device::start(self, &spec)?;
-                self.devices.insert(id, device);
-            }
+        for (spec, attached) in ports {
+            let id = self.switch_port(&spec)?;
+            let device = Device::start_attached(self, &spec, attached)?;
+            self.devices.insert(id, device);
         }
         self.publish()?;
         for (&id, device) in &self.devices {
             device.connect_outputs(id, &self.lcores)?;
         }
         for (&id, device) in &self.devices {
-            device.connect_inputs(id, &self.lcores)?;
+            device.connect_inputs(id, &self.lcores, &self.steering)?;
         }
         Ok(())
     }
@@ -217,6 +233,7 @@ impl State {
     /// Lets flows and stations expire.
     pub(super) fn expire(&mut self) {
         self.report_exhaustion();
+        self.judge_cards();
         // What cached flows carried keeps their rules and stations alive.
         if let Err(error) = self.report_flows() {
             tracing::error!("flows are not expired: {error}");
@@ -290,13 +307,6 @@ fn log(line: &LogLine) {
     }
 }
 
-/// Who owns what among so many shards. The key is secret, so that nobody can choose tuples that all fall to one.
-fn steering(shards: usize) -> Result<Steering, DaemonError> {
-    let [random, ..] = secret()?;
-    let word = KeyWord::from_random(random as u16);
-    Ok(Steering::new(&SteeringConfig { shards, word, table_size: TABLE_SIZE, subscribers: Vec::new() })?)
-}
-
 /// What all shards have in common.
 struct Shards {
     steering: Arc<Steering>,
@@ -323,6 +333,7 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
+        // Where the lcore is, which its start fills in.
         ..ShardConfig::default()
     }
 }

@@ -2,6 +2,7 @@
 //! what comes out. Nobody on this side ever waits for another thread; the control side asks by jobs that run
 //! between two bursts.
 
+mod arrivals;
 mod clock;
 mod frame;
 mod handle;
@@ -9,6 +10,7 @@ mod mailboxes;
 mod poll;
 mod transmit;
 
+pub use arrivals::{Arrivals, Examination};
 pub use clock::Clock;
 #[cfg(test)]
 pub(crate) use handle::testing;

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use weir_ffi::{Burst, Mbuf, RxQueue, TxQueue};
 use weir_shard::fragments::Family;
 
+use super::arrivals::{Arrivals, Examination};
 use super::clock::Clock;
 use super::handle::{Job, next};
 use super::mailboxes::{Fill, Incoming, Mailboxes};
@@ -63,6 +64,10 @@ pub struct PortFigures {
 struct Input {
     port: PortId,
     queue: RxQueue,
+    /// While the card behind the queue has yet to show that it steers.
+    examination: Option<Box<Examination>>,
+    /// What came of that.
+    arrivals: Arrivals,
 }
 
 /// All that a polling thread owns, on cache lines (which CPUs fetch in pairs) that are nobody else's.
@@ -139,9 +144,22 @@ impl Polling {
         self.letters.fills().collect()
     }
 
-    /// Receives from `queue` as `port` from the next round on.
-    pub fn add_input(&mut self, port: PortId, queue: RxQueue) {
-        self.inputs.push(Input { port, queue });
+    /// Receives from `queue` as `port` from the next round on, and looks at its first packets if they are to be examined.
+    pub fn add_input(&mut self, port: PortId, queue: RxQueue, examination: Option<Examination>) {
+        let examination = examination.map(Box::new);
+        self.inputs.push(Input { port, queue, examination, arrivals: Arrivals::default() });
+    }
+
+    /// What the first packets of a port showed, and whether there is more to be seen.
+    #[must_use]
+    pub fn arrivals(&self, port: PortId) -> (Arrivals, bool) {
+        let mut all = Arrivals::default();
+        let mut open = false;
+        for input in self.inputs.iter().filter(|input| input.port == port) {
+            all.add(input.examination.as_ref().map_or(&input.arrivals, |examination| examination.seen()));
+            open |= input.examination.is_some();
+        }
+        (all, open)
     }
 
     /// Sends to `port` by `queue` from now on.
@@ -270,6 +288,9 @@ impl Polling {
                 continue;
             }
             any = true;
+            if input.examination.is_some() {
+                examine(input, &received);
+            }
             let mut burst: ArrayVec<Mbuf, { crate::pipeline::BURST }> = received.drain().collect();
             self.worker.process(now, input.port, &mut burst, &mut self.outputs);
             self.outputs.flush();
@@ -293,5 +314,18 @@ impl Polling {
         self.worker.post_notices(&mut self.outputs);
         self.outputs.flush();
         called
+    }
+}
+
+/// Looks at packets as they came in.
+#[cold]
+fn examine(input: &mut Input, received: &Burst) {
+    let Some(examination) = &mut input.examination else { return };
+    for packet in received.iter() {
+        examination.observe(packet.bytes(), packet.rss_hash());
+    }
+    if examination.is_over() {
+        input.arrivals = *examination.seen();
+        input.examination = None;
     }
 }

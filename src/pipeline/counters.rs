@@ -55,6 +55,24 @@ impl Counters {
         self.taken_over.iter().sum()
     }
 
+    /// What went from worker to worker, by reason: the counter's name, the count and what it means.
+    pub fn handovers(&self) -> impl Iterator<Item = (String, u64, &'static str)> {
+        [
+            ("handed_over", self.handed_over, "packets given to another lcore, by reason"),
+            ("taken_over", self.taken_over, "packets that another lcore gave, by reason"),
+            (
+                "mailbox_full",
+                self.refused_full,
+                "packets dropped as another lcore's mailbox was full, by reason",
+            ),
+        ]
+        .into_iter()
+        .flat_map(|(what, counts, help)| {
+            let named = Reason::ALL.into_iter().zip(counts);
+            named.map(move |(reason, count)| (format!("{what}_{}", reason.name()), count, help))
+        })
+    }
+
     /// Packets dropped for `cause`.
     #[must_use]
     pub fn dropped(&self, cause: DropCause) -> u64 {

@@ -133,6 +133,7 @@ impl<F: Frame> Worker<F> {
                 frame.prefetch();
             }
         }
+        self.take_snapshot();
         let numbering = self.snapshot().numbering;
         let (mut raw, mut raw_port) = (Burst::new(), PortId::MAX);
         let mut resumed = Resumed { batch: Batch::new(), copies: 0, nesting: 0 };

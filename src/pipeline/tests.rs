@@ -12,6 +12,7 @@ mod headers;
 mod nat;
 mod normal;
 mod recirculation;
+mod shards;
 mod tftp;
 mod zones;
 
@@ -24,7 +25,7 @@ use weir_wire::{Layers, Tuple};
 use super::{DropCause, Frame};
 use crate::flow::port::PortNumber;
 use crate::flow::{Command, FlowFile, NoNames};
-use crate::replay::{VirtualSwitch, secret};
+use crate::replay::{Arrival, Layout, VirtualSwitch, secret};
 
 const NAT: &str = include_str!("../../examples/nat.flows");
 const ACL: &str = include_str!("../../examples/acl.flows");
@@ -52,7 +53,19 @@ impl Bench {
     }
 
     fn with(flows: &str, shard: ShardConfig) -> Self {
-        Self(VirtualSwitch::new(&[1, 2, 3, 4], &parse(flows, Command::Add), shard, secret(7)).unwrap())
+        Self::divided_with(flows, shard, Layout::default())
+    }
+
+    /// On several shards.
+    fn divided(flows: &str, layout: Layout) -> Self {
+        Self::divided_with(flows, shard(), layout)
+    }
+
+    fn divided_with(flows: &str, shard: ShardConfig, layout: Layout) -> Self {
+        let flows = parse(flows, Command::Add);
+        let switch =
+            VirtualSwitch::with_layout(&[1, 2, 3, 4], &[], &flows, shard, secret(7), layout).unwrap();
+        Self(switch)
     }
 
     /// What comes out for one packet, right now.
@@ -90,31 +103,48 @@ impl Bench {
     }
 
     fn dropped(&mut self, cause: DropCause) -> u64 {
-        self.0.worker().counters().dropped(cause)
+        self.0.counters().dropped(cause)
     }
 
-    /// Every packet that came in or was copied has been sent or counted as dropped.
+    /// Every packet that came in or was copied has been sent, or counted as dropped or handed over, by the worker
+    /// that had it.
     fn balance(&mut self) {
-        let counters = *self.0.worker().counters();
-        assert_eq!(
-            counters.received + counters.copies,
-            counters.sent + counters.dropped_in_all() + self.0.worker().held_fragments(),
-            "{counters:?}"
-        );
+        self.0.flush();
+        self.balance_now();
+        assert_eq!(self.0.under_way(), 0);
+    }
+
+    /// As [`Bench::balance`], while packets may be under way.
+    fn balance_now(&mut self) {
+        let mut sum = super::Counters::default();
+        for worker in self.0.workers_now() {
+            let counters = worker.counters();
+            assert_eq!(
+                counters.received + counters.copies + counters.taken_over_in_all(),
+                counters.sent
+                    + counters.dropped_in_all()
+                    + worker.held_fragments()
+                    + counters.handed_over_in_all(),
+                "{counters:?}"
+            );
+            sum.add(counters);
+        }
+        assert_eq!(sum.handed_over_in_all(), sum.taken_over_in_all() + self.0.under_way(), "{sum:?}");
     }
 
     /// Connections, sorted.
     fn connections(&mut self) -> Vec<String> {
-        let now = self.0.now();
         let mut lines = Vec::new();
-        let mut cursor = DumpCursor::default();
-        while !cursor.is_done() {
-            let mut visit = |view: &ConnectionView| lines.push(view.to_string());
-            self.0.worker().shard().dump(now, &mut cursor, usize::MAX, &mut visit);
-        }
+        self.0.connections(&mut |view: &ConnectionView| lines.push(view.to_string()));
         lines.sort_unstable();
         lines
     }
+}
+
+/// One shard, and three of which every packet comes to a wrong one: steered at once, or at its `ct`.
+fn layouts() -> [Layout; 3] {
+    let three = Layout { shards: 3, arrival: Arrival::Adverse, seed: 5, ..Layout::default() };
+    [Layout::default(), three, Layout { steered_early: false, ..three }]
 }
 
 /// The packet's tuple, all checksums verified; or what is wrong with it.

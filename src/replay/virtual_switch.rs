@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use weir_shard::errand::Directory;
 use weir_shard::steering::{KeyWord, MAX_SHARDS};
 use weir_shard::{ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering};
 use weir_wire::Layers;
@@ -160,11 +161,12 @@ impl VirtualSwitch {
             1 => Steering::alone(),
             _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
         });
+        let directory = Arc::new(Directory::new(secret[5]));
         let leases = Arc::new(Leases::new(shards));
         let mut workers = Vec::new();
         for number in (0..shards).filter_map(ShardNumber::new) {
-            let (steering, leases) = (Arc::clone(&steering), Arc::clone(&leases));
-            let shard = ShardConfig { number, steering, leases, ..shard.clone() };
+            let (steering, directory, leases) = (steering.clone(), directory.clone(), leases.clone());
+            let shard = ShardConfig { number, steering, directory, leases, ..shard.clone() };
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
             let mut worker = Worker::new(config, published.reader())?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
@@ -257,13 +259,14 @@ impl VirtualSwitch {
         }
     }
 
-    /// Processes what is queued, until no letter is under way.
+    /// Processes what is queued, until no letter is under way and none waits.
     pub fn flush(&mut self) {
         self.work();
         loop {
             self.post_notices();
             self.deliver();
-            if self.world.mail.is_empty() {
+            let is_silent = |worker: &Worker| worker.waiting_notices() == 0 && worker.shard().notices() == 0;
+            if self.world.mail.is_empty() && self.workers.iter().all(is_silent) {
                 break;
             }
             self.world.mail.step();

@@ -52,7 +52,7 @@ fn packets_of_a_queue_go_to_the_lcore_that_owns_their_connection_and_leave_there
     let scratch = Scratch::new("owners");
     // All by the one queue of lcore 0: each connection's first packet and, some packets behind, its answer. Their ports
     // differ in every bit, so that no key brings all to one owner: the hash is linear.
-    let asked: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
+    let asked: Vec<_> = (1..=60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
     let frames: Vec<_> = asked.iter().cloned().chain(asked.iter().map(|frame| answer_of(frame))).collect();
     let source = format!(
         "net_pcap0,rx_pcap={},tx_pcap={},tx_pcap={}",
@@ -139,7 +139,7 @@ fn a_port_that_goes_while_its_packets_are_under_way_between_lcores_leaves_no_buf
     }
     let scratch = Scratch::new("underway");
     // Without end, as fast as lcore 0 can.
-    let frames: Vec<_> = (0..60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
+    let frames: Vec<_> = (1..=60).map(|n| udp(n, u16::from(n).wrapping_mul(0x9e37), 90)).collect();
     let source = format!(
         "net_pcap0,rx_pcap={},tx_pcap=/dev/null,tx_pcap=/dev/null,infinite_rx=1",
         scratch.capture("in.pcap", &frames)
@@ -183,6 +183,15 @@ fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
     let config = format!("lcores = \"0-1\"\n{}{ports}", small.replace("[pool]", settings));
     let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
     let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    if daemon.port(2, "tx_packets") != 120 {
+        eprintln!(
+            "{}{}{}",
+            daemon.ok("appctl coverage/show"),
+            daemon.ok("appctl dpif-netdev/pmd-stats-show"),
+            daemon.ok("ofctl dump-flows br0")
+        );
+    }
     daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
     // One lcore may have nearly all that there may be.
     assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "31\n");

@@ -11,4 +11,5 @@ mod lcores;
 mod life;
 mod metal;
 mod rig;
+mod steering;
 mod tracking;

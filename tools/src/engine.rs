@@ -13,12 +13,13 @@ use weir::control::engine::{
     PortCounters, Table,
 };
 use weir::control::events::Subscription;
+use weir::control::steering::SteeringStatus;
 use weir::control::tracking::{DEFAULT_SWEEP_INTERVAL, EventFilter, LimitChange, Limits, Tracking, record};
 use weir::flow::{Applied, FlowMod, GroupMod, PacketOut, Rule};
-use weir::pipeline::{Snapshot, fdb};
+use weir::pipeline::{Snapshot, Worker, fdb};
 use weir::replay::VirtualSwitch;
 use weir_shard::fragments::{DatagramView, Family};
-use weir_shard::{ConnectionView, DumpCursor, ExpectationView};
+use weir_shard::{ConnectionView, DumpCursor, ExpectationView, FragmentCounters};
 
 /// Slots looked at in one piece.
 const BATCH: usize = 256;
@@ -55,26 +56,49 @@ impl MemoryEngine {
     /// Every event counter.
     pub fn counts(&self) -> Vec<Counter> {
         let mut switch = self.switch();
-        let worker = switch.worker();
-        let drops = worker.counters().drops().map(|(cause, total)| Counter {
-            name: format!("drop_{}", cause.name()),
+        let mut counts: Vec<Counter> = Vec::new();
+        for worker in switch.workers() {
+            let of_worker = counts_of(worker);
+            if counts.is_empty() {
+                counts = of_worker;
+            } else {
+                counts.iter_mut().zip(of_worker).for_each(|(sum, count)| sum.total += count.total);
+            }
+        }
+        counts
+    }
+}
+
+/// Every event counter of one worker, always in the same order.
+fn counts_of(worker: &Worker) -> Vec<Counter> {
+    let drops = worker.counters().drops().map(|(cause, total)| Counter {
+        name: format!("drop_{}", cause.name()),
+        total,
+        help: cause.help().into(),
+    });
+    let handovers =
+        worker.counters().handovers().map(|(name, total, help)| Counter { name, total, help: help.into() });
+    let tracked = worker.shard().counters().iter().map(|(name, total, help)| Counter {
+        name: format!("conntrack_{name}"),
+        total,
+        help,
+    });
+    let fragments = Family::ALL.map(|family| (family.name(), worker.fragments().status(family).counters));
+    let fragments = fragments.iter().flat_map(|(family, counters)| {
+        counters.iter().map(move |(name, total, help)| Counter {
+            name: format!("fragment_{family}_{name}"),
             total,
-            help: cause.help().into(),
-        });
-        let tracked = worker.shard().counters().iter().map(|(name, total, help)| Counter {
-            name: format!("conntrack_{name}"),
-            total,
-            help,
-        });
-        let fragments = Family::ALL.map(|family| (family.name(), worker.fragments().status(family).counters));
-        let fragments = fragments.iter().flat_map(|(family, counters)| {
-            counters.iter().map(move |(name, total, help)| Counter {
-                name: format!("fragment_{family}_{name}"),
-                total,
-                help: help.into(),
-            })
-        });
-        drops.chain(tracked).chain(fragments).collect()
+            help: help.into(),
+        })
+    });
+    drops.chain(handovers).chain(tracked).chain(fragments).collect()
+}
+
+/// Where a walk over all shards goes on that has come to `next` in the one at `shard`.
+fn then(shard: usize, next: Option<u64>, shards: usize) -> Option<Cursor> {
+    match next {
+        Some(slot) => Some(Cursor { shard, slot }),
+        None => (shard + 1 < shards).then_some(Cursor { shard: shard + 1, slot: 0 }),
     }
 }
 
@@ -86,18 +110,23 @@ impl Tracking for MemoryEngine {
     fn limits(&self, zones: &[u16]) -> Result<Limits, EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
-        let shard = switch.worker().shard_mut();
-        while shard.sweep(now, SWEEP) == SWEEP {}
-        Ok(Limits::new(&self.zones(), zones, |zone| shard.zone_len(zone).into()))
+        let workers = switch.workers();
+        for worker in &mut *workers {
+            while worker.shard_mut().sweep(now, SWEEP) == SWEEP {}
+        }
+        let used = |zone| workers.iter().map(|worker| u64::from(worker.shard().zone_len(zone))).sum();
+        Ok(Limits::new(&self.zones(), zones, used))
     }
 
     fn change_limits(&self, change: LimitChange) -> Result<(), EngineError> {
         let mut switch = self.switch();
-        let shard = switch.worker().shard_mut();
-        if let Some(default) = change.default {
-            shard.set_default_zone_limit(default);
+        for worker in switch.workers() {
+            let shard = worker.shard_mut();
+            if let Some(default) = change.default {
+                shard.set_default_zone_limit(default);
+            }
+            change.zones.iter().for_each(|(&zone, &limit)| shard.set_zone_limit(zone, limit));
         }
-        change.zones.iter().for_each(|(&zone, &limit)| shard.set_zone_limit(zone, limit));
         change.record(&mut self.zones());
         Ok(())
     }
@@ -108,12 +137,14 @@ impl Tracking for MemoryEngine {
 
     fn set_zone_timeouts(&self, zones: BTreeMap<u16, Option<ZoneTimeouts>>) -> Result<(), EngineError> {
         let mut switch = self.switch();
-        let shard = switch.worker().shard_mut();
-        for (&zone, own) in &zones {
-            let timeouts = own.as_ref().map(|own| own.over(shard.timeouts()));
-            shard
-                .set_zone_timeouts(zone, timeouts)
-                .map_err(|error| EngineError::Refused(error.to_string()))?;
+        for worker in switch.workers() {
+            let shard = worker.shard_mut();
+            for (&zone, own) in &zones {
+                let timeouts = own.as_ref().map(|own| own.over(shard.timeouts()));
+                shard
+                    .set_zone_timeouts(zone, timeouts)
+                    .map_err(|error| EngineError::Refused(error.to_string()))?;
+            }
         }
         record(&mut self.zones().timeouts, zones);
         Ok(())
@@ -124,7 +155,9 @@ impl Tracking for MemoryEngine {
     }
 
     fn check_sequence(&self, check: bool) -> Result<(), EngineError> {
-        self.switch().worker().shard_mut().set_liberal_tcp(!check);
+        for worker in self.switch().workers() {
+            worker.shard_mut().set_liberal_tcp(!check);
+        }
         Ok(())
     }
 
@@ -160,6 +193,7 @@ impl Engine for MemoryEngine {
                     mac: [0; 6],
                     link: None,
                     rx_queues: 1,
+                    notes: Vec::new(),
                     counters: PortCounters::default(),
                 });
             }
@@ -288,9 +322,12 @@ impl Engine for MemoryEngine {
         let mut switch = self.switch();
         let now = switch.now();
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        let reader = switch.worker().shard_mut().reader();
+        let workers = switch.workers();
+        let Some(worker) = workers.get_mut(from.shard) else { return Ok(None) };
+        let reader = worker.shard_mut().reader();
         rows.extend(filter.page(&reader, now, &mut cursor, BATCH, most));
-        Ok((!cursor.is_done()).then(|| Cursor { shard: 0, slot: cursor.slot().into() }))
+        let next = (!cursor.is_done()).then(|| cursor.slot().into());
+        Ok(then(from.shard, next, workers.len()))
     }
 
     fn expectations(
@@ -300,63 +337,79 @@ impl Engine for MemoryEngine {
     ) -> Result<Option<Cursor>, EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
-        let shard = switch.worker().shard();
-        let next = shard.dump_expectations(now, from.slot, BATCH, &mut |row| rows.push(row.clone()));
-        Ok(next.map(|slot| Cursor { shard: 0, slot }))
+        let workers = switch.workers();
+        let Some(worker) = workers.get(from.shard) else { return Ok(None) };
+        let next = worker.shard().dump_expectations(now, from.slot, BATCH, &mut |row| rows.push(row.clone()));
+        Ok(then(from.shard, next, workers.len()))
     }
 
     fn flush_connections(&self, filter: &ConnectionFilter) -> Result<u64, EngineError> {
         let mut switch = self.switch();
         let now = switch.now();
-        let shard = switch.worker().shard_mut();
-        let (mut cursor, mut removed) = (DumpCursor::default(), 0);
-        while !cursor.is_done() {
-            removed +=
-                u64::from(shard.flush(now, &mut cursor, BATCH, &mut |connection| filter.admits(connection)));
+        let mut removed = 0;
+        for worker in switch.workers() {
+            let (shard, mut cursor) = (worker.shard_mut(), DumpCursor::default());
+            while !cursor.is_done() {
+                let mut admits = |connection: &ConnectionView| filter.admits(connection);
+                removed += u64::from(shard.flush(now, &mut cursor, BATCH, &mut admits));
+            }
         }
+        // What the shards have to tell each other about it arrives before the next packet.
+        switch.flush();
         Ok(removed)
     }
 
     fn connection_totals(&self) -> Result<ConnectionTotals, EngineError> {
         let mut switch = self.switch();
-        let shard = switch.worker().shard();
-        Ok(ConnectionTotals { total: shard.len().into(), limit: shard.max_connections() })
+        let limit = switch.worker().shard().max_connections();
+        let total = switch.workers().iter().map(|worker| u64::from(worker.shard().len())).sum();
+        Ok(ConnectionTotals { total, limit })
     }
 
     fn set_connection_limit(&self, limit: u32) -> Result<(), EngineError> {
-        self.switch().worker().shard_mut().set_max_connections(limit);
+        for worker in self.switch().workers() {
+            worker.shard_mut().set_max_connections(limit);
+        }
         Ok(())
     }
 
     fn index_buckets(&self) -> Result<u64, EngineError> {
-        Ok(u64::try_from(self.switch().worker().shard().index_buckets()).unwrap_or(u64::MAX))
+        let mut switch = self.switch();
+        Ok(switch.workers().iter().map(|worker| worker.shard().index_buckets() as u64).sum())
     }
 
     fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
         let mut switch = self.switch();
-        let shard = switch.worker().shard();
+        let workers = switch.workers();
+        let Some(worker) = workers.get(from.shard) else { return Ok(None) };
         let at = usize::try_from(from.slot).unwrap_or(usize::MAX);
-        shard.index_occupancy(at, BATCH, entries);
+        worker.shard().index_occupancy(at, BATCH, entries);
         let next = at.saturating_add(BATCH);
         let slot = u64::try_from(next).unwrap_or(u64::MAX);
-        Ok((next < shard.index_buckets()).then_some(Cursor { shard: 0, slot }))
+        Ok(then(from.shard, (next < worker.shard().index_buckets()).then_some(slot), workers.len()))
     }
 
     fn revalidate(&self, purge: bool) -> Result<(), EngineError> {
-        let mut slot = Some(0);
-        while let Some(at) = slot {
-            slot = self.switch().worker().revalidate(at, BATCH, purge);
+        for worker in self.switch().workers() {
+            let mut slot = Some(0);
+            while let Some(at) = slot {
+                slot = worker.revalidate(at, BATCH, purge);
+            }
         }
         Ok(())
     }
 
     fn fragments(&self) -> Result<FragmentStatus, EngineError> {
         let mut switch = self.switch();
-        let store = switch.worker().fragments();
+        let workers = switch.workers();
         Ok(FragmentStatus {
-            settings: *store.settings(),
-            held: store.held().into(),
-            counters: Family::ALL.map(|family| store.status(family).counters),
+            settings: workers.first().map(|worker| *worker.fragments().settings()).unwrap_or_default(),
+            held: workers.iter().map(|worker| u64::from(worker.fragments().held())).sum(),
+            counters: Family::ALL.map(|family| {
+                let mut sum = FragmentCounters::default();
+                workers.iter().for_each(|worker| sum.add(&worker.fragments().status(family).counters));
+                sum
+            }),
         })
     }
 
@@ -364,7 +417,7 @@ impl Engine for MemoryEngine {
         let mut switch = self.switch();
         let mut settings = *switch.worker().fragments().settings();
         change.apply(&mut settings);
-        switch.worker().set_fragments(settings);
+        switch.workers().iter_mut().for_each(|worker| worker.set_fragments(settings));
         Ok(())
     }
 
@@ -374,9 +427,13 @@ impl Engine for MemoryEngine {
         rows: &mut Vec<DatagramView>,
     ) -> Result<Option<Cursor>, EngineError> {
         let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
-        let (found, next) = self.switch().worker().fragments().page(slot, BATCH);
+        let mut switch = self.switch();
+        let workers = switch.workers();
+        let Some(worker) = workers.get(from.shard) else { return Ok(None) };
+        let (found, next) = worker.fragments().page(slot, BATCH);
         rows.extend(found);
-        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
+        let next = next.map(|slot| u64::try_from(slot).unwrap_or(u64::MAX));
+        Ok(then(from.shard, next, workers.len()))
     }
 
     fn datapath_flows(
@@ -387,15 +444,19 @@ impl Engine for MemoryEngine {
         let mut switch = self.switch();
         let now = switch.now();
         let slot = usize::try_from(from.slot).unwrap_or(usize::MAX);
-        let (flows, next) = switch.worker().megaflow_page(slot, BATCH);
+        let workers = switch.workers();
+        let Some(worker) = workers.get(from.shard) else { return Ok(None) };
+        let (flows, next) = worker.megaflow_page(slot, BATCH);
+        // One thread works for all shards.
         rows.extend(flows.into_iter().map(|flow| DatapathFlow { cpu: 0, flow, now }));
-        Ok(next.map(|slot| Cursor { shard: 0, slot: u64::try_from(slot).unwrap_or(u64::MAX) }))
+        let next = next.map(|slot| u64::try_from(slot).unwrap_or(u64::MAX));
+        Ok(then(from.shard, next, workers.len()))
     }
 
     fn datapath(&self) -> Result<DatapathTotals, EngineError> {
         let mut switch = self.switch();
-        let worker = switch.worker();
-        let (counters, flows) = (worker.counters(), worker.megaflow_sizes().0);
+        let counters = switch.counters();
+        let flows: usize = switch.workers().iter().map(|worker| worker.megaflow_sizes().0).sum();
         Ok(DatapathTotals {
             hit: counters.exact_hits + counters.megaflow_hits,
             missed: counters.translations,
@@ -409,8 +470,18 @@ impl Engine for MemoryEngine {
     }
 
     fn clear_lcore_counters(&self) -> Result<(), EngineError> {
-        self.switch().worker().clear_counters();
+        self.switch().workers().iter_mut().for_each(Worker::clear_counters);
         Ok(())
+    }
+
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        let switch = self.switch();
+        let workers = switch.workers_now();
+        // On one thread: none of them has a CPU.
+        let mut status = SteeringStatus::new(switch.steering().view(), &vec![0; workers.len()]);
+        let counters: Vec<_> = workers.iter().map(|worker| *worker.counters()).collect();
+        status.count(&counters);
+        Ok(status)
     }
 
     fn counters(&self) -> Result<Vec<Counter>, EngineError> {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use weir::replay::{Arrival, Layout};
+
 use crate::exact;
 use crate::scenario::{self, Transcript};
 use crate::script::{Script, ScriptError, Table};
@@ -58,13 +60,23 @@ pub fn all() -> Result<Vec<Found>, LoadError> {
     Ok(found)
 }
 
+/// Three shards, of which every packet comes to a wrong one, that look at a packet's owner in time or only at its `ct`.
+#[must_use]
+pub fn three_shards(steered_early: bool) -> Layout {
+    Layout { shards: 3, arrival: Arrival::Adverse, steered_early, ..Layout::default() }
+}
+
 /// weir's transcript of a script with tables, which must have neither failures nor leaks.
 ///
 /// # Errors
 /// What it did otherwise than the script says.
 pub fn weir_through(script: &Script, table: Table) -> Result<Transcript, String> {
+    through(script, table, Layout::default())
+}
+
+fn through(script: &Script, table: Table, layout: Layout) -> Result<Transcript, String> {
     let told = |error: WeirError| format!("{}: {error}", script.name);
-    let mut weir = WeirSwitch::start().map_err(told)?;
+    let mut weir = WeirSwitch::divided(layout).map_err(told)?;
     let transcript = scenario::run(&mut weir, script, table).map_err(told)?;
     let wrong: Vec<_> = transcript.failures.iter().chain(&transcript.leaks).collect();
     if wrong.is_empty() {
@@ -79,8 +91,12 @@ pub fn weir_through(script: &Script, table: Table) -> Result<Transcript, String>
 /// # Errors
 /// What it did otherwise than the script says.
 pub fn weir_exactly(script: &Script) -> Result<exact::Report, String> {
+    exactly(script, Layout::default())
+}
+
+fn exactly(script: &Script, layout: Layout) -> Result<exact::Report, String> {
     let told = |error: WeirError| format!("{}: {error}", script.name);
-    let mut weir = WeirSwitch::start().map_err(told)?;
+    let mut weir = WeirSwitch::divided(layout).map_err(told)?;
     let report = exact::run(&mut weir, script, false).map_err(told)?;
     if report.failures.is_empty() { Ok(report) } else { Err(report.failures.join("\n")) }
 }
@@ -90,9 +106,18 @@ pub fn weir_exactly(script: &Script) -> Result<exact::Report, String> {
 /// # Errors
 /// What weir did otherwise than the script says.
 pub fn weir(script: &Script) -> Result<(), String> {
+    weir_divided(script, Layout::default())
+}
+
+/// As [`weir()`], against one that is divided into shards.
+///
+/// # Errors
+/// What weir did otherwise than the script says.
+pub fn weir_divided(script: &Script, layout: Layout) -> Result<(), String> {
     if script.flows.is_some() {
-        return weir_exactly(script).map(drop);
+        return exactly(script, layout).map(drop);
     }
-    let wrong: Vec<_> = script.tables.iter().filter_map(|table| weir_through(script, *table).err()).collect();
+    let through = |table: &Table| through(script, *table, layout).err();
+    let wrong: Vec<_> = script.tables.iter().filter_map(through).collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }

@@ -11,9 +11,9 @@ use weir::flow::file::FileError;
 use weir::flow::port::{NoNames, PortNumber};
 use weir::flow::{Command, FlowFile, GroupCommand, GroupFile, GroupMod, PacketOut};
 use weir::pipeline::{Frame, dump};
-use weir::replay::{BRIDGE, VirtualSwitch, VirtualSwitchError, secret};
+use weir::replay::{BRIDGE, Layout, VirtualSwitch, VirtualSwitchError, secret};
 use weir::switch::SwitchError;
-use weir_shard::{DumpCursor, ShardConfig};
+use weir_shard::ShardConfig;
 
 use crate::engine::{MemoryEngine, NoHost};
 use crate::switch::{Emission, PORTS, Switch};
@@ -49,6 +49,7 @@ pub struct WeirSwitch {
     /// For the next tables that are loaded.
     groups: Vec<GroupMod>,
     now: u64,
+    layout: Layout,
 }
 
 impl WeirSwitch {
@@ -57,11 +58,20 @@ impl WeirSwitch {
     /// # Errors
     /// If memory runs out.
     pub fn start() -> Result<Self, WeirError> {
+        Self::divided(Layout::default())
+    }
+
+    /// As [`WeirSwitch::start`], divided into shards.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn divided(layout: Layout) -> Result<Self, WeirError> {
         Ok(Self {
-            engine: Arc::new(MemoryEngine::new(fresh(&[], "", 0)?)),
+            engine: Arc::new(MemoryEngine::new(fresh(&[], "", 0, layout)?)),
             loads: 0,
             groups: Vec::new(),
             now: 0,
+            layout,
         })
     }
 
@@ -130,21 +140,17 @@ impl WeirSwitch {
     }
 
     fn dump(&mut self, line: impl Fn(&weir_shard::ConnectionView) -> String) -> Vec<String> {
-        let (mut lines, mut cursor, now) = (Vec::new(), DumpCursor::default(), self.now);
-        let mut inner = self.inner();
-        let shard = inner.worker().shard();
-        while !cursor.is_done() {
-            shard.dump(now, &mut cursor, PAGE, &mut |view| lines.push(line(view)));
-        }
+        let mut lines = Vec::new();
+        self.inner().connections(&mut |view: &weir_shard::ConnectionView| lines.push(line(view)));
         lines
     }
 }
 
-fn fresh(groups: &[GroupMod], flows: &str, seed: u64) -> Result<VirtualSwitch, WeirError> {
+fn fresh(groups: &[GroupMod], flows: &str, seed: u64, layout: Layout) -> Result<VirtualSwitch, WeirError> {
     let flows = FlowFile::parse("flows", flows.as_bytes(), Command::Add, &NoNames).map_err(Box::new)?;
     let ports: Vec<_> = PORTS.iter().filter_map(|&port| PortNumber::try_from(port).ok()).collect();
     let shard = ShardConfig { capacity: CONNECTIONS, max_connections: CONNECTIONS, ..ShardConfig::default() };
-    Ok(VirtualSwitch::with_groups(&ports, groups, &flows.flows, shard, secret(seed))?)
+    Ok(VirtualSwitch::with_layout(&ports, groups, &flows.flows, shard, secret(seed), layout)?)
 }
 
 impl Switch for WeirSwitch {
@@ -156,7 +162,7 @@ impl Switch for WeirSwitch {
 
     fn load(&mut self, flows: &str) -> Result<(), WeirError> {
         self.loads += 1;
-        self.engine = Arc::new(MemoryEngine::new(fresh(&self.groups, flows, self.loads)?));
+        self.engine = Arc::new(MemoryEngine::new(fresh(&self.groups, flows, self.loads, self.layout)?));
         self.now = 0;
         Ok(())
     }
@@ -180,11 +186,14 @@ impl Switch for WeirSwitch {
     }
 
     fn flows(&mut self) -> Result<Vec<String>, WeirError> {
-        let (mut lines, mut next, now) = (Vec::new(), Some(0), self.now);
-        while let Some(from) = next {
-            let (flows, more) = self.inner().worker().megaflow_page(from, PAGE);
-            lines.extend(flows.iter().map(|flow| dump::line(flow, now, &dump::number)));
-            next = more;
+        let (mut lines, now) = (Vec::new(), self.now);
+        for worker in self.inner().workers() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let (flows, more) = worker.megaflow_page(from, PAGE);
+                lines.extend(flows.iter().map(|flow| dump::line(flow, now, &dump::number)));
+                next = more;
+            }
         }
         Ok(lines)
     }

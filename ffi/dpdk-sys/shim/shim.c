@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+#include <rte_thash.h>
+
 #include "shim.h"
 
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count) {
@@ -116,4 +118,13 @@ int shim_link(uint16_t port, uint32_t *speed, uint8_t *up, uint8_t *full_duplex)
     *up = link.link_status == RTE_ETH_LINK_UP;
     *full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
     return 0;
+}
+
+uint32_t shim_softrss(uint32_t *words, uint32_t count, const uint32_t *key) {
+    return rte_softrss(words, count, (const uint8_t *)key);
+}
+
+uint32_t shim_softrss_be(uint32_t *words, uint32_t count, const uint32_t *key, uint32_t *room) {
+    rte_convert_rss_key(key, room, (int)(count + 1) * 4);
+    return rte_softrss_be(words, count, (const uint8_t *)room);
 }

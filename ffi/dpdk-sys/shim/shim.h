@@ -107,4 +107,11 @@ int shim_log_open(shim_log_sink sink);
 /* The link of a port, whose struct differs between releases: speed in Mbit/s, up and duplex as 0 or 1. */
 int shim_link(uint16_t port, uint32_t *speed, uint8_t *up, uint8_t *full_duplex);
 
+/*
+ * DPDK's own Toeplitz hashes over `count` words in host order. The key has count + 1 words, its bytes as they are given
+ * to a device; the second variant converts them into `room`, which has as many.
+ */
+uint32_t shim_softrss(uint32_t *words, uint32_t count, const uint32_t *key);
+uint32_t shim_softrss_be(uint32_t *words, uint32_t count, const uint32_t *key, uint32_t *room);
+
 #endif

@@ -57,8 +57,20 @@ pub enum HashOver {
     DestinationAddress,
 }
 
+impl HashOver {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoints => "addresses and ports",
+            Self::SourceAddress => "the source address",
+            Self::DestinationAddress => "the destination address",
+        }
+    }
+}
+
 /// How a device spreads packets over its receive queues.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RssConfig {
     /// The Toeplitz key. A device with a longer key gets it repeated; a shorter key than this is not set at all.
     pub key: Vec<u8>,
@@ -87,7 +99,8 @@ pub struct Applied {
     pub notes: Vec<String>,
 }
 
-/// What a device took of an [`RssConfig`].
+/// What a device has taken of an [`RssConfig`], as it says when it is asked again. Whether it then does so is another
+/// matter: look at the packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppliedRss {
     /// It hashes over what was asked for, with every protocol of it.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use dpdk_sys as sys;
 
+use super::rss::RssCapabilities;
+
 /// What a port's device is and can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
@@ -16,12 +18,8 @@ pub struct PortInfo {
     pub max_rx_queues: u16,
     /// Most transmit queues.
     pub max_tx_queues: u16,
-    /// Entries of the redirection table; 0 if there is none.
-    pub reta_size: u16,
-    /// Bytes of the hash key; 0 if there is none.
-    pub hash_key_size: u8,
-    /// The device can spread packets by hash.
-    pub can_rss: bool,
+    /// How it can spread packets over its receive queues.
+    pub rss: RssCapabilities,
     /// The device can verify IPv4, TCP and UDP checksums.
     pub can_verify_checksums: bool,
     /// The longest frame it receives, in bytes.
@@ -125,9 +123,7 @@ pub(super) fn read(port: u16, name: &str) -> Result<PortInfo, i32> {
         name: name.to_owned(),
         max_rx_queues: device.max_rx_queues,
         max_tx_queues: device.max_tx_queues,
-        reta_size: device.reta_size,
-        hash_key_size: device.hash_key_size,
-        can_rss: device.flow_type_rss_offloads != 0,
+        rss: RssCapabilities::of(&device),
         can_verify_checksums: device.rx_offload_capa & sys::SHIM_RX_OFFLOAD_CHECKSUM
             == sys::SHIM_RX_OFFLOAD_CHECKSUM,
         max_frame: device.max_rx_pktlen,

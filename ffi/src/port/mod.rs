@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod info;
+mod rss;
 mod start;
 
 use std::ffi::{CStr, c_char};
@@ -17,6 +18,7 @@ use dpdk_sys as sys;
 pub use config::{Applied, AppliedRss, HashOver, PortConfig, RssConfig};
 pub use error::PortError;
 pub use info::{Link, MacAddress, PortInfo, PortStats};
+pub use rss::RssCapabilities;
 
 use crate::af_packet::{self, SocketsBefore};
 use crate::devargs::Devargs;

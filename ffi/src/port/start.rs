@@ -2,15 +2,13 @@
 
 use dpdk_sys as sys;
 
-use super::config::{Applied, AppliedRss, HashOver, PortConfig, RssConfig};
-use super::error::PortError;
+use super::config::{Applied, PortConfig};
+use super::error::{PortError, reason_since};
+use super::rss::Request;
 use super::{PortInner, Slot, State, check, info};
 use crate::af_packet;
 use crate::log;
 use crate::pool::Pool;
-
-/// Entries of the redirection table come in groups of 64; more than 2048 no device has.
-const MOST_RETA: usize = 4096;
 
 /// See [`super::Port::start`].
 pub(super) fn start(inner: &PortInner, config: &PortConfig) -> Result<Applied, PortError> {
@@ -27,7 +25,7 @@ pub(super) fn start(inner: &PortInner, config: &PortConfig) -> Result<Applied, P
         info::device(inner.id).map_err(|e| inner.failed("reading the device's description", e, mark))?;
     let pools = checked_pools(inner, config, &device)?;
     let mut applied = Applied::default();
-    let key = configure(inner, config, &device, &mut applied)?;
+    let rss = configure(inner, config, &device, &mut applied)?;
     queues(inner, config, &device, &mut applied, pools, &mut state)?;
     // SAFETY: the port is configured and ours.
     check(unsafe { sys::rte_eth_dev_start(inner.id) })
@@ -36,7 +34,7 @@ pub(super) fn start(inner: &PortInner, config: &PortConfig) -> Result<Applied, P
     state.rx = vec![Slot::Free; usize::from(config.rx_queues)];
     state.tx = vec![Slot::Free; usize::from(config.tx_queues)];
     state.large = config.large.clone();
-    after_start(inner, config, &device, &key, &mut applied);
+    after_start(inner, config, &device, rss, &mut applied);
     Ok(applied)
 }
 
@@ -87,13 +85,13 @@ fn checked_pools<'a>(
     Ok(&config.pools)
 }
 
-/// Configures the device; returns the hash key as it was given to it.
+/// Configures the device; returns what it was asked to spread packets by.
 fn configure(
     inner: &PortInner,
     config: &PortConfig,
     device: &sys::rte_eth_dev_info,
     applied: &mut Applied,
-) -> Result<Vec<u8>, PortError> {
+) -> Result<Option<Request>, PortError> {
     let mark = log::mark();
     let mut present = 0;
     // SAFETY: the port is ours; DPDK writes a number.
@@ -116,37 +114,26 @@ fn configure(
     }
     // Frames longer than a buffer come in several segments, from devices that can. The rest of them do it unasked.
     request.rxmode.offloads |= device.rx_offload_capa & sys::SHIM_RX_OFFLOAD_SCATTER;
-    let mut key = config.rss.as_ref().map(|rss| device_key(rss, device, applied)).unwrap_or_default();
-    if let Some(rss) = &config.rss {
-        let wanted = hash_types(rss.over);
-        let granted = wanted & device.flow_type_rss_offloads;
-        if granted & !(sys::SHIM_RSS_L3_SRC_ONLY | sys::SHIM_RSS_L3_DST_ONLY) == 0 {
-            applied.notes.push("the device spreads no packets over queues".to_owned());
-            key.clear();
-        } else {
-            request.rxmode.mq_mode = sys::SHIM_MQ_RX_RSS;
-            request.rx_adv_conf.rss_conf.rss_hf = granted;
-            if !key.is_empty() {
-                request.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
-                // `device_key` gives as many bytes as the device's u8 says.
-                request.rx_adv_conf.rss_conf.rss_key_len = device.hash_key_size;
-            }
-            request.rxmode.offloads |= device.rx_offload_capa & sys::SHIM_RX_OFFLOAD_RSS_HASH;
-            let in_packet = request.rxmode.offloads & sys::SHIM_RX_OFFLOAD_RSS_HASH != 0;
-            let fields = is_complete(rss.over, granted);
-            if !fields {
-                applied
-                    .notes
-                    .push(format!("the device does not hash over {:?} for every protocol", rss.over));
-            }
-            applied.rss = Some(AppliedRss { fields, key: false, table: false, hash_in_packet: in_packet });
-        }
+    let mut rss = config.rss.as_ref().and_then(|rss| Request::new(rss, device, applied));
+    let plain = request;
+    if let Some(rss) = &mut rss {
+        rss.put_into(&mut request);
     }
-    // SAFETY: the port is ours and stopped; `request` and the key it points to live for the call, which copies them.
-    check(unsafe {
-        sys::rte_eth_dev_configure(inner.id, config.rx_queues, config.tx_queues, &raw const request)
-    })
-    .map_err(|e| inner.failed("configuring the device", e, mark))?;
+    let apply = |request: &sys::rte_eth_conf| {
+        // SAFETY: the port is ours and stopped; `request` and the key it points to (held by `rss`) live for the call, which
+        // copies them.
+        check(unsafe { sys::rte_eth_dev_configure(inner.id, config.rx_queues, config.tx_queues, request) })
+    };
+    let result = apply(&request);
+    if let (Err(error), true) = (result, rss.is_some()) {
+        // Combinations of hash types cannot be asked for beforehand: a driver that refuses one works without.
+        let reason = reason_since(error, mark);
+        applied.notes.push(format!("the device refuses to spread packets over queues: {reason}"));
+        rss = None;
+        apply(&plain).map_err(|e| inner.failed("configuring the device", e, log::mark()))?;
+    } else {
+        result.map_err(|e| inner.failed("configuring the device", e, mark))?;
+    }
     if config.mtu.is_some_and(|mtu| mtu != present) {
         // Configuring records the MTU; this also tells those drivers that pass it on.
         // SAFETY: the port is ours.
@@ -158,40 +145,7 @@ fn configure(
         }
     }
     applied.mtu = mtu;
-    Ok(key)
-}
-
-/// The key in the device's length, empty if it cannot be used.
-fn device_key(rss: &RssConfig, device: &sys::rte_eth_dev_info, applied: &mut Applied) -> Vec<u8> {
-    let length = usize::from(device.hash_key_size);
-    if length < rss.key.len() || rss.key.is_empty() {
-        if length != 0 {
-            let wanted = rss.key.len();
-            applied.notes.push(format!("the device's hash key has {length} bytes, {wanted} were to be set"));
-        }
-        return Vec::new();
-    }
-    rss.key.iter().copied().cycle().take(length).collect()
-}
-
-fn hash_types(over: HashOver) -> u64 {
-    match over {
-        HashOver::Endpoints => sys::SHIM_RSS_IP | sys::SHIM_RSS_TCP | sys::SHIM_RSS_UDP | sys::SHIM_RSS_SCTP,
-        HashOver::SourceAddress => sys::SHIM_RSS_IP | sys::SHIM_RSS_L3_SRC_ONLY,
-        HashOver::DestinationAddress => sys::SHIM_RSS_IP | sys::SHIM_RSS_L3_DST_ONLY,
-    }
-}
-
-/// Whether what was granted steers as asked for. Devices differ in how finely they split protocols, so a type counts as
-/// covered if any bit of its family is there; the missing restriction to one address does not.
-fn is_complete(over: HashOver, granted: u64) -> bool {
-    let has = |bits: u64| granted & bits != 0;
-    has(sys::SHIM_RSS_IP)
-        && match over {
-            HashOver::Endpoints => has(sys::SHIM_RSS_TCP) && has(sys::SHIM_RSS_UDP),
-            HashOver::SourceAddress => has(sys::SHIM_RSS_L3_SRC_ONLY),
-            HashOver::DestinationAddress => has(sys::SHIM_RSS_L3_DST_ONLY),
-        }
+    Ok(rss)
 }
 
 fn queues(
@@ -236,7 +190,7 @@ fn after_start(
     inner: &PortInner,
     config: &PortConfig,
     device: &sys::rte_eth_dev_info,
-    key: &[u8],
+    rss: Option<Request>,
     applied: &mut Applied,
 ) {
     // SAFETY: the port is ours.
@@ -254,15 +208,8 @@ fn after_start(
     applied.promiscuous = unsafe { sys::rte_eth_promiscuous_get(inner.id) } == 1;
     // SAFETY: the port is ours; a device without counters says so, which does not matter here.
     unsafe { sys::rte_eth_stats_reset(inner.id) };
-    if let (Some(rss), Some(applied_rss)) = (&config.rss, &mut applied.rss) {
-        applied_rss.key = !key.is_empty() && key_in_use(inner.id, key);
-        applied_rss.table = set_table(inner.id, &rss.table, device.reta_size);
-        if !applied_rss.key {
-            applied.notes.push("the device does not use the hash key".to_owned());
-        }
-        if !applied_rss.table {
-            applied.notes.push("the device does not use the redirection table".to_owned());
-        }
+    if let (Some(wanted), Some(request)) = (&config.rss, rss) {
+        request.finish(inner.id, wanted, device.reta_size, applied);
     }
     if inner.devargs.is("net_null") && inner.devargs.value("no-rx").is_none_or(|value| value != "1") {
         applied.notes.push("net_null makes up a frame for every receive; no-rx=1 turns that off".to_owned());
@@ -278,33 +225,4 @@ fn after_start(
                     net_af_xdp leaves fragments alone";
         applied.notes.push(note.to_owned());
     }
-}
-
-/// Whether the device really hashes with `key`.
-fn key_in_use(port: u16, key: &[u8]) -> bool {
-    let mut read = vec![0_u8; key.len()];
-    // `key` has the device's length, a u8.
-    let rss_key_len = u8::try_from(read.len()).unwrap_or(u8::MAX);
-    let mut request = sys::rte_eth_rss_conf { rss_key: read.as_mut_ptr(), rss_key_len, ..Default::default() };
-    // SAFETY: the port is ours; the buffer has the length the device said and DPDK checks.
-    let result = unsafe { sys::rte_eth_dev_rss_hash_conf_get(port, &raw mut request) };
-    result == 0 && read == key
-}
-
-/// Fills the redirection table; says whether the device took it.
-fn set_table(port: u16, table: &[u16], size: u16) -> bool {
-    let entries = usize::from(size);
-    if table.is_empty() || entries == 0 || entries > MOST_RETA {
-        return false;
-    }
-    let group = usize::from(sys::SHIM_RETA_GROUP);
-    let mut groups = vec![sys::rte_eth_rss_reta_entry64::default(); entries.div_ceil(group)];
-    for (index, &queue) in (0..entries).zip(table.iter().cycle()) {
-        if let Some(entry) = groups.get_mut(index / group) {
-            entry.mask |= 1 << (index % group);
-            entry.reta[index % group] = queue;
-        }
-    }
-    // SAFETY: the port is ours; the groups cover `size` entries.
-    unsafe { sys::rte_eth_dev_rss_reta_update(port, groups.as_mut_ptr(), size) == 0 }
 }

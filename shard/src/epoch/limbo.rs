@@ -38,7 +38,7 @@ const LENGTH: u32 = 64;
 
 /// Slots beyond its capacity that a table has for those which wait: at full churn, some two million connections ended
 /// a second, readers may hold an epoch up for an eighth of a second, many time slices of a scheduler that has taken
-/// the CPU from a reader which holds a guard. It is address space (40 MB with all arrays) until it is used.
+/// the CPU from a reader which holds a guard. It is address space until it is used (40 MB, without IPv6).
 pub(crate) const RESERVE: u32 = 1 << 18;
 
 /// Where the links between slots of a chain are kept.

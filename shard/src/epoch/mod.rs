@@ -3,6 +3,5 @@
 
 pub(crate) mod limbo;
 pub mod published;
-mod sync;
 
 pub use published::{Full, MAX_RETIRED, Published, Reader};

@@ -1,6 +1,6 @@
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use memoffset::{offset_of, span_of};
@@ -100,9 +100,9 @@ fn counters_may_wrap() {
 }
 
 /// Tells when it goes, and fails on demand.
-struct Fuse(Rc<std::cell::Cell<usize>>, bool);
+struct Fuse<'a>(&'a Cell<usize>, bool);
 
-impl Drop for Fuse {
+impl Drop for Fuse<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() + 1);
         assert!(!self.1, "on purpose");
@@ -110,15 +110,15 @@ impl Drop for Fuse {
 }
 
 // SAFETY: the test that uses it has one thread.
-unsafe impl Send for Fuse {}
+unsafe impl Send for Fuse<'_> {}
 
 #[test]
 fn an_entry_whose_drop_panics_makes_none_go_twice() {
     for receiver_first in [true, false] {
-        let gone = Rc::new(std::cell::Cell::new(0));
+        let gone = Cell::new(0);
         let (mut sender, receiver) = channel(4, None).unwrap();
         for fails in [false, true, false] {
-            assert!(sender.send(Fuse(Rc::clone(&gone), fails)).is_ok());
+            assert!(sender.send(Fuse(&gone, fails)).is_ok());
         }
         let both = move || {
             if receiver_first { (drop(receiver), drop(sender)) } else { (drop(sender), drop(receiver)) }

@@ -22,6 +22,7 @@ use weir_numa::memory::{MemoryError, NodeSlice, Placing};
 use weir_numa::residence::Span;
 use weir_wire::{Tuple, Tuple4};
 
+use self::account::Account;
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
@@ -93,6 +94,30 @@ impl Readable {
 
     pub(crate) fn origin(&self) -> u64 {
         self.origin.load(Ordering::Relaxed)
+    }
+}
+
+/// What a packet of a known connection is tracked with.
+pub(crate) struct Row<'t> {
+    pub(crate) connection: Owned<'t, Connection>,
+    account: Option<&'t Account>,
+    cold: &'t [Cold],
+    slot: Slot,
+}
+
+impl Row<'_> {
+    /// As [`Table::count`].
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize, tick: u64) {
+        if let Some(account) = self.account {
+            account.count(self.slot.direction(), bytes, tick);
+        }
+    }
+
+    /// The companion's number, 0 without one.
+    #[cold]
+    pub(crate) fn companion(&self) -> u32 {
+        self.cold.get(self.slot.index() as usize).map_or(0, Cold::companion)
     }
 }
 
@@ -286,6 +311,18 @@ impl Table {
         }
         if let Some(account) = self.memory.accounts.get(index) {
             prefetch(account);
+        }
+    }
+
+    /// All that tracking a packet reads and writes, found once.
+    #[inline]
+    pub(crate) fn row(&mut self, slot: Slot) -> Row<'_> {
+        let index = slot.index() as usize;
+        Row {
+            connection: Owned::new(&self.memory.connections[index]),
+            account: self.memory.accounts.get(index),
+            cold: &self.memory.cold,
+            slot,
         }
     }
 

@@ -262,10 +262,12 @@ impl Model {
     }
 
     /// A packet goes to another shard, to be decided there. If it makes its connection start anew, the old one has
-    /// ended already.
-    pub fn leave(&mut self, packet: &Packet, carried: &mut Carried, action: &CtAction, replaced: bool) {
+    /// ended already; that may be so of two, one that the packet was found to be of in an earlier ct and one that it is
+    /// of with its headers as they are by now.
+    pub fn leave(&mut self, packet: &Packet, carried: &mut Carried, action: &CtAction, replaced: u64) {
         self.events.clear();
-        let known = carried.connection.take().filter(|_| carried.zone == action.zone);
+        let known = carried.connection.take();
+        let known = known.filter(|(id, _)| carried.zone == action.zone && self.connections.contains_key(id));
         let tracked = carried.zone == action.zone && carried.state.has(CtState::TRK);
         // It begins anew, but is counted already.
         let state = if tracked { CtState::TRK } else { CtState::NONE };
@@ -274,7 +276,8 @@ impl Model {
             Subject::Itself(tuple) => self.owners.get(&tuple).copied(),
             _ => None,
         };
-        if let (true, Some((id, _))) = (replaced, known.or(met)) {
+        let replaced = usize::try_from(replaced).unwrap();
+        for (id, _) in known.into_iter().chain(met).take(replaced) {
             self.end(id, EndCause::Force);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use weir_shard::steering::KeyWord;
+use weir_shard::steering::{AddressSpan, KeyWord, SteeringConfig, Subscribers};
 use weir_shard::{
     CtMeta, Directory, DropReason, DumpCursor, Errand, Notice, Outcome, Reason, Shard, ShardConfig,
     ShardNumber, Steering,
@@ -88,7 +88,7 @@ pub fn run(
 ) -> Result<(), String> {
     let mut random = Random(seed ^ 0x5eed);
     let count = random.pick(&[2, 2, 3, 4, 5, 8, 16]);
-    let steering = Arc::new(Steering::symmetric(count, KeyWord::from_random(0x6d5a)));
+    let steering = Arc::new(steering(&mut random, count));
     let directory = Arc::new(Directory::new(seed));
     let shards = (0..count).map(|number| {
         let config = ShardConfig {
@@ -121,6 +121,24 @@ pub fn run(
         }
     }
     lab.finish(story)
+}
+
+/// Every zone symmetric, or some by subscriber: then the public address of a tuple names its home, or part of its ports
+/// where there are few addresses.
+fn steering(random: &mut Random, shards: usize) -> Steering {
+    let word = KeyWord::from_random(u16::try_from(random.up_to(0xffff)).unwrap());
+    let span =
+        |first: &str, last: &str| AddressSpan::range(first.parse().unwrap(), last.parse().unwrap()).unwrap();
+    let zone = |last: &str, last6: &str| Subscribers {
+        pool: vec![span("198.51.100.1", last), span("2001:db8:1::1", last6)],
+        inside: vec![span("10.0.0.0", "10.255.255.255"), span("fd00::", "fd00::ffff")],
+    };
+    let subscribers = if random.one_in(2) {
+        vec![(0, zone("198.51.100.2", "2001:db8:1::1")), (1, zone("198.51.100.40", "2001:db8:1::ff"))]
+    } else {
+        Vec::new()
+    };
+    Steering::new(&SteeringConfig { shards, word, table_size: 512, subscribers }).unwrap()
 }
 
 impl<'a> Lab<'a, '_> {
@@ -224,14 +242,14 @@ impl<'a> Lab<'a, '_> {
                         return Err(format!("a packet goes from {at} to {to} and is not as it came"));
                     }
                     let errand = self.shards[at].take_errand();
-                    let replaced = self.shards[at].counters().replaced > replaced;
+                    let replaced = self.shards[at].counters().replaced - replaced;
                     self.model.leave(&way.packet, &mut way.carried, action, replaced);
                     self.seen.reasons.insert(why.name());
                     self.post(at, to.index(), way, errand, why);
                     return Ok(());
                 }
                 Outcome::Drop(DropReason::HandoverHops) => {
-                    let replaced = self.shards[at].counters().replaced > replaced;
+                    let replaced = self.shards[at].counters().replaced - replaced;
                     self.model.leave(&way.packet, &mut way.carried, action, replaced);
                     self.seen.lost_for_hops += 1;
                     return Ok(());

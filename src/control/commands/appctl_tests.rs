@@ -140,7 +140,8 @@ fn learning_and_the_datapath_print_their_figures() {
     assert_eq!(error("appctl coverage/read-counter nat_exhaust"), counter);
     let show = output("appctl dpctl/show -s");
     let port = "  port 1: p1 (net_null)\n    RX packets:7 errors:0 dropped:0 overruns:? frame:?\n    \
-                TX packets:0 errors:0 dropped:0 aborted:? carrier:?\n    collisions:?\n    RX bytes:420  TX bytes:0\n";
+                TX packets:0 errors:0 dropped:0 aborted:? carrier:?\n    collisions:?\n    RX bytes:420  TX bytes:0\n    \
+                note: the device has no MTU of its own\n";
     assert!(show.contains(port), "{show}");
     assert_eq!(
         output("appctl dpif-netdev/pmd-rxq-show -secs 5"),

@@ -103,6 +103,7 @@ pub(super) fn show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>) -> Re
             ))?;
             out.line("    collisions:?")?;
             out.line(format_args!("    RX bytes:{}  TX bytes:{}", size(c.rx_bytes), size(c.tx_bytes)))?;
+            port.notes.iter().try_for_each(|note| out.line(format_args!("    note: {note}")))?;
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ mod ports;
 mod selection;
 mod settings;
 mod spec;
+mod steering;
 mod topology;
 mod trace;
 mod tuples;
@@ -172,6 +173,7 @@ fn run(
 
 #[rustfmt::skip]
 const SHOW: &[CommandSpec] = &[
+    command("steering", "", (0, 0), steering::show, "Show which lcore owns what, how evenly, and whether cards or lcores bring packets to their owners.").reading(),
     command("topology", "", (0, 0), topology::show, "Show the machine's nodes, and where lcores, their memory and ports' cards are.").reading(),
 ];
 

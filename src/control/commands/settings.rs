@@ -2,13 +2,20 @@
 
 use super::CommandError;
 use super::vsctl::failed;
-use crate::config::{DevArgs, Name, Peer, PortNumber, is_system_name};
+use crate::config::{DevArgs, Name, Peer, PortNumber, Role, is_system_name};
 use crate::control::engine::{FailMode, NewPort};
 use crate::flow::nearest;
 
 /// What can be said about a port.
-const COLUMNS: [&str; 6] =
-    ["type", "options:dpdk-devargs", "ofport_request", "options:n_rxq", "options:peer", "options:peer-netns"];
+const COLUMNS: [&str; 7] = [
+    "type",
+    "options:dpdk-devargs",
+    "ofport_request",
+    "options:n_rxq",
+    "options:role",
+    "options:peer",
+    "options:peer-netns",
+];
 
 /// A port to add; later steps may still say more about it.
 #[derive(Debug)]
@@ -18,13 +25,23 @@ pub(super) struct Draft {
     number: Option<PortNumber>,
     devargs: Option<DevArgs>,
     rx_queues: Option<u16>,
+    role: Option<Role>,
     peer: Option<String>,
     peer_netns: Option<String>,
 }
 
 impl Draft {
     pub(super) fn new(bridge: Name, name: Name) -> Self {
-        Self { bridge, name, number: None, devargs: None, rx_queues: None, peer: None, peer_netns: None }
+        Self {
+            bridge,
+            name,
+            number: None,
+            devargs: None,
+            rx_queues: None,
+            role: None,
+            peer: None,
+            peer_netns: None,
+        }
     }
 
     /// Takes one `COLUMN[:KEY]=VALUE`.
@@ -44,6 +61,9 @@ impl Draft {
             "options:n_rxq" => {
                 let queues = super::selection::number(value).filter(|queues| (1..=64).contains(queues));
                 self.rx_queues = Some(queues.ok_or_else(|| bad("there can be 1 to 64 receive queues"))?);
+            }
+            "options:role" => {
+                self.role = Some(Role::named(value).ok_or_else(|| bad("a role is inside or outside"))?);
             }
             "options:peer" | "options:peer-netns" => {
                 if !is_system_name(value) {
@@ -66,7 +86,7 @@ impl Draft {
 
     /// The port, once everything is said about it.
     pub(super) fn settled(self) -> Result<NewPort, CommandError> {
-        let Self { bridge, name, number, devargs, rx_queues, peer, peer_netns } = self;
+        let Self { bridge, name, number, devargs, rx_queues, role, peer, peer_netns } = self;
         let devargs = devargs.ok_or_else(|| {
             failed(format!(
                 "port {name} has no device; add `-- set Interface {name} options:dpdk-devargs=DEVICE`"
@@ -80,7 +100,7 @@ impl Draft {
                 return Err(failed(message));
             }
         };
-        Ok(NewPort { bridge, name, number, devargs, rx_queues, peer })
+        Ok(NewPort { bridge, name, number, devargs, rx_queues, role, peer })
     }
 }
 

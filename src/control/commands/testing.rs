@@ -14,6 +14,7 @@ use super::{Daemon, Host};
 use crate::config::{Name, Peer, PortNumber, ZoneTimeouts, Zones};
 use crate::control::engine::*;
 use crate::control::events::{EventQueue, Subscription, TimedEvent};
+use crate::control::steering::SteeringStatus;
 use crate::control::tracking::*;
 use crate::flow::key::{Key, at};
 use crate::flow::{
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) liberal: bool,
     pub(crate) interval: u32,
     pub(crate) listeners: Vec<Arc<EventQueue>>,
+    /// Who owns what; one shard everything if that is not said.
+    pub(crate) steering: Option<SteeringStatus>,
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -100,6 +103,7 @@ pub(crate) fn engine() -> Arc<TestEngine> {
         mac: [2, 0, 0, 0, 0, u8::try_from(number).unwrap()],
         link: Some(Link { speed_mbps: Some(10_000) }),
         rx_queues: 1,
+        notes: vec!["the device has no MTU of its own".into()],
         counters: PortCounters { rx_packets: 7, rx_bytes: 420, ..PortCounters::default() },
     };
     let mut tables = FlowTables::new(100);
@@ -175,6 +179,7 @@ impl Engine for TestEngine {
                         mac: [0; 6],
                         link: None,
                         rx_queues: new.rx_queues.unwrap_or(1),
+                        notes: Vec::new(),
                         counters: PortCounters::default(),
                     });
                 }
@@ -321,6 +326,11 @@ impl Engine for TestEngine {
     fn index_occupancy(&self, from: Cursor, entries: &mut Vec<u8>) -> Result<Option<Cursor>, EngineError> {
         entries.extend((from.slot..from.slot + 10).map(|bucket| u8::try_from(bucket % 9).unwrap()));
         Ok((from.slot == 0).then_some(Cursor { slot: 10, ..from }))
+    }
+
+    fn steering(&self) -> Result<SteeringStatus, EngineError> {
+        let alone = || SteeringStatus::new(weir_shard::Steering::alone().view(), &[1]);
+        Ok(self.state().steering.clone().unwrap_or_else(alone))
     }
 
     fn revalidate(&self, purge: bool) -> Result<(), EngineError> {

@@ -83,6 +83,7 @@ pub(super) fn error(line: &str) -> (u8, String) {
 
 /// One working line for each command.
 const LINES: &[&str] = &[
+    "show steering",
     "appctl netdev-dpdk/get-mempool-info",
     "ofctl show br0",
     "ofctl dump-ports br0",

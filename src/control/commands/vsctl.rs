@@ -45,7 +45,7 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     step("add-zone-tp", "[--may-exist] DATAPATH zone=N NAME=SECONDS...", (3, 34), add_zone_tp, "Give a connection tracking zone timeouts of its own. DATAPATH is netdev."),
     step("del-zone-tp", "[--if-exists] DATAPATH zone=N", (2, 2), del_zone_tp, "Take a zone's own timeouts away."),
     step("list-zone-tp", "DATAPATH", (1, 1), list_zone_tp, "Show the zones with timeouts of their own.").reading(),
-    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more: of a Bridge fail_mode=secure|standalone (see set-fail-mode); of an Interface that is added in the same invocation: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
+    step("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", (3, 18), set, "Say more: of a Bridge fail_mode=secure|standalone (see set-fail-mode); of an Interface that is added in the same invocation: type=dpdk, ofport_request=N, options:dpdk-devargs=DEVICE, options:n_rxq=N, options:role=inside|outside (what its card hashes where zones are steered by subscriber), and options:peer=DEV with options:peer-netns=NS for the other end of a veth pair, whose transmit offloads are turned off."),
 ];
 
 /// One command of an invocation.

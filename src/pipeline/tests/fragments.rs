@@ -10,7 +10,7 @@ use weir_wire::numbers::protocol;
 use super::*;
 
 /// Cuts a frame's packet into fragments at these offsets of its data, as a host or router would.
-fn cut(whole: &[u8], id: u32, at: &[usize]) -> Vec<Vec<u8>> {
+pub(super) fn cut(whole: &[u8], id: u32, at: &[usize]) -> Vec<Vec<u8>> {
     let layers = Layers::parse(whole);
     let (l3, l4, end) = (usize::from(layers.l3), usize::from(layers.l4), usize::from(layers.l3_end));
     let data = &whole[l4..end];
@@ -55,7 +55,7 @@ fn fragment(whole: &[u8], headers: Range<usize>, data: &[u8], id: u32, part: Ran
 }
 
 /// What a host makes of these fragments: the packet, in which every checksum can be verified.
-fn join(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn join(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut pieces: Vec<_> = frames
         .iter()
         .map(|frame| (Piece::of(frame, &Layers::parse(frame)).expect("a fragment"), frame))
@@ -78,7 +78,7 @@ fn join(frames: &[Vec<u8>]) -> Vec<u8> {
     whole
 }
 
-fn payload(length: usize) -> Vec<u8> {
+pub(super) fn payload(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
 }
 
@@ -100,8 +100,9 @@ impl Bench {
 #[test]
 fn fragments_leave_translated_alike_with_checksums_that_are_right_when_put_together() {
     let whole = long_udp(5000);
-    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
-        let mut bench = Bench::new(NAT);
+    let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]];
+    for (order, layout) in orders.into_iter().flat_map(|order| layouts().map(|layout| (order, layout))) {
+        let mut bench = Bench::divided(NAT, layout);
         let parts = cut(&whole, 7, &[1480, 2960, 4440]);
         let parts: Vec<_> = order.iter().map(|&at| parts[at].clone()).collect();
         for part in &parts[..3] {
@@ -119,7 +120,7 @@ fn fragments_leave_translated_alike_with_checksums_that_are_right_when_put_toget
         assert!(shown.starts_with("src=10.0.0.") && shown.contains("dst=203.0.113.9"), "{shown}");
         assert_eq!(joined[42..], whole[42..], "the payload");
         assert_eq!(bench.connections().len(), 1);
-        assert_eq!(bench.0.worker().held_fragments(), 0);
+        assert_eq!(bench.0.held_fragments(), 0);
         bench.balance();
     }
 }

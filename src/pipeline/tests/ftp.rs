@@ -48,6 +48,8 @@ struct Session {
     server: IpAddr,
     client_seen: IpAddr,
     server_seen: IpAddr,
+    /// The client's port as the server knows it.
+    client_seen_port: u16,
 }
 
 /// A TCP segment that came out.
@@ -103,6 +105,10 @@ const PUSH: u16 = flag::PSH | flag::ACK;
 
 impl Session {
     fn new(nat: Nat, v6: bool) -> Self {
+        Self::divided(nat, v6, Layout::default())
+    }
+
+    fn divided(nat: Nat, v6: bool, layout: Layout) -> Self {
         let [inside, outside, public] = if v6 {
             ["fd00::2", "2001:db8::2", "2001:db8::ffff:1"]
         } else {
@@ -124,15 +130,18 @@ impl Session {
         };
         let (client_port, server_port) = ports;
         let mut session = Self {
-            bench: Bench::new(&flows),
+            bench: Bench::divided(&flows, layout),
             client_port,
             server_port,
             client,
             server,
             client_seen,
             server_seen,
+            client_seen_port: 4000,
         };
-        session.client_says(flag::SYN, (CLIENT_ISN, 0), "");
+        let syn = session.client_says(flag::SYN, (CLIENT_ISN, 0), "");
+        let (from, _) = syn.ends.split_once(" > ").unwrap();
+        session.client_seen_port = from.rsplit_once(':').unwrap().1.parse().unwrap();
         session.server_says(flag::SYN | flag::ACK, (SERVER_ISN, CLIENT_ISN.wrapping_add(1)), "");
         session.client_says(flag::ACK, (CLIENT_ISN.wrapping_add(1), SERVER_ISN + 1), "");
         session
@@ -153,7 +162,7 @@ impl Session {
     }
 
     fn server_segment(&self, flags: u16, numbers: (u32, u32), payload: &str) -> PacketBuilder {
-        packet((self.server, 2121), (self.client_seen, 4000), flags, numbers, payload)
+        packet((self.server, 2121), (self.client_seen, self.client_seen_port), flags, numbers, payload)
     }
 
     fn client_says(&mut self, flags: u16, numbers: (u32, u32), payload: &str) -> Segment {
@@ -174,8 +183,9 @@ impl Session {
         let now = self.bench.0.now();
         let mut lines = Vec::new();
         let mut visit = |view: &ExpectationView| lines.push(view.to_string());
-        let next = self.bench.0.worker().shard().dump_expectations(now, 0, 100, &mut visit);
-        assert_eq!(next, None);
+        for worker in self.bench.0.workers() {
+            assert_eq!(worker.shard().dump_expectations(now, 0, 100, &mut visit), None);
+        }
         lines
     }
 
@@ -202,6 +212,12 @@ impl Session {
     }
 }
 
+/// Every translation on one shard and on several.
+fn everywhere() -> impl Iterator<Item = (Nat, Layout)> {
+    let nats = [Nat::No, Nat::Source, Nat::Destination];
+    nats.into_iter().flat_map(|nat| layouts().map(|layout| (nat, layout)))
+}
+
 fn commas(address: IpAddr, port: u16) -> String {
     let [high, low] = port.to_be_bytes();
     format!("{},{high},{low}", address.to_string().replace('.', ","))
@@ -213,10 +229,10 @@ fn number(isn: u32, bytes: usize) -> u32 {
 
 #[test]
 fn active_clients_are_called_back_over_both_families_and_any_translation() {
-    for nat in [Nat::No, Nat::Source, Nat::Destination] {
+    for (nat, layout) in everywhere() {
         for (v6, extended) in [(false, false), (false, true), (true, true)] {
-            println!("{nat:?} v6 {v6} extended {extended}");
-            let mut session = Session::new(nat, v6);
+            println!("{nat:?} v6 {v6} extended {extended} {layout:?}");
+            let mut session = Session::divided(nat, v6, layout);
             let (client, seen) = (session.client, session.client_seen);
             let command = |address: IpAddr| match (extended, v6) {
                 (false, _) => format!("PORT {}\r\n", commas(address, 8080)),
@@ -247,10 +263,10 @@ fn active_clients_are_called_back_over_both_families_and_any_translation() {
 
 #[test]
 fn passive_servers_are_reached_over_both_families_and_any_translation() {
-    for nat in [Nat::No, Nat::Source, Nat::Destination] {
+    for (nat, layout) in everywhere() {
         for (v6, extended) in [(false, false), (false, true), (true, true)] {
-            println!("{nat:?} v6 {v6} extended {extended}");
-            let mut session = Session::new(nat, v6);
+            println!("{nat:?} v6 {v6} extended {extended} {layout:?}");
+            let mut session = Session::divided(nat, v6, layout);
             let (server, seen) = (session.server, session.server_seen);
             let reply = |address: IpAddr| {
                 if extended {

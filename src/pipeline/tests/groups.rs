@@ -242,7 +242,7 @@ fn what_a_bucket_says_and_the_packet_does_not_have_does_nothing() {
 }
 
 /// Sends packets by hand.
-fn packet_out(bench: &mut Bench, text: &str, frame: &[u8]) -> Sent {
+pub(super) fn packet_out(bench: &mut Bench, text: &str, frame: &[u8]) -> Sent {
     let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
     let out = PacketOut::parse(&text.replace("PACKET", &hex), &NoNames).unwrap();
     bench.0.packet_out(&out).unwrap();
@@ -286,7 +286,12 @@ fn a_packet_sent_by_hand_goes_where_its_actions_say() {
 
 #[test]
 fn a_composed_packet_goes_through_the_nat_table() {
-    let mut bench = Bench::new(NAT);
+    for layout in layouts() {
+        compose_through_nat(Bench::divided(NAT, layout));
+    }
+}
+
+fn compose_through_nat(mut bench: Bench) {
     let compose = |flow: &str| {
         let none = crate::flow::compose::Payload::default();
         crate::flow::compose::compose(flow, &none, &NoNames).unwrap().frame
