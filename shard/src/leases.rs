@@ -107,7 +107,7 @@ impl Slack {
 
     /// Adds units; only its own shard does, and never more than a batch to less than [`ENOUGH`].
     fn add(&self, units: u32) {
-        let added = |word: u32| Some(word.wrapping_add(VERSION) & !COUNT | ((word & COUNT) + units));
+        let added = |word: u32| Some((word.wrapping_add(VERSION) & !COUNT) | ((word & COUNT) + units));
         // Never an error: `added` always has a value.
         let _ = self.0.fetch_update(SeqCst, SeqCst, added);
     }
@@ -399,7 +399,9 @@ impl Leases {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
