@@ -321,19 +321,16 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
     let number = usize::try_from(index).ok().and_then(ShardNumber::new);
     ShardConfig {
         capacity: room(conntrack.capacity.get(), count),
-        max_connections: conntrack.max_connections,
         number: number.unwrap_or_default(),
         steering: Arc::clone(steering),
         directory: Arc::clone(directory),
         leases: Arc::clone(leases),
-        liberal_tcp: conntrack.liberal_tcp,
-        timeouts: conntrack.timeouts.clone(),
         fragments: FragmentSettings {
             max: share(conntrack.fragments.max, count, index),
             ..conntrack.fragments
         },
-        accounting: conntrack.accounting,
-        ..ShardConfig::default()
+        // The node is the lcore's, which its start fills in.
+        ..conntrack.shard()
     }
 }
 

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use weir_shard::errand::Directory;
-use weir_shard::steering::{KeyWord, MAX_SHARDS};
-use weir_shard::{ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering};
+use weir_shard::steering::{MAX_SHARDS, SteeringError};
+use weir_shard::{
+    ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering, TooManyPolicies,
+};
 use weir_wire::Layers;
 
+use crate::config::{self, Zones};
 use crate::control::engine::{EngineError, check_groups};
 use crate::flow::Applied;
 use crate::flow::flow::FlowMod;
@@ -104,6 +107,12 @@ pub enum VirtualSwitchError {
     /// The shard cannot be made.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// Connections cannot be shared out so.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// Too many zones differ.
+    #[error(transparent)]
+    Zones(#[from] TooManyPolicies),
 }
 
 impl VirtualSwitch {
@@ -148,6 +157,22 @@ impl VirtualSwitch {
         secret: [u64; 8],
         layout: Layout,
     ) -> Result<Self, VirtualSwitchError> {
+        Self::with_steering(ports, groups, flows, shard, secret, layout, &config::Steering::default())
+    }
+
+    /// As [`VirtualSwitch::with_layout`], with owners that are configured.
+    ///
+    /// # Errors
+    /// As [`VirtualSwitch::with_layout`], and if connections cannot be shared out so among this many shards.
+    pub fn with_steering(
+        ports: &[PortNumber],
+        groups: &[GroupMod],
+        flows: &[FlowMod],
+        shard: ShardConfig,
+        secret: [u64; 8],
+        layout: Layout,
+        steering: &config::Steering,
+    ) -> Result<Self, VirtualSwitchError> {
         let mut switch = Switch::default();
         switch.add_bridge(BRIDGE, 0)?;
         let mut ids = Vec::new();
@@ -160,7 +185,7 @@ impl VirtualSwitch {
         let shards = layout.shards.clamp(1, MAX_SHARDS);
         let steering = Arc::new(match shards {
             1 => Steering::alone(),
-            _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
+            _ => steering.owners(shards, (secret[0] >> 48) as u16)?,
         });
         let directory = Arc::new(Directory::new(secret[5]));
         let leases = Arc::new(Leases::new(shards));
@@ -192,6 +217,14 @@ impl VirtualSwitch {
             burst_shard: 0,
             world: World { sent: Vec::new(), mail: Mail::new(&layout, shards), history: None },
         })
+    }
+
+    /// Gives all shards what some zones have of their own.
+    ///
+    /// # Errors
+    /// Too many zones differ.
+    pub fn set_zones(&mut self, zones: &Zones) -> Result<(), VirtualSwitchError> {
+        Ok(self.workers.iter_mut().try_for_each(|worker| zones.apply(worker.shard_mut()))?)
     }
 
     /// Queues a packet that came in by port `number` at `now` (milliseconds). It is processed together with
