@@ -97,7 +97,14 @@ impl Bench {
             visit(worker.shard(), *now, &mut |view| {
                 if view.source_nat {
                     let (proto, near, far) = (view.reply.protocol(), near(&view.reply), far(&view.reply));
-                    labels.insert((proto, near, far), view.original.to_string());
+                    let ends = [view.original.src(), view.original.dst()].into_iter();
+                    let ports = [view.original.src_port(), view.original.dst_port()];
+                    // The packet that it began with may itself have gone to a drawn port, or come from one.
+                    let ends = ends.zip(ports).map(|end| match drawn.contains(&(proto, end)) {
+                        true => format!("{} drawn", end.0),
+                        false => format!("{} {}", end.0, end.1),
+                    });
+                    labels.insert((proto, near, far), ends.collect::<Vec<_>>().join(" > "));
                     drawn.insert((proto, near));
                 }
             });
@@ -110,9 +117,9 @@ impl Bench {
             if self.is_crowded && is_public(own.0) { String::from("pool") } else { own.0.to_string() };
         let other = if is_icmp(proto) { (other.0, 0) } else { other };
         match self.labels.get(&(proto, own, other)) {
-            Some(label) => format!("{address} port of {label}"),
-            None if self.drawn.contains(&(proto, own)) => format!("{address} port drawn"),
-            None => format!("{address}:{}", own.1),
+            Some(label) if !label.contains("drawn") => format!("{address} port of {label}"),
+            _ if self.drawn.contains(&(proto, own)) => format!("{address} port drawn"),
+            _ => format!("{address}:{}", own.1),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weir_wire::build::PacketBuilder;
+use weir_wire::extract::Extracted;
 use weir_wire::header::tcp::flag;
 use weir_wire::numbers::protocol;
 use weir_wire::{ChecksumTrust, Fragment, Layers, Tuple};
@@ -87,7 +88,7 @@ fn how(random: &mut Random) -> How {
         0 => How::Error { code: random.pick(&[1, 3, 4]), quoted: random.pick(&[28, 40, 60, 200]) },
         1 => How::Part { first: random.one_in(2) },
         2 => How::OtherPort(random.pick(&[3000, 3001, 50_000])),
-        3 | 4 => How::Announce { passive: random.one_in(2), port: random.pick(&[4001, 4002, 2020, 60_001]) },
+        3 | 4 => How::Announce { passive: random.one_in(2), port: 20_000 + random.below(20_000) as u16 },
         5 | 6 => How::Data { from: random.pick(&[20, 4001, 4002, 40_000]) },
         7 => How::Stack { flags: flag::RST, payload: Vec::new() },
         8 | 9 => How::Stack { flags: flag::FIN, payload: Vec::new() },
@@ -102,7 +103,7 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
     let port = if outside { 2 } else { 1 };
     let v6 = random.one_in(5);
     let inside_host = random.pick(&[1, 2, 3]);
-    let far_host = random.pick(&[9, 10]);
+    let far_host = random.pick(&[9, 9, 9, 10]);
     let (near, far): (IpAddr, IpAddr) = if v6 {
         let near = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, inside_host.into());
         (near.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, far_host.into()).into())
@@ -117,8 +118,8 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
         (false, false) if random.one_in(4) => (near, public),
         (false, _) => (near, far),
     };
-    let caller = random.pick(&[4000, 4001, 4002, 5000]);
-    let service = random.pick(&[80, 53, 21, 21, 21, 69]);
+    let caller = random.pick(&[4000, 4001, 4002]);
+    let service = random.pick(&[80, 80, 80, 21, 21, 69]);
     let builder = PacketBuilder::new().ip(src, dst);
     let seq = random.pick(&[1000, 0xffff_fffe]);
     match random.below(12) {
@@ -127,6 +128,9 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
                 if random.one_in(6) { random.pick(&[flag::ACK, flag::RST, flag::FIN, 0]) } else { flag::SYN };
             let bytes = builder.tcp(caller, service).seq(seq).flags(flags).window(1000).build();
             steps.push(Some(Step::Packet { port, bytes }));
+            if service == 21 && flags == flag::SYN {
+                announcing(random, steps);
+            }
         }
         5 => {
             let bytes = builder.udp(caller, 69).payload(b"\0\x01name\0octet\0").build();
@@ -142,6 +146,9 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
             steps.push(Some(Step::Packet { port, bytes }));
         }
         9 => {
+            // To a public address it would meet a connection or not by what was drawn: its identifier is both ends'.
+            let builder =
+                if dst == public { builder.ip(src, if outside { near } else { far }) } else { builder };
             let bytes = builder.echo_request(caller, 1).payload(b"ping").build();
             steps.push(Some(Step::Packet { port, bytes }));
         }
@@ -167,6 +174,25 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
             }
             steps.push(Some(Step::Packet { port, bytes }));
         }
+    }
+}
+
+/// The rest of an FTP conversation whose first packet is the last step: a data connection is announced and made.
+fn announcing(random: &mut Random, steps: &mut Vec<Option<Step>>) {
+    let plain = || How::Stack { flags: 0, payload: Vec::new() };
+    // No two hosts announce the same port: a data connection of another shard does not keep it from being announced.
+    let (passive, port) = (random.one_in(2), 20_000 + random.below(20_000) as u16);
+    let mut ways = vec![plain(), How::Announce { passive: false, port }];
+    if passive {
+        ways = vec![
+            plain(),
+            How::Stack { flags: 0, payload: b"PASV\r\n".to_vec() },
+            How::Announce { passive, port },
+        ];
+    }
+    ways.extend([How::Data { from: random.pick(&[20, 40_000]) }, plain(), plain()]);
+    for how in ways {
+        steps.push(Some(Step::Answer { to: steps.len() - 1, how }));
     }
 }
 
@@ -204,6 +230,10 @@ pub(crate) fn answer(frame: &[u8], how: &How) -> Option<Vec<u8>> {
     let layers = Layers::parse(frame);
     let tuple = Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE).ok()?;
     if let How::Error { code, quoted } = how {
+        // No error is about an error (RFC 1122 section 3.2.2).
+        if matches!(tuple, Extracted::IcmpError { .. }) {
+            return None;
+        }
         let of = |tuple: &Tuple| (tuple.src(), tuple.dst());
         let (src, dst) = of(&tuple.lookup());
         let kind = if layers.is_ipv6() { 1 } else { 3 };
