@@ -133,6 +133,12 @@ impl Background {
         Ok(Self { name, child, log })
     }
 
+    /// Its process number: `nice` and `setpriv` become the program.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// # Errors
     /// If it has ended, with the end of its log.
     pub fn check(&mut self) -> Result<(), BenchError> {
