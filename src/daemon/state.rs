@@ -333,6 +333,8 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
             ..conntrack.fragments
         },
         accounting: conntrack.accounting,
+        // Where the lcore is, which its start fills in.
+        ..ShardConfig::default()
     }
 }
 

@@ -259,6 +259,36 @@ mod tests {
     }
 
     #[test]
+    fn what_an_lcore_writes_all_the_time_shares_no_cache_line_with_another_lcore_s() {
+        /// Lines of 64 bytes come in pairs.
+        const PAIR: usize = 128;
+        fn place<T>(value: &T) -> std::ops::RangeInclusive<usize> {
+            let start = std::ptr::from_ref(value).addr();
+            start / PAIR..=(start + size_of::<T>() - 1) / PAIR
+        }
+        let lcores = [lcore(|_| {}), lcore(|_| {}), lcore(|_| {})];
+        let places = lcores.each_ref().map(|lcore| {
+            lcore
+                .call(|polling| {
+                    let mut places = vec![place(polling)];
+                    let table = polling.worker().shard().memory();
+                    let touched = table.iter().filter(|span| span.bytes > 0);
+                    places.extend(
+                        touched.map(|span| span.address / PAIR..=(span.address + span.bytes - 1) / PAIR),
+                    );
+                    places
+                })
+                .unwrap()
+        });
+        for (first, second) in [(0, 1), (0, 2), (1, 2)] {
+            for (a, b) in places[first].iter().flat_map(|a| places[second].iter().map(move |b| (a, b))) {
+                assert!(a.end() < b.start() || b.end() < a.start(), "{a:?} and {b:?}");
+            }
+        }
+        assert_eq!(align_of::<Polling>(), PAIR, "whatever it is put into");
+    }
+
+    #[test]
     fn what_was_given_up_never_happens_and_a_stuck_lcore_is_asked_again_only_when_it_answers() {
         let mut lcore = lcore(|_| {});
         let (release, wait) = channel::<()>();

@@ -35,6 +35,7 @@ fn every_reading_command_answers_in_text_and_in_json() {
         "ofctl dump-flows br0 table=1",
         "ofctl dump-aggregate br0",
         "appctl coverage/show",
+        "show topology",
         "appctl dpctl/ct-get-maxconns",
         "appctl dpctl/ct-get-nconns",
         "appctl dpctl/ct-stats-show -m",

@@ -1,5 +1,6 @@
 //! More than one lcore, and lcores that have nothing to do.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
@@ -208,6 +209,49 @@ fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
     let answer = daemon.weir("appctl dpctl/ct-set-maxconns 1001");
     assert!(answer.stderr.contains("memory for 1000 connections"), "{}", answer.stderr);
     daemon.finish();
+}
+
+#[test]
+fn lcores_that_are_counted_run_on_cpus_of_their_own_and_the_topology_shows_where() {
+    if !two_cpus() {
+        return;
+    }
+    let config = format!("lcores = \"auto:2\"\n{SMALL}{}", bridge(&["net_null0,no-rx=1", "net_ring0"]));
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let daemon = Daemon::start_as(Scratch::new("topology"), &config, &mut weir, &[]);
+    let report = daemon.json("show topology");
+    let lcores = report["lcores"].as_array().unwrap();
+    let cpus: BTreeSet<_> = lcores.iter().map(|lcore| lcore["cpu"].as_u64().unwrap()).collect();
+    assert_eq!(cpus.len(), 2, "{report}");
+    for lcore in lcores {
+        assert_eq!(lcore["may_run_on"], lcore["cpu"].to_string(), "pinned");
+        let nodes = report["nodes"].as_array().unwrap();
+        assert!(nodes.iter().any(|node| node["node"] == lcore["node"]));
+        // Nothing is touched yet but perhaps a page; whatever is, is where it should be.
+        for node in lcore["memory"]["nodes"].as_object().into_iter().flat_map(|nodes| nodes.keys()) {
+            assert_eq!(*node, lcore["node"].to_string());
+        }
+    }
+    assert_eq!(report["ports"].as_array().map(Vec::len), Some(2));
+    assert_eq!(report["warnings"], serde_json::json!([]));
+    let text = daemon.ok("show topology");
+    assert!(text.contains(", pinned\n") && text.contains("port p1: net_null, no node; "), "{text}");
+    daemon.finish();
+}
+
+#[test]
+fn without_a_daemon_the_machine_is_shown_alone() {
+    let show = |args: &[&str]| {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(["show", "topology", "--socket", "/nonexistent/weir.sock"]).args(args).output().unwrap()
+    };
+    let text = show(&[]);
+    assert!(text.status.success());
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("node 0: "));
+    assert!(String::from_utf8_lossy(&text.stderr).contains("no daemon answers at /nonexistent/weir.sock"));
+    let json: serde_json::Value = serde_json::from_slice(&show(&["--json"]).stdout).unwrap();
+    assert!(!json["nodes"].as_array().unwrap().is_empty());
+    assert_eq!(json["lcores"], serde_json::json!([]));
 }
 
 #[test]

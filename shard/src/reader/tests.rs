@@ -260,7 +260,7 @@ fn whatever_readers_see_beside_a_busy_owner_is_a_connection_that_was() {
                 });
             }
             let mut cursor = DumpCursor::at(round * 37 % CAPACITY);
-            shard.flush(0, &mut cursor, 100, &mut |view| check(view) % 2 == 0);
+            shard.flush(0, &mut cursor, 100, &mut |view| check(view).is_multiple_of(2));
             shard.sweep(0, 32);
         }
         done.store(true, Ordering::Release);

@@ -182,6 +182,7 @@ const LINES: &[&str] = &[
     "ct flush zone=1",
     "ct stats",
     "ct events --count 1",
+    "show topology",
 ];
 
 #[test]
