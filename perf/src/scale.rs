@@ -1,9 +1,12 @@
 //! What a second lcore brings: packets per second by wall clock of one lcore and of two, with packets that arrive at
 //! their owners, at the other lcore, or anywhere. `weir-lcores scale` is the program. The lcores' share of their CPUs is
-//! read from the kernel, because a machine that does other things too takes some of it.
+//! read from the kernel: a machine that does other things too takes some of it, and an lcore that has none cannot take
+//! what others hand over.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,7 +15,7 @@ use weir_wire::Tuple4;
 use weir_wire::numbers::protocol;
 
 use crate::BenchError;
-use crate::process::Stop;
+use crate::process::{Stop, run};
 use crate::statistics::Summary;
 use crate::switch::{LcoreStatistics, Switch};
 use crate::traffic::{self, Flow};
@@ -62,10 +65,11 @@ pub struct Figure {
     pub lcores: usize,
     /// From 1.
     pub round: u32,
-    /// Sent, per second by wall clock, by all lcores.
-    pub packets_per_second: f64,
-    /// Sent, per second that an lcore had a CPU, by all lcores.
-    pub packets_per_cpu_second: f64,
+    /// Sent in a thousand ticks of the time stamp counter, by all lcores together. That counter is a wall clock which
+    /// each lcore reads in the same moment as its packets, whatever the machine does in between.
+    pub per_kilotick: f64,
+    /// Ticks in a microsecond, roughly.
+    pub megahertz: f64,
     /// Part of the time that the lcores had their CPUs.
     pub cpu_share: f64,
     /// Part of the packets received that were handed over.
@@ -79,14 +83,16 @@ pub struct Figure {
 pub struct Row {
     /// What arrived where.
     pub arrival: Arrival,
-    /// Millions of packets per second of one lcore.
+    /// Packets in a thousand ticks by one lcore.
     pub one: Summary,
-    /// Millions of packets per second of two.
+    /// Packets in a thousand ticks by two.
     pub two: Summary,
-    /// Median of two by median of one, by wall clock.
+    /// Median of two by median of one.
     pub ratio: f64,
-    /// Likewise by the time that the lcores had their CPUs.
-    pub ratio_by_cpu_time: f64,
+    /// Ticks in a microsecond: a thousandth of this and the figures above are millions of packets per second.
+    pub megahertz: f64,
+    /// Least part of the time that the lcores had their CPUs in any round.
+    pub cpu_share: f64,
     /// Part of the packets that were handed over with two lcores.
     pub handed_over: f64,
     /// Most that was lost in any round with two.
@@ -129,7 +135,7 @@ impl Scale<'_> {
         if arrivals.contains(&Arrival::Forward) {
             switch.set_flows(FORWARD)?;
             let input = Input { name: "pin", port: 1, queues: dealt(&flows, lcores) };
-            figures.push(self.measure(switch, Arrival::Forward, lcores, round, &[input])?);
+            figures.push(self.measure(switch, Arrival::Forward, round, &[input])?);
         }
         if arrivals.iter().all(|arrival| *arrival == Arrival::Forward) {
             return Ok(figures);
@@ -148,7 +154,7 @@ impl Scale<'_> {
                 Input { name: "pin", port: 1, queues: place(&inside) },
                 Input { name: "pback", port: 3, queues: place(&outside) },
             ];
-            figures.push(self.measure(switch, arrival, lcores, round, &inputs)?);
+            figures.push(self.measure(switch, arrival, round, &inputs)?);
         }
         Ok(figures)
     }
@@ -170,7 +176,6 @@ impl Scale<'_> {
         &self,
         switch: &Switch,
         arrival: Arrival,
-        lcores: usize,
         round: u32,
         inputs: &[Input],
     ) -> Result<Figure, BenchError> {
@@ -182,7 +187,7 @@ impl Scale<'_> {
         let after = Sample::of(switch)?;
         inputs.iter().try_for_each(|input| switch.del_port(input.name))?;
         let silent = || BenchError::Silent { system: switch.kind().to_string(), log: switch.log_tail() };
-        after.since(&before, arrival, lcores, round).ok_or_else(silent)
+        after.since(&before, arrival, round).ok_or_else(silent)
     }
 }
 
@@ -192,7 +197,7 @@ fn add_input(switch: &Switch, input: &Input, tag: &str) -> Result<(), BenchError
     for (queue, flows) in input.queues.iter().enumerate() {
         let capture = switch.file(&format!("{}-{tag}-{queue}.pcap", input.name));
         traffic::write(&capture, flows.clone(), u64::from(input.port) + 1)?;
-        devargs.push_str(&format!(",rx_pcap={}", capture.display()));
+        let _ = write!(devargs, ",rx_pcap={}", capture.display());
     }
     switch.add_port(input.name, input.port, &devargs)
 }
@@ -224,63 +229,82 @@ struct Sample {
     at: Instant,
     /// Nanoseconds that the lcores had a CPU.
     on_cpu: u64,
-    sum: LcoreStatistics,
-    handed_over: u64,
+    lcores: Vec<LcoreStatistics>,
 }
 
 impl Sample {
     fn of(switch: &Switch) -> Result<Self, BenchError> {
-        let mut sum = LcoreStatistics::default();
-        let mut handed_over = 0;
-        for lcore in switch.lcores()? {
-            sum.packets += lcore.packets;
-            sum.tx_packets += lcore.tx_packets;
-            handed_over += lcore.exchange.iter().map(|reason| reason.handed_over).sum::<u64>();
-        }
+        let lcores = switch.lcores()?;
         let on_cpu = switch.process().map_or(Ok(0), on_cpu)?;
-        Ok(Self { at: Instant::now(), on_cpu, sum, handed_over })
+        Ok(Self { at: Instant::now(), on_cpu, lcores })
     }
 
     /// What came between; `None` if that was nothing.
     #[expect(clippy::cast_precision_loss, reason = "counters of a few seconds stay below 2^53")]
-    fn since(&self, before: &Self, arrival: Arrival, lcores: usize, round: u32) -> Option<Figure> {
+    fn since(&self, before: &Self, arrival: Arrival, round: u32) -> Option<Figure> {
         let seconds = self.at.duration_since(before.at).as_secs_f64();
-        let received = self.sum.packets.checked_sub(before.sum.packets).filter(|count| *count > 0)? as f64;
-        let sent = self.sum.tx_packets.checked_sub(before.sum.tx_packets).filter(|count| *count > 0)? as f64;
+        let (mut received, mut sent, mut handed_over, mut ticks, mut per_kilotick) = (0, 0, 0, 0, 0.0);
+        for (after, before) in self.lcores.iter().zip(&before.lcores) {
+            let lcore_sent = after.tx_packets.checked_sub(before.tx_packets)?;
+            let lcore_ticks = after.ticks().checked_sub(before.ticks()).filter(|ticks| *ticks > 0)?;
+            received += after.packets.checked_sub(before.packets)?;
+            handed_over += after.handed_over().saturating_sub(before.handed_over());
+            sent += lcore_sent;
+            ticks += lcore_ticks;
+            per_kilotick += 1000.0 * lcore_sent as f64 / lcore_ticks as f64;
+        }
+        let lcores = self.lcores.len();
         let on_cpu = self.on_cpu.saturating_sub(before.on_cpu) as f64 * 1e-9;
-        let cpu_share = on_cpu / seconds / lcores as f64;
-        let packets_per_second = sent / seconds;
-        Some(Figure {
+        (received > 0 && sent > 0).then(|| Figure {
             arrival,
             lcores,
             round,
-            packets_per_second,
-            packets_per_cpu_second: packets_per_second / cpu_share,
-            cpu_share,
-            handed_over: self.handed_over.saturating_sub(before.handed_over) as f64 / received,
+            per_kilotick,
+            megahertz: ticks as f64 / lcores as f64 / seconds * 1e-6,
+            cpu_share: on_cpu / seconds / lcores as f64,
+            handed_over: handed_over as f64 / received as f64,
             // Packets that were under way at either moment are no loss, nor a gain.
-            lost: (1.0 - sent / received).max(0.0),
+            lost: (1.0 - sent as f64 / received as f64).max(0.0),
         })
     }
 }
 
 /// Nanoseconds that a process's lcores had a CPU so far (proc(5), `schedstat`: the first number).
 fn on_cpu(process: u32) -> Result<u64, BenchError> {
-    let tasks = PathBuf::from(format!("/proc/{process}/task"));
     let mut sum = 0;
-    for task in fs::read_dir(&tasks).map_err(BenchError::at(&tasks))? {
-        let task = task.map_err(BenchError::at(&tasks))?.path();
-        let read = |name: &str| -> Result<String, BenchError> {
-            let file: &Path = &task.join(name);
-            fs::read_to_string(file).map_err(BenchError::at(file))
-        };
-        if read("comm")?.starts_with("lcore-") {
-            let text = read("schedstat")?;
-            let first = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-            sum += first.ok_or(BenchError::Answer { what: "schedstat", text })?;
-        }
+    for task in lcore_tasks(process)? {
+        let file = task.join("schedstat");
+        let text = fs::read_to_string(&file).map_err(BenchError::at(&file))?;
+        let first = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        sum += first.ok_or(BenchError::Answer { what: "schedstat", text })?;
     }
     Ok(sum)
+}
+
+/// Directories of a process's lcores in /proc.
+fn lcore_tasks(process: u32) -> Result<Vec<PathBuf>, BenchError> {
+    let tasks = PathBuf::from(format!("/proc/{process}/task"));
+    let mut lcores = Vec::new();
+    for task in fs::read_dir(&tasks).map_err(BenchError::at(&tasks))? {
+        let task = task.map_err(BenchError::at(&tasks))?.path();
+        let comm = task.join("comm");
+        if fs::read_to_string(&comm).map_err(BenchError::at(&comm))?.starts_with("lcore-") {
+            lcores.push(task);
+        }
+    }
+    Ok(lcores)
+}
+
+/// Puts a switch's lcores, not its other threads, ahead of all processes without real-time priority. The kernel leaves
+/// those 5 % (sched(7), `sched_rt_runtime_us`), which is all that a bench of as many lcores as CPUs runs in.
+///
+/// # Errors
+/// When the scheduler refuses.
+pub fn make_realtime(switch: &Switch) -> Result<(), BenchError> {
+    for task in switch.process().map_or(Ok(Vec::new()), lcore_tasks)? {
+        run(Command::new("chrt").args(["--fifo", "--pid", "10"]).arg(task.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 /// One row for each kind of arrival that was measured with one lcore and with two.
@@ -291,23 +315,18 @@ pub fn rows(figures: &[Figure]) -> Vec<Row> {
     };
     let row = |arrival: Arrival| {
         let alone = if arrival == Arrival::Forward { arrival } else { Arrival::Owner };
-        let rates = |arrival, lcores| {
-            let rate = |figure: &Figure| figure.packets_per_second / 1e6;
-            Summary::of(&of(arrival, lcores).map(rate).collect::<Vec<_>>())
-        };
-        let by_cpu_time = |arrival, lcores| {
-            let rate = |figure: &Figure| figure.packets_per_cpu_second;
-            Summary::of(&of(arrival, lcores).map(rate).collect::<Vec<_>>())
-        };
-        let (one, two) = (rates(alone, 1)?, rates(arrival, 2)?);
+        let of_two = |value: fn(&Figure) -> f64| of(arrival, 2).map(value).collect::<Vec<_>>();
+        let one = Summary::of(&of(alone, 1).map(|figure| figure.per_kilotick).collect::<Vec<_>>())?;
+        let two = Summary::of(&of_two(|figure| figure.per_kilotick))?;
         Some(Row {
             arrival,
             one,
             two,
             ratio: two.median / one.median,
-            ratio_by_cpu_time: by_cpu_time(arrival, 2)?.median / by_cpu_time(alone, 1)?.median,
-            handed_over: Summary::of(&of(arrival, 2).map(|figure| figure.handed_over).collect::<Vec<_>>())?.median,
-            lost: of(arrival, 2).map(|figure| figure.lost).fold(0.0, f64::max),
+            megahertz: Summary::of(&of_two(|figure| figure.megahertz))?.median,
+            cpu_share: Summary::of(&of_two(|figure| figure.cpu_share))?.min,
+            handed_over: Summary::of(&of_two(|figure| figure.handed_over))?.median,
+            lost: Summary::of(&of_two(|figure| figure.lost))?.max,
         })
     };
     [Arrival::Forward, Arrival::Owner, Arrival::Wrong, Arrival::Random].into_iter().filter_map(row).collect()
@@ -317,21 +336,23 @@ pub fn rows(figures: &[Figure]) -> Vec<Row> {
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "millions of packets per second, median (min to max)\n\
-         packets            one lcore               two lcores              ratio  by CPU time  handed over   lost\n",
+        "millions of packets per second by wall clock, median (min to max)\n\
+         packets            one lcore               two lcores              ratio  handed over  lost at most  CPU at least\n",
     );
-    let shown = |Summary { median, min, max }: Summary| format!("{median:.2} ({min:.2} to {max:.2})");
     for row in rows {
-        text.push_str(&format!(
-            "{:<17}  {:<22}  {:<22}  {:>5.2}  {:>11.2}  {:>9.1} %  {:>4.1} %\n",
+        let shown = |Summary { median, min, max }: Summary| {
+            let [median, min, max] = [median, min, max].map(|value| value * row.megahertz / 1000.0);
+            format!("{median:.2} ({min:.2} to {max:.2})")
+        };
+        let [handed_over, lost, cpu] = [row.handed_over, row.lost, row.cpu_share].map(|part| 100.0 * part);
+        let _ = writeln!(
+            text,
+            "{:<17}  {:<22}  {:<22}  {:>5.2}  {handed_over:>9.1} %  {lost:>10.1} %  {cpu:>10.0} %",
             row.arrival,
             shown(row.one),
             shown(row.two),
             row.ratio,
-            row.ratio_by_cpu_time,
-            100.0 * row.handed_over,
-            100.0 * row.lost
-        ));
+        );
     }
     text
 }
@@ -339,11 +360,11 @@ pub fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::switch::Exchange;
 
-    fn figure(arrival: Arrival, lcores: usize, packets_per_second: f64, cpu_share: f64) -> Figure {
-        let packets_per_cpu_second = packets_per_second / cpu_share;
-        let (handed_over, lost, round) = (0.5, 0.0, 1);
-        Figure { arrival, lcores, round, packets_per_second, packets_per_cpu_second, cpu_share, handed_over, lost }
+    fn figure(arrival: Arrival, lcores: usize, per_kilotick: f64) -> Figure {
+        let (handed_over, lost, round, cpu_share, megahertz) = (0.5, 0.0, 1, 1.0, 2000.0);
+        Figure { arrival, lcores, round, per_kilotick, megahertz, cpu_share, handed_over, lost }
     }
 
     #[test]
@@ -365,30 +386,37 @@ mod tests {
     }
 
     #[test]
-    fn two_are_held_against_one_by_wall_clock_and_by_cpu_time() {
+    fn every_way_of_arriving_is_held_against_one_lcore() {
         let figures = [
-            figure(Arrival::Owner, 1, 4e6, 1.0),
-            figure(Arrival::Owner, 2, 6e6, 0.75),
-            figure(Arrival::Wrong, 2, 5e6, 1.0),
+            figure(Arrival::Owner, 1, 4.0),
+            figure(Arrival::Owner, 2, 6.0),
+            figure(Arrival::Wrong, 2, 5.0),
+            figure(Arrival::Forward, 2, 5.0),
         ];
         let rows = rows(&figures);
-        let ratios: Vec<_> = rows.iter().map(|row| (row.arrival, row.ratio, row.ratio_by_cpu_time)).collect();
-        assert_eq!(ratios, [(Arrival::Owner, 1.5, 2.0), (Arrival::Wrong, 1.25, 1.25)]);
-        assert!(table(&rows).contains("NAT, at the owner  4.00 (4.00 to 4.00)"));
+        let ratios: Vec<_> = rows.iter().map(|row| (row.arrival, row.ratio)).collect();
+        assert_eq!(ratios, [(Arrival::Owner, 1.5), (Arrival::Wrong, 1.25)]);
+        assert!(table(&rows).contains("NAT, at the owner  8.00 (8.00 to 8.00)"), "{}", table(&rows));
     }
 
     #[test]
     fn what_is_not_sent_is_lost_and_what_others_send_is_not() {
-        let sample = |packets, tx_packets, handed_over| Sample {
-            at: Instant::now(),
-            on_cpu: 0,
-            sum: LcoreStatistics { packets, tx_packets, ..LcoreStatistics::default() },
-            handed_over,
+        let lcore = |packets, tx_packets, handed_over, busy_cycles| LcoreStatistics {
+            packets,
+            tx_packets,
+            idle_cycles: 100,
+            busy_cycles,
+            exchange: vec![Exchange { handed_over, taken_over: 0, refused: 0 }],
         };
-        let before = sample(100, 90, 5);
-        let after = |packets, sent| sample(packets, sent, 55).since(&before, Arrival::Wrong, 2, 1);
-        assert_eq!(after(300, 240).map(|figure| (figure.lost, figure.handed_over)), Some((0.25, 0.25)));
-        assert_eq!(after(300, 300).map(|figure| figure.lost), Some(0.0));
-        assert!(after(100, 90).is_none());
+        let sample = |lcores| Sample { at: Instant::now(), on_cpu: 0, lcores };
+        let before = sample(vec![lcore(100, 90, 5, 0), lcore(0, 0, 0, 0)]);
+        let after = sample(vec![lcore(200, 90, 55, 1000), lcore(100, 150, 0, 2000)]);
+        let figure = after.since(&before, Arrival::Wrong, 1).unwrap();
+        assert_eq!(
+            (figure.lcores, figure.lost, figure.handed_over, figure.per_kilotick),
+            (2, 0.25, 0.25, 75.0)
+        );
+        assert!(before.since(&before, Arrival::Wrong, 1).is_none());
+        assert!(before.since(&after, Arrival::Wrong, 1).is_none());
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::BenchError;
-use crate::process::{Background, Stop, run};
+use crate::process::{Background, Stop, discard, run};
 
 /// How long a daemon may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -81,6 +81,20 @@ pub struct LcoreStatistics {
     /// Given to and taken from other lcores.
     #[serde(default)]
     pub exchange: Vec<Exchange>,
+}
+
+impl LcoreStatistics {
+    /// Ticks of the time stamp counter, with packets and without.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.idle_cycles.saturating_add(self.busy_cycles)
+    }
+
+    /// Packets that it gave to others.
+    #[must_use]
+    pub fn handed_over(&self) -> u64 {
+        self.exchange.iter().map(|reason| reason.handed_over).sum()
+    }
 }
 
 /// Packets that an lcore and the others gave each other for one reason.
@@ -336,6 +350,18 @@ impl Switch {
     /// The switch's.
     pub fn dump_connections(&self) -> Result<String, BenchError> {
         self.appctl(&["dpctl/dump-conntrack"])
+    }
+
+    /// Has all connections listed, into nothing; says how many there were before.
+    ///
+    /// # Errors
+    /// The switch's.
+    pub fn count_dumped_connections(&self) -> Result<u64, BenchError> {
+        let found = self.connections()?;
+        let mut command = Command::new(&self.weir);
+        command.args(["appctl", "dpctl/dump-conntrack"]).env("WEIR_SOCKET", self.directory.join("weir.sock"));
+        discard(&mut command)?;
+        Ok(found)
     }
 
     /// Starts the statistics anew.
