@@ -85,6 +85,7 @@ pub struct VirtualSwitch {
     workers: Vec<Worker>,
     layout: Layout,
     steering: Arc<Steering>,
+    directory: Arc<Directory>,
     draw: Draw,
     /// The shard that the next packet comes to, where they take turns.
     turn: usize,
@@ -195,6 +196,8 @@ impl VirtualSwitch {
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
             let mut worker = Worker::new(config, published.reader())?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
+            // All clocks start together, so that all count their ticks from the same time.
+            worker.housekeeping(0);
             workers.push(worker);
         }
         Ok(Self {
@@ -203,6 +206,7 @@ impl VirtualSwitch {
             workers,
             layout,
             steering,
+            directory,
             draw: Draw::new(!layout.seed),
             turn: 0,
             now: 0,
@@ -292,6 +296,15 @@ impl VirtualSwitch {
         }
     }
 
+    /// Processes what is queued, until no packet is under way; notices may be.
+    pub fn settle(&mut self) {
+        self.work();
+        while self.world.mail.has_parcels() {
+            self.world.mail.step();
+            self.deliver();
+        }
+    }
+
     /// Processes what is queued, until no letter is under way and none waits.
     pub fn flush(&mut self) {
         self.work();
@@ -344,6 +357,11 @@ impl VirtualSwitch {
     /// What was sent since the last call: port numbers and frames, in order.
     pub fn take_sent(&mut self) -> Vec<(PortNumber, HeapFrame)> {
         self.flush();
+        self.take_sent_now()
+    }
+
+    /// As [`VirtualSwitch::take_sent`], whatever is queued or under way.
+    pub fn take_sent_now(&mut self) -> Vec<(PortNumber, HeapFrame)> {
         let sent = std::mem::take(&mut self.world.sent);
         sent.into_iter()
             .filter_map(|(id, frame)| {
@@ -484,6 +502,12 @@ impl VirtualSwitch {
         &self.steering
     }
 
+    /// Who expects which data connection.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
     /// What all workers have counted.
     pub fn counters(&mut self) -> Counters {
         let mut sum = Counters::default();
@@ -534,6 +558,11 @@ impl VirtualSwitch {
     /// What trackers have seen since the last call, in the order of their seeing it.
     pub fn take_history(&mut self) -> Vec<Tracked> {
         self.flush();
+        self.take_history_now()
+    }
+
+    /// As [`VirtualSwitch::take_history`], whatever is queued or under way.
+    pub fn take_history_now(&mut self) -> Vec<Tracked> {
         self.world.history.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
