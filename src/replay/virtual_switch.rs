@@ -296,13 +296,18 @@ impl VirtualSwitch {
         }
     }
 
-    /// Processes what is queued, until no packet is under way; notices may be.
-    pub fn settle(&mut self) {
+    /// Processes what is queued, until no packet is under way; notices may be. False if that does not come to an end
+    /// within `steps`.
+    pub fn settle(&mut self, steps: u32) -> bool {
         self.work();
-        while self.world.mail.has_parcels() {
+        for _ in 0..steps {
+            if !self.world.mail.has_parcels() {
+                return true;
+            }
             self.world.mail.step();
             self.deliver();
         }
+        false
     }
 
     /// Processes what is queued, until no letter is under way and none waits.

@@ -20,6 +20,9 @@ type Endpoint = (IpAddr, u16);
 /// how long a search was.
 const MAY_DIFFER: [&str; 4] = ["asks", "refused_by_home", "redirects_refused", "refused_unsettled"];
 
+/// Steps that all packets of a capture need at the most, each taking some 200 hops of up to 20 steps.
+const LONGEST_WAY: u32 = 60 * 200 * 20;
+
 pub(crate) struct Bench {
     pub(crate) switch: VirtualSwitch,
     pub(crate) now: u64,
@@ -66,6 +69,11 @@ impl Bench {
     pub(crate) fn inject(&mut self, number: usize, (port, bytes): (u16, Vec<u8>)) {
         let frame = HeapFrame::new(&bytes).stamped(number as u64);
         self.switch.inject_frame(port, frame, self.now);
+    }
+
+    /// Lets all packets arrive.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        if self.switch.settle(LONGEST_WAY) { Ok(()) } else { Err("packets travel for ever".into()) }
     }
 
     /// What came out meanwhile, by step and port.

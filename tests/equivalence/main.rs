@@ -10,7 +10,7 @@
 //! have several `ct`, and two owners may see two packets of the same hosts in opposite orders, or the second packet
 //! between two `ct` of the first: no single order of whole packets is that of all owners then. Such captures are not
 //! compared with one shard, only held against what has to be true in any case; they are counted, and have to be few. The
-//! same goes for captures in which connections contend for a tuple: it is its home that decides who is first, when it
+//! same goes for captures in which connections contend for a tuple or a limit: it is its home that decides who is first, when it
 //! gives the tuple away, and no tracker writes that down; and for those that have a fragment twice, of which the shard
 //! that they meet at takes the first that comes.
 //!
@@ -37,6 +37,8 @@ struct Case {
     seed: u64,
     table: &'static Table,
     layout: Layout,
+    /// Connections that are admitted.
+    most: u32,
     steps: Vec<Option<Step>>,
 }
 
@@ -56,11 +58,13 @@ impl Case {
         let mut random = Random::new(seed);
         let table = &TABLES[random.below(TABLES.len())];
         let length = random.pick(&[5, 20, 40, 60]);
-        Self { seed, table, layout: layout(&mut random, seed), steps: capture::draw(&mut random, length) }
+        let layout = layout(&mut random, seed);
+        let most = if random.one_in(5) { 2 } else { 256 };
+        Self { seed, table, layout, most, steps: capture::draw(&mut random, length) }
     }
 
     fn bench(&self, layout: Layout) -> Bench {
-        Bench::new(self.table.switch(self.seed, layout), self.steps.len(), self.table.is_crowded)
+        Bench::new(self.table.switch(self.seed, self.most, layout), self.steps.len(), self.table.is_crowded)
     }
 
     /// Drops steps for as long as what is left still fails.
@@ -80,7 +84,8 @@ impl Case {
     }
 
     fn told(&self) -> String {
-        let mut text = format!("seed {} table {} {:?}\n", self.seed, self.table.name, self.layout);
+        let mut text =
+            format!("seed {} table {} of {} {:?}\n", self.seed, self.table.name, self.most, self.layout);
         for (number, step) in self.steps.iter().enumerate() {
             if let Some(step) = step {
                 let _ = match step {
@@ -105,7 +110,7 @@ impl Case {
 }
 
 /// Everything that shards tell and ask each other, and what it is told and asked for.
-const WORTH_SEEING: [&str; 18] = [
+const WORTH_SEEING: [&str; 19] = [
     "handed_over_steered",
     "handed_over_redirected",
     "handed_over_related",
@@ -122,6 +127,7 @@ const WORTH_SEEING: [&str; 18] = [
     "edited",
     "refused_by_clash",
     "nat_exhausted",
+    "refused_by_limit",
     "tcp_out_of_window",
     "icmp_bad_start",
 ];
@@ -235,8 +241,8 @@ fn one_by_one(case: &Case) -> Result<Verdict, String> {
         }
         many.learn();
         one.learn();
-        many.switch.settle();
-        one.switch.settle();
+        many.settle()?;
+        one.settle()?;
         let sent = (many.collect(), one.collect());
         let sent = (shown(&many, &sent.0), shown(&one, &sent.1));
         same("sent", &sent.0, &sent.1).map_err(|error| format!("{number}: {error}"))?;
@@ -305,7 +311,7 @@ fn together(case: &Case) -> Result<Verdict, String> {
             continue;
         }
         // All arrive, and one shard sees the same.
-        many.switch.settle();
+        many.settle()?;
         let sent = many.collect();
         sent_by_many.extend(shown(&many, &sent));
         let history = many.switch.take_history_now();
@@ -317,7 +323,7 @@ fn together(case: &Case) -> Result<Verdict, String> {
                     let packet = one.packet(step).ok_or_else(|| format!("{number}: nothing to answer"))?;
                     one.inject(number, packet);
                     one.learn();
-                    one.switch.settle();
+                    one.settle()?;
                     let sent = one.collect();
                     sent_by_one.extend(shown(&one, &sent));
                 }
@@ -326,7 +332,9 @@ fn together(case: &Case) -> Result<Verdict, String> {
         came.clear();
         let contends = |bench: &Bench| {
             let counts = bench.counts();
-            ["refused_by_clash", "nat_exhausted"].iter().any(|name| counts.contains_key(*name))
+            ["refused_by_clash", "nat_exhausted", "refused_by_limit"]
+                .iter()
+                .any(|name| counts.contains_key(*name))
         };
         if contends(&many) || contends(&one) {
             verdict = Verdict::Undecided;

@@ -178,8 +178,8 @@ pub(crate) const TABLES: &[Table] = &[
 ];
 
 impl Table {
-    /// A switch with this table.
-    pub(crate) fn switch(&self, seed: u64, layout: Layout) -> VirtualSwitch {
+    /// A switch with this table that admits so many connections at the most.
+    pub(crate) fn switch(&self, seed: u64, most: u32, layout: Layout) -> VirtualSwitch {
         let families = |line: &str| match line.contains("both,") {
             true => ["ip,", "ipv6,"].map(|family| line.trim().replace("both,", family)).join("\n") + "\n",
             false => line.trim().to_owned() + "\n",
@@ -188,7 +188,7 @@ impl Table {
         let flows = FlowFile::parse(self.name, lines.as_bytes(), Command::Add, &NoNames).unwrap().flows;
         let lines: String = self.groups.lines().map(|line| format!("{}\n", line.trim())).collect();
         let groups = GroupFile::parse(self.name, lines.as_bytes(), GroupCommand::Add, &NoNames).unwrap();
-        let shard = ShardConfig { capacity: 256, max_connections: 256, ..ShardConfig::default() };
+        let shard = ShardConfig { capacity: 256, max_connections: most, ..ShardConfig::default() };
         VirtualSwitch::with_layout(&[1, 2, 3, 4], &groups.changes, &flows, shard, secret(seed), layout)
             .unwrap()
     }

@@ -114,6 +114,11 @@ impl WeirSwitch {
         Ok(self.emissions())
     }
 
+    /// Another one for each load, and for each layout's seed.
+    const fn seed(&self) -> u64 {
+        self.loads + (self.layout.seed << 32)
+    }
+
     fn emissions(&mut self) -> Vec<Emission> {
         let sent = self.engine.switch().take_sent();
         let mut emissions: Vec<_> = sent
@@ -162,7 +167,7 @@ impl Switch for WeirSwitch {
 
     fn load(&mut self, flows: &str) -> Result<(), WeirError> {
         self.loads += 1;
-        self.engine = Arc::new(MemoryEngine::new(fresh(&self.groups, flows, self.loads, self.layout)?));
+        self.engine = Arc::new(MemoryEngine::new(fresh(&self.groups, flows, self.seed(), self.layout)?));
         self.now = 0;
         Ok(())
     }
