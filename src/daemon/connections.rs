@@ -57,7 +57,13 @@ impl Datapath {
     ) -> Option<Cursor> {
         let shards = &self.readers.shards;
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        rows.extend(filter.page(shards.get(from.shard)?, self.readers.now(), &mut cursor, SLOTS, most.min(ROWS)));
+        rows.extend(filter.page(
+            shards.get(from.shard)?,
+            self.readers.now(),
+            &mut cursor,
+            SLOTS,
+            most.min(ROWS),
+        ));
         if cursor.is_done() {
             return next_shard(from, shards.len());
         }
