@@ -566,6 +566,7 @@ fn stress(capacity: usize) {
         all.received, control.swapped, control.dumped
     );
     println!("handed over {:?}, refused {:?}", all.handed_over, all.refused_full);
+    println!("{tracked:?}");
     assert_eq!(all.handed_over, all.taken_over, "seed {seed}: lost between threads");
     for (cause, count) in &drops {
         assert!(ALLOWED.contains(cause), "seed {seed}: {count} packets lost by {}", cause.name());

@@ -16,6 +16,9 @@ use crate::lcore::{CallError, Clock, Cycles};
 /// Slots that are looked at for one page: under a millisecond.
 const SLOTS: usize = 4096;
 
+/// Connections of one page: what a client that does not read on makes the daemon keep, some 200 KB.
+const ROWS: usize = 512;
+
 /// Connections that an lcore ends between two bursts: some 20 microseconds.
 const AT_ONCE: usize = 64;
 
@@ -54,7 +57,13 @@ impl Datapath {
     ) -> Option<Cursor> {
         let shards = &self.readers.shards;
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        rows.extend(filter.page(shards.get(from.shard)?, self.readers.now(), &mut cursor, SLOTS, most));
+        rows.extend(filter.page(
+            shards.get(from.shard)?,
+            self.readers.now(),
+            &mut cursor,
+            SLOTS,
+            most.min(ROWS),
+        ));
         if cursor.is_done() {
             return next_shard(from, shards.len());
         }
