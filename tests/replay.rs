@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use weir::config::{Steering, Zones};
 use weir::replay::{Arrival, Layout, Options, ReplayError, Report, run};
 use weir_shard::ShardConfig;
 use weir_wire::build::PacketBuilder;
@@ -44,6 +45,8 @@ impl Folder {
             ports,
             out: self.0.join("out"),
             shard,
+            zones: Zones::default(),
+            steering: Steering::default(),
             seed: 1,
             layout: Layout::default(),
         }
@@ -272,4 +275,72 @@ fn a_full_mailbox_shows_in_the_report() {
     assert_eq!(report.dropped_by.get("mailbox_full"), Some(&refused));
     assert_eq!(report.sent + refused, 20);
     assert!(report.to_string().contains("mailbox full, steered"), "{report}");
+}
+
+/// The replay of a translation to a pool in zone 5, divided as `text`, a configuration, says.
+fn configured(name: &str, text: &str, shards: usize) -> Result<Report, ReplayError> {
+    let folder = Folder::new(name);
+    let config = weir::config::parse(text, Path::new("weir.toml")).unwrap();
+    let hosts: Vec<_> = (1..=60).map(|host| (u64::from(host), udp(host, 9))).collect();
+    let one = folder.capture("one", &hosts);
+    let flows = folder.flows(
+        "ip,in_port=1,actions=ct(commit,zone=5,nat(src=192.0.2.0-192.0.2.7:2000-60000)),2\n\
+         ip,in_port=2,actions=ct(zone=5,nat,table=1)\ntable=1,ct_state=+est,actions=1",
+    );
+    let options = Options {
+        shard: config.conntrack.shard(),
+        zones: config.conntrack.zones,
+        steering: config.steering,
+        layout: Layout { shards, ..Layout::default() },
+        ..folder.options(flows, vec![(1, Some(one)), (2, None)])
+    };
+    let out = quietly(&options)?;
+    // And what was sent out is answered.
+    let answers: Vec<_> =
+        folder.sent(2).iter().map(|(time, frame)| (time + 1_000_000, answer(frame))).collect();
+    let (asked, answered) = (folder.0.join("one"), folder.capture("two", &answers));
+    let options = Options { ports: vec![(1, Some(asked)), (2, Some(answered))], ..options };
+    let report = quietly(&options)?;
+    assert_eq!(out.connections.len(), report.connections.len());
+    Ok(report)
+}
+
+/// The packet that answers a UDP packet.
+fn answer(frame: &[u8]) -> Vec<u8> {
+    let layers = Layers::parse(frame);
+    let extracted = Tuple::extract(frame, &layers, 0, ChecksumTrust::NONE).unwrap();
+    let Tuple::V4(tuple) = extracted.lookup() else { panic!("IPv4") };
+    PacketBuilder::new().ipv4(tuple.dst, tuple.src).udp(tuple.dst_port, tuple.src_port).build()
+}
+
+const SUBSCRIBERS: &str = "[[steering.zone]]\nid = 5\nscheme = \"subscriber\"\npool = [\"192.0.2.0/29\"]\n\
+    inside = [\"10.1.1.0/24\"]\n";
+
+#[test]
+fn subscribers_of_a_configuration_keep_both_directions_at_the_owner_of_their_public_address() {
+    // Eight addresses for four shards, and for sixteen: cut into slices.
+    for shards in [1, 2, 4, 16] {
+        let report = configured(&format!("subscribers-{shards}"), SUBSCRIBERS, shards).unwrap();
+        println!("{report}");
+        assert_eq!((report.received, report.sent, report.connections.len()), (120, 120, 60));
+        let reasons: Vec<_> = report.shards.iter().flat_map(|shard| shard.handed_over.keys()).collect();
+        assert!(reasons.is_empty(), "whoever is at the other end: {reasons:?}");
+        assert!(report.shards.iter().filter(|shard| shard.connections > 0).count() >= shards.min(4) - 1);
+    }
+}
+
+#[test]
+fn zones_of_a_configuration_have_their_limits_however_many_shards_there_are() {
+    let text = format!("[[conntrack.zone]]\nid = 5\nlimit = 7\n{SUBSCRIBERS}");
+    for shards in [1, 3] {
+        let report = configured(&format!("limit-{shards}"), &text, shards).unwrap();
+        assert_eq!((report.connections.len(), report.sent), (7, 14), "{report}");
+        assert_eq!(report.conntrack.get("refused_by_zone_limit"), Some(&53));
+    }
+}
+
+#[test]
+fn a_table_that_is_smaller_than_the_number_of_shards_is_refused() {
+    let error = configured("table", "[steering]\ntable_size = 2\n", 3).unwrap_err();
+    assert!(error.to_string().contains("2 entries is too small for 3 shards"), "{error}");
 }

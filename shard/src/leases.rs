@@ -107,7 +107,7 @@ impl Slack {
 
     /// Adds units; only its own shard does, and never more than a batch to less than [`ENOUGH`].
     fn add(&self, units: u32) {
-        let added = |word: u32| Some(word.wrapping_add(VERSION) & !COUNT | (word & COUNT) + units);
+        let added = |word: u32| Some((word.wrapping_add(VERSION) & !COUNT) | ((word & COUNT) + units));
         // Never an error: `added` always has a value.
         let _ = self.0.fetch_update(SeqCst, SeqCst, added);
     }
@@ -141,9 +141,12 @@ impl Centre {
     }
 }
 
+/// The values of neighbouring zones.
+type Page<T> = Box<Apart<[T; PAGE]>>;
+
 /// A value for each zone, in pages that are made when they are needed.
 #[derive(Debug)]
-struct ByZone<T>(Box<[OnceLock<Box<Apart<[T; PAGE]>>>]>);
+struct ByZone<T>(Box<[OnceLock<Page<T>>]>);
 
 impl<T> ByZone<T> {
     fn new() -> Self {
@@ -396,7 +399,9 @@ impl Leases {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

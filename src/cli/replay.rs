@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use weir_shard::ShardConfig;
 
-use crate::config::PortNumber;
+use crate::config::{self, ConfigError, PortNumber, Steering, Zones};
 use crate::replay::{self, Arrival, Layout, Options, ReplayError, Report};
 
 /// `weir replay`
@@ -27,9 +27,13 @@ pub struct ReplayArgs {
     /// Where to write the captures of what was sent; made when missing.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Connections there is room for.
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
-    pub capacity: u32,
+    /// Take `[conntrack]` and `[steering]` from this configuration of `weir run`: limits, timeouts, zones, fragments,
+    /// who owns what. Its ports, bridges and flows are not used.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Connections there is room for. Default: as configured, and 65536 without a configuration.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    pub capacity: Option<u32>,
     /// Draw random numbers (NAT ports among them) from this seed, so that a run can be repeated. Default: a new
     /// one each time, which is printed.
     #[arg(long, value_name = "N")]
@@ -126,8 +130,15 @@ pub fn replay(args: &ReplayArgs) -> u8 {
         eprintln!("weir replay: the system gave no random numbers; give a seed with --seed");
         return FAILED;
     };
+    let options = match options(args, seed) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("weir replay: {error}");
+            return WRONG_INPUT;
+        }
+    };
     let bar = progress_bar(args);
-    match replay::run(&options(args, seed), &mut |bytes| bar.set_position(bytes)) {
+    match replay::run(&options, &mut |bytes| bar.set_position(bytes)) {
         Ok(report) => {
             bar.finish_and_clear();
             print(args, &report, seed)
@@ -140,18 +151,33 @@ pub fn replay(args: &ReplayArgs) -> u8 {
     }
 }
 
-fn options(args: &ReplayArgs, seed: u64) -> Options {
-    Options {
+/// Connections there is room for where nobody says how many.
+const CAPACITY: u32 = 65_536;
+
+fn options(args: &ReplayArgs, seed: u64) -> Result<Options, ConfigError> {
+    let (mut shard, zones, steering) = match &args.config {
+        Some(path) => {
+            let config = config::load(path)?;
+            (config.conntrack.shard(), config.conntrack.zones, config.steering)
+        }
+        None => {
+            let shard =
+                ShardConfig { capacity: CAPACITY, max_connections: CAPACITY, ..ShardConfig::default() };
+            (shard, Zones::default(), Steering::default())
+        }
+    };
+    if let Some(capacity) = args.capacity {
+        (shard.capacity, shard.max_connections) = (capacity, capacity);
+    }
+    shard.liberal_tcp |= args.liberal_tcp;
+    Ok(Options {
         flows: args.flows.clone(),
         groups: args.groups.clone(),
         ports: args.ports.iter().map(|port| (port.number.number(), port.capture.clone())).collect(),
         out: args.out.clone(),
-        shard: ShardConfig {
-            capacity: args.capacity,
-            max_connections: args.capacity,
-            liberal_tcp: args.liberal_tcp,
-            ..ShardConfig::default()
-        },
+        shard,
+        zones,
+        steering,
         seed,
         layout: Layout {
             shards: args.shards.into(),
@@ -162,7 +188,7 @@ fn options(args: &ReplayArgs, seed: u64) -> Options {
             seed,
             ..Layout::default()
         },
-    }
+    })
 }
 
 /// Shown on a terminal for captures that take a while.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use weir_numa::cpulist::CpuList;
-use weir_shard::{FragmentSettings, Timeouts};
+use weir_shard::{FragmentSettings, ShardConfig, Timeouts};
 
 use super::{Role, Steering, Zones};
 
@@ -229,6 +229,22 @@ pub struct Conntrack {
     pub zones: Zones,
     /// What is done with fragments, all shards together.
     pub fragments: FragmentSettings,
+}
+
+impl Conntrack {
+    /// A shard that has all of it, and is alone; what zones have of their own is [`Zones::apply`]'s.
+    #[must_use]
+    pub fn shard(&self) -> ShardConfig {
+        ShardConfig {
+            capacity: self.capacity.get(),
+            max_connections: self.max_connections,
+            liberal_tcp: self.liberal_tcp,
+            timeouts: self.timeouts.clone(),
+            fragments: self.fragments,
+            accounting: self.accounting,
+            ..ShardConfig::default()
+        }
+    }
 }
 
 /// Packet buffers.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 use weir_shard::timeouts::TimeoutError;
-use weir_shard::{Timeout, Timeouts};
+use weir_shard::{Shard, Timeout, Timeouts, TooManyPolicies};
 
 /// What is different in some zones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,22 @@ pub struct Zones {
     pub limits: BTreeMap<u16, u32>,
     /// Zones' own timeouts.
     pub timeouts: BTreeMap<u16, ZoneTimeouts>,
+}
+
+impl Zones {
+    /// Gives a new shard all of it.
+    ///
+    /// # Errors
+    /// More zones differ in their timeouts than a shard has room for.
+    pub fn apply(&self, shard: &mut Shard) -> Result<(), TooManyPolicies> {
+        shard.set_default_zone_limit(self.default_limit);
+        self.limits.iter().for_each(|(&zone, &limit)| shard.set_zone_limit(zone, Some(limit)));
+        for (&zone, own) in &self.timeouts {
+            let timeouts = own.over(shard.timeouts());
+            shard.set_zone_timeouts(zone, Some(timeouts))?;
+        }
+        Ok(())
+    }
 }
 
 /// A zone's own timeouts in seconds; those that are not there are as everywhere.

@@ -33,11 +33,12 @@ const MAX_SETTLING: u32 = 1 << 16;
 impl State {
     /// Gives the shards what the configuration says of zones.
     pub(super) fn apply_settings(&self) -> Result<(), EngineError> {
-        let zones = self.settings.zones.clone();
-        let limits = zones.limits.into_iter().map(|(zone, limit)| (zone, Some(limit))).collect();
-        self.apply_limits(&LimitChange { default: Some(zones.default_limit), zones: limits })?;
-        let timeouts = zones.timeouts.into_iter().map(|(zone, timeouts)| (zone, Some(timeouts))).collect();
-        self.apply_timeouts(&timeouts)
+        for lcore in &self.lcores {
+            let zones = self.settings.zones.clone();
+            let done = lcore.call(move |polling| zones.apply(polling.worker_mut().shard_mut()))?;
+            done.map_err(|error| EngineError::Refused(error.to_string()))?;
+        }
+        Ok(())
     }
 
     fn apply_limits(&self, change: &LimitChange) -> Result<(), EngineError> {

@@ -246,11 +246,16 @@ mod tests {
                 let posted = all[from].outgoing.post(shard(to), letter((10 * from + to) as u32));
                 assert_eq!(posted.is_ok(), from != to && to < 3);
             }
-            assert_eq!(collected(&mut all[(from + 1) % 3]), [], "nothing is to be seen before it is flushed");
-            all[from].outgoing.flush();
-            assert_eq!(collected(&mut all[(from + 1) % 3]), [(from, (10 * from + (from + 1) % 3) as u32)]);
         }
-        assert_eq!(collected(&mut all[0]), [(1, 10)]);
+        for to in 0..3 {
+            assert_eq!(collected(&mut all[to]), [], "nothing is to be seen before it is flushed");
+        }
+        all.iter_mut().for_each(|mailboxes| mailboxes.outgoing.flush());
+        for (to, peers) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+            let mut seen = collected(&mut all[to]);
+            seen.sort_unstable();
+            assert_eq!(seen, peers.map(|from| (from, (10 * from + to) as u32)));
+        }
         let mut alone = Mailboxes::between(&[None], 4).unwrap();
         assert!(alone[0].outgoing.post(shard(0), letter(1)).is_err());
         assert!(!alone[0].incoming.collect(1, |_, _| ()));

@@ -127,7 +127,6 @@ impl<F: Frame> Worker<F> {
         letters: &mut Letters<F>,
         out: &mut T,
     ) {
-        self.take_snapshot();
         for letter in &*letters {
             if let Letter::Packet { frame, .. } = letter {
                 frame.prefetch();

@@ -86,6 +86,12 @@ impl Mail {
         self.queues.iter().flatten().all(VecDeque::is_empty)
     }
 
+    /// True if a packet is under way, also one that only a tracker is still to see.
+    pub(super) fn has_parcels(&self) -> bool {
+        let letters = self.queues.iter().flatten().flatten();
+        letters.into_iter().any(|(_, letter)| !matches!(letter, Letter::Notice(_)))
+    }
+
     /// Packets under way.
     pub(super) fn packets(&self) -> u64 {
         self.queues.iter().flatten().flatten().map(|(_, letter)| letter.packets()).sum()

@@ -20,6 +20,7 @@ pub use merge::Merge;
 pub use report::{PortReport, Report, ShardReport};
 pub use virtual_switch::{BRIDGE, Tracked, VirtualSwitch, VirtualSwitchError};
 
+use crate::config::{Steering, Zones};
 use crate::flow::file::{FileError, FlowFile, MAX_BYTES};
 use crate::flow::flow::Command;
 use crate::flow::port::{NoNames, PortNumber};
@@ -39,6 +40,10 @@ pub struct Options {
     pub out: PathBuf,
     /// The shard's size and limits.
     pub shard: ShardConfig,
+    /// What is different in some zones.
+    pub zones: Zones,
+    /// Which shard owns what, where there are several.
+    pub steering: Steering,
     /// Decides everything that is drawn at random.
     pub seed: u64,
     /// How the switch is divided.
@@ -65,7 +70,7 @@ pub enum ReplayError {
     /// The flow file has an error.
     #[error(transparent)]
     Syntax(#[from] FileError),
-    /// A port is named twice, or has a wrong number.
+    /// The switch cannot be made as ports, flows and configuration want it.
     #[error(transparent)]
     Switch(#[from] VirtualSwitchError),
     /// A capture cannot be read.
@@ -120,7 +125,10 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, R
     let flows = FlowFile::parse(&name, &text, Command::Add, &NoNames)?.flows;
     let numbers: Vec<PortNumber> = options.ports.iter().map(|(number, _)| *number).collect();
     let (shard, secret) = (options.shard.clone(), secret(options.seed));
-    let mut switch = VirtualSwitch::with_layout(&numbers, &groups, &flows, shard, secret, options.layout)?;
+    let Options { layout, steering, .. } = options;
+    let mut switch =
+        VirtualSwitch::with_steering(&numbers, &groups, &flows, shard, secret, *layout, steering)?;
+    switch.set_zones(&options.zones)?;
     let mut merge = Merge::open(&options.ports)?;
     let mut writers = Writers::create(&options.out, &options.ports, merge.precision())?;
     let end = feed(&mut switch, &mut merge, &mut writers, progress);

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use weir_shard::errand::Directory;
-use weir_shard::steering::{KeyWord, MAX_SHARDS};
-use weir_shard::{ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering};
+use weir_shard::steering::{MAX_SHARDS, SteeringError};
+use weir_shard::{
+    ConnectionView, DumpCursor, Leases, ShardConfig, ShardError, ShardNumber, Steering, TooManyPolicies,
+};
 use weir_wire::Layers;
 
+use crate::config::{self, Zones};
 use crate::control::engine::{EngineError, check_groups};
 use crate::flow::Applied;
 use crate::flow::flow::FlowMod;
@@ -82,6 +85,7 @@ pub struct VirtualSwitch {
     workers: Vec<Worker>,
     layout: Layout,
     steering: Arc<Steering>,
+    directory: Arc<Directory>,
     draw: Draw,
     /// The shard that the next packet comes to, where they take turns.
     turn: usize,
@@ -103,6 +107,12 @@ pub enum VirtualSwitchError {
     /// The shard cannot be made.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// Connections cannot be shared out so.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// Too many zones differ.
+    #[error(transparent)]
+    Zones(#[from] TooManyPolicies),
 }
 
 impl VirtualSwitch {
@@ -147,6 +157,22 @@ impl VirtualSwitch {
         secret: [u64; 8],
         layout: Layout,
     ) -> Result<Self, VirtualSwitchError> {
+        Self::with_steering(ports, groups, flows, shard, secret, layout, &config::Steering::default())
+    }
+
+    /// As [`VirtualSwitch::with_layout`], with owners that are configured.
+    ///
+    /// # Errors
+    /// As [`VirtualSwitch::with_layout`], and if connections cannot be shared out so among this many shards.
+    pub fn with_steering(
+        ports: &[PortNumber],
+        groups: &[GroupMod],
+        flows: &[FlowMod],
+        shard: ShardConfig,
+        secret: [u64; 8],
+        layout: Layout,
+        steering: &config::Steering,
+    ) -> Result<Self, VirtualSwitchError> {
         let mut switch = Switch::default();
         switch.add_bridge(BRIDGE, 0)?;
         let mut ids = Vec::new();
@@ -159,7 +185,7 @@ impl VirtualSwitch {
         let shards = layout.shards.clamp(1, MAX_SHARDS);
         let steering = Arc::new(match shards {
             1 => Steering::alone(),
-            _ => Steering::symmetric(shards, KeyWord::from_random((secret[0] >> 48) as u16)),
+            _ => steering.owners(shards, (secret[0] >> 48) as u16)?,
         });
         let directory = Arc::new(Directory::new(secret[5]));
         let leases = Arc::new(Leases::new(shards));
@@ -170,6 +196,8 @@ impl VirtualSwitch {
             let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
             let mut worker = Worker::new(config, published.reader())?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
+            // All clocks start together, so that all count their ticks from the same time.
+            worker.housekeeping(0);
             workers.push(worker);
         }
         Ok(Self {
@@ -178,6 +206,7 @@ impl VirtualSwitch {
             workers,
             layout,
             steering,
+            directory,
             draw: Draw::new(!layout.seed),
             turn: 0,
             now: 0,
@@ -188,6 +217,14 @@ impl VirtualSwitch {
             burst_shard: 0,
             world: World { sent: Vec::new(), mail: Mail::new(&layout, shards), history: None },
         })
+    }
+
+    /// Gives all shards what some zones have of their own.
+    ///
+    /// # Errors
+    /// Too many zones differ.
+    pub fn set_zones(&mut self, zones: &Zones) -> Result<(), VirtualSwitchError> {
+        Ok(self.workers.iter_mut().try_for_each(|worker| zones.apply(worker.shard_mut()))?)
     }
 
     /// Queues a packet that came in by port `number` at `now` (milliseconds). It is processed together with
@@ -259,6 +296,15 @@ impl VirtualSwitch {
         }
     }
 
+    /// Processes what is queued, until no packet is under way; notices may be.
+    pub fn settle(&mut self) {
+        self.work();
+        while self.world.mail.has_parcels() {
+            self.world.mail.step();
+            self.deliver();
+        }
+    }
+
     /// Processes what is queued, until no letter is under way and none waits.
     pub fn flush(&mut self) {
         self.work();
@@ -311,6 +357,11 @@ impl VirtualSwitch {
     /// What was sent since the last call: port numbers and frames, in order.
     pub fn take_sent(&mut self) -> Vec<(PortNumber, HeapFrame)> {
         self.flush();
+        self.take_sent_now()
+    }
+
+    /// As [`VirtualSwitch::take_sent`], whatever is queued or under way.
+    pub fn take_sent_now(&mut self) -> Vec<(PortNumber, HeapFrame)> {
         let sent = std::mem::take(&mut self.world.sent);
         sent.into_iter()
             .filter_map(|(id, frame)| {
@@ -451,6 +502,12 @@ impl VirtualSwitch {
         &self.steering
     }
 
+    /// Who expects which data connection.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
     /// What all workers have counted.
     pub fn counters(&mut self) -> Counters {
         let mut sum = Counters::default();
@@ -501,6 +558,11 @@ impl VirtualSwitch {
     /// What trackers have seen since the last call, in the order of their seeing it.
     pub fn take_history(&mut self) -> Vec<Tracked> {
         self.flush();
+        self.take_history_now()
+    }
+
+    /// As [`VirtualSwitch::take_history`], whatever is queued or under way.
+    pub fn take_history_now(&mut self) -> Vec<Tracked> {
         self.world.history.as_mut().map(std::mem::take).unwrap_or_default()
     }
 

@@ -26,7 +26,7 @@
 
 use core::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
@@ -51,24 +51,21 @@ pub(crate) trait Next {
 #[derive(Debug, Default)]
 pub(crate) struct Epochs {
     collector: Collector,
-    /// Registered, and without a guard. Readers alone lock it, for a moment.
+    /// Registered, and without a guard. Readers alone lock it, for a moment, and none waits for it: whoever finds it
+    /// locked does without.
     idle: Mutex<Vec<Participant>>,
 }
 
 impl Epochs {
     /// Makes the caller a participant for as long as it keeps what it gets.
     pub(crate) fn participate(&self) -> Visit<'_> {
-        let idle = self.lock().pop();
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
         let participant = ManuallyDrop::new(idle.unwrap_or_else(|| self.register()));
         Visit { participant, epochs: self }
     }
 
     fn register(&self) -> Participant {
         Participant(self.collector.register())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Participant>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +87,9 @@ impl Drop for Visit<'_> {
     fn drop(&mut self) {
         // SAFETY: this is the only place that takes it, and nothing uses it afterwards.
         let participant = unsafe { ManuallyDrop::take(&mut self.participant) };
-        self.epochs.lock().push(participant);
+        if let Ok(mut idle) = self.epochs.idle.try_lock() {
+            idle.push(participant);
+        }
     }
 }
 
