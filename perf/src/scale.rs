@@ -6,7 +6,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,7 +14,7 @@ use weir_wire::Tuple4;
 use weir_wire::numbers::protocol;
 
 use crate::BenchError;
-use crate::process::{Stop, run};
+use crate::process::Stop;
 use crate::statistics::Summary;
 use crate::switch::{LcoreStatistics, Switch};
 use crate::traffic::{self, Flow};
@@ -293,18 +292,6 @@ fn lcore_tasks(process: u32) -> Result<Vec<PathBuf>, BenchError> {
         }
     }
     Ok(lcores)
-}
-
-/// Puts a switch's lcores, not its other threads, ahead of all processes without real-time priority. The kernel leaves
-/// those 5 % (sched(7), `sched_rt_runtime_us`), which is all that a bench of as many lcores as CPUs runs in.
-///
-/// # Errors
-/// When the scheduler refuses.
-pub fn make_realtime(switch: &Switch) -> Result<(), BenchError> {
-    for task in switch.process().map_or(Ok(Vec::new()), lcore_tasks)? {
-        run(Command::new("chrt").args(["--fifo", "--pid", "10"]).arg(task.file_name().unwrap_or_default()))?;
-    }
-    Ok(())
 }
 
 /// One row for each kind of arrival that was measured with one lcore and with two.

@@ -31,10 +31,6 @@ struct Args {
     /// Profile lab: no hugepages.
     #[arg(long, global = true)]
     lab: bool,
-    /// Give the lcores real-time priority: for machines that do other things too. With two CPUs nothing else runs on them
-    /// but for the 5 % that the kernel sees to.
-    #[arg(long, global = true)]
-    realtime: bool,
     /// Print JSON lines alone, no table.
     #[arg(long, global = true)]
     json: bool,
@@ -140,9 +136,6 @@ fn bench(args: &Args) -> Result<(), BenchError> {
                     let lcores = cores.len();
                     let setup = Setup { cores, settings: scale::SETTINGS, ..setup.clone() };
                     let switch = Switch::start(Kind::Weir, &setup, place)?;
-                    if args.realtime {
-                        scale::make_realtime(&switch)?;
-                    }
                     let measured = scale.run(&switch, lcores, round, arrivals)?;
                     measured.iter().for_each(print_json);
                     figures.extend(measured);
@@ -166,9 +159,6 @@ fn bench(args: &Args) -> Result<(), BenchError> {
                 stop: &stop,
             };
             load.start()?;
-            if args.realtime {
-                scale::make_realtime(&switch)?;
-            }
             let mut figures = Vec::new();
             for round in 1..=*rounds {
                 for command in commands {
