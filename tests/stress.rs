@@ -327,7 +327,7 @@ impl Core {
             found += self.burst(now, port);
         }
         let Self { worker, out, letters, .. } = self;
-        letters.collect(|from, letters| {
+        letters.collect(8, |from, letters| {
             found += letters.len();
             worker.receive(now, from, letters, out);
             out.letters.flush();
