@@ -136,6 +136,41 @@ fn replay_takes_flows_from_standard_input_and_no_more_of_them_than_any_file_has(
 }
 
 #[test]
+fn replay_goes_by_a_configuration_and_says_what_is_wrong_with_it() {
+    let directory = std::env::temp_dir().join(format!("weir-replay-config-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let config = directory.join("weir.toml");
+    let replay = |text: &str, more: &str| {
+        std::fs::write(&config, text).unwrap();
+        let (out, config) = (directory.join("out"), config.display().to_string());
+        let line = format!(
+            "replay --config {config} --flows examples/nat.flows --port 1=examples/inside.pcap --port 2= --out {} \
+             --shards 3 --seed 1 --json {more}",
+            out.display()
+        );
+        weir(&words(&line))
+    };
+    let connections = |(status, stdout, stderr): (i32, String, String)| {
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        report["connections"].as_array().unwrap().len()
+    };
+    let found = [
+        ("", ""),
+        ("[conntrack]\ncapacity = 100\nmax_connections = 4\n", ""),
+        ("[conntrack]\nzone_limit = 3\n", ""),
+        ("", "--capacity 2"),
+    ]
+    .map(|(text, more)| connections(replay(text, more)));
+    let wrong = replay("[steering]\ntable_size = 2\n", "");
+    let misspelt = replay("[steering]\ntable_sise = 2\n", "");
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(found, [9, 4, 3, 2]);
+    assert_eq!((wrong.0, wrong.2.contains("too small for 3 shards")), (2, true), "{}", wrong.2);
+    assert_eq!((misspelt.0, misspelt.2.contains("did you mean `table_size`?")), (2, true), "{}", misspelt.2);
+}
+
+#[test]
 fn the_printed_example_is_a_configuration_and_a_damaged_one_is_pointed_at() {
     let directory = std::env::temp_dir().join(format!("weir-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

@@ -137,6 +137,8 @@ type Job = Box<dyn FnOnce(&mut Worker<Counted>, u64) + Send>;
 struct Shared {
     /// Milliseconds. Whoever turns lets some pass.
     now: AtomicU64,
+    /// What each thread took for now in its last turn.
+    seen: Vec<AtomicU64>,
     offered: AtomicU64,
     stop: AtomicBool,
     /// Work that was found in a round of the end.
@@ -144,8 +146,13 @@ struct Shared {
     barrier: Barrier,
 }
 
+/// Milliseconds that may pass while a thread waits for a CPU: less than any timeout, or connections would end between a
+/// question and its answer.
+const LAG: u64 = 5_000;
+
 /// One thread's part.
 struct Core {
+    index: usize,
     worker: Worker<Counted>,
     out: Out,
     letters: Incoming<Counted>,
@@ -311,6 +318,7 @@ impl Core {
     /// One turn of its loop. How much it found to do.
     fn turn(&mut self, shared: &Shared) -> usize {
         let now = shared.now.load(Ordering::Relaxed);
+        shared.seen[self.index].store(now, Ordering::Relaxed);
         let mut found = 0;
         for (port, packet) in self.wire.try_iter().take(64) {
             self.waiting[port as usize - 1].push_back(packet);
@@ -319,7 +327,7 @@ impl Core {
             found += self.burst(now, port);
         }
         let Self { worker, out, letters, .. } = self;
-        letters.collect(|from, letters| {
+        letters.collect(8, |from, letters| {
             found += letters.len();
             worker.receive(now, from, letters, out);
             out.letters.flush();
@@ -327,7 +335,9 @@ impl Core {
         self.turns += 1;
         if self.turns.is_multiple_of(8) {
             let pass = u64::from(self.random.up_to(40));
-            shared.now.fetch_add(pass, Ordering::Relaxed);
+            if shared.seen.iter().all(|seen| seen.load(Ordering::Relaxed) + LAG > now) {
+                shared.now.fetch_add(pass, Ordering::Relaxed);
+            }
             found += self.worker.housekeeping(now) as usize;
             while let Ok(job) = self.jobs.try_recv() {
                 job(&mut self.worker, now);
@@ -465,6 +475,7 @@ fn stress(capacity: usize) {
     timeouts.set(Timeout::TcpFinWait, 60).unwrap();
     let shared = Shared {
         now: AtomicU64::new(0),
+        seen: (0..lcores).map(|_| AtomicU64::new(0)).collect(),
         offered: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         found: AtomicU64::new(0),
@@ -493,6 +504,7 @@ fn stress(capacity: usize) {
         let (sender, receiver) = channel();
         jobs.push(sender);
         cores.push(Core {
+            index,
             worker,
             out: Out { frames: Vec::new(), letters: mailboxes.outgoing },
             letters: mailboxes.incoming,
@@ -554,6 +566,7 @@ fn stress(capacity: usize) {
         all.received, control.swapped, control.dumped
     );
     println!("handed over {:?}, refused {:?}", all.handed_over, all.refused_full);
+    println!("{tracked:?}");
     assert_eq!(all.handed_over, all.taken_over, "seed {seed}: lost between threads");
     for (cause, count) in &drops {
         assert!(ALLOWED.contains(cause), "seed {seed}: {count} packets lost by {}", cause.name());

@@ -11,6 +11,9 @@ pub enum BenchError {
     /// Not run as root.
     #[error("the bench starts DPDK and takes hugepages: run it as root")]
     NotRoot,
+    /// Too few CPUs.
+    #[error("two lcores need two CPUs")]
+    OneCpu,
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,

@@ -92,8 +92,9 @@ fn bench(args: &Args) -> Result<(), BenchError> {
     let core = args.core.unwrap_or_else(second_cpu);
     let setup = Setup {
         weir,
-        core,
+        cores: vec![core],
         other_core: u8::from(core == 0),
+        settings: "",
         hugepages: hugepages.is_some(),
         stop: stop.clone(),
     };

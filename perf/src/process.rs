@@ -102,6 +102,20 @@ pub fn run(command: &mut Command) -> Result<String, BenchError> {
     Err(BenchError::Failed { command: name, status: output.status.to_string(), output: said })
 }
 
+/// Runs a program to its end and throws away what it prints, which may be a lot.
+///
+/// # Errors
+/// As [`run`].
+pub fn discard(command: &mut Command) -> Result<(), BenchError> {
+    let name = describe(command);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).status();
+    let status = status.map_err(|source| BenchError::Start { command: name.clone(), source })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(BenchError::Failed { command: name, status: status.to_string(), output: String::new() })
+}
+
 /// A program in the background, its output in a file; ended when dropped.
 #[derive(Debug)]
 pub struct Background {
@@ -111,8 +125,9 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts `program` ahead of all ordinary processes: a measurement that shares its CPU is none. It dies with
-    /// the bench, whatever ends that.
+    /// Starts `program` ahead of all ordinary processes: a measurement that shares its CPU is none. Where the kernel
+    /// shares CPUs out among sessions (sched(7), autogroup), a nice value counts within one session alone; so it gets a
+    /// session of its own, and that the same nice value. It dies with the bench, whatever ends that.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -125,12 +140,35 @@ impl Background {
         let name = program.to_string_lossy().into_owned();
         let output = File::create(&log).map_err(BenchError::at(&log))?;
         let errors = output.try_clone().map_err(BenchError::at(&log))?;
-        let mut command = Command::new("nice");
-        command.args(["-n", "-20", "setpriv", "--pdeathsig", "KILL"]).arg(program).args(args);
-        command.envs(env.iter().copied()).process_group(0);
+        let mut command = Command::new("setsid");
+        command.args(["nice", "-n", "-20", "setpriv", "--pdeathsig", "KILL"]).arg(program).args(args);
+        command.envs(env.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         let child = child.map_err(|source| BenchError::Start { command: name.clone(), source })?;
-        Ok(Self { name, child, log })
+        let started = Self { name, child, log };
+        started.favour_session();
+        Ok(started)
+    }
+
+    /// Gives its session the nice value that it has itself; without autogroups there is nothing to be done.
+    fn favour_session(&self) {
+        let file = |name: &str| format!("/proc/{}/{name}", self.id());
+        let session = |process: &str| std::fs::read_to_string(format!("/proc/{process}/autogroup")).ok();
+        let Some(ours) = session("self") else { return };
+        // Not before `setsid` has taken it out of ours.
+        for _ in 0..100 {
+            if session(&self.id().to_string()).is_none_or(|theirs| theirs != ours) {
+                let _ = std::fs::write(file("autogroup"), "-20");
+                return;
+            }
+            sleep(POLL / 10);
+        }
+    }
+
+    /// Its process number: `setsid`, `nice` and `setpriv` become the program.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// # Errors

@@ -1,4 +1,4 @@
-//! The switches under measurement, weir and Debian's OVS-DPDK, started with one polling core and driven by the same
+//! The switches under measurement, weir and Debian's OVS-DPDK, started with the same polling cores and driven by the same
 //! commands: weir's control programs take the arguments of ovs-vsctl, ovs-ofctl and ovs-appctl. Only starting them
 //! and reading their statistics differ.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::BenchError;
-use crate::process::{Background, Stop, run};
+use crate::process::{Background, Stop, discard, run};
 
 /// How long a daemon may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -46,10 +46,12 @@ impl std::fmt::Display for Kind {
 pub struct Setup {
     /// The program `weir`.
     pub weir: PathBuf,
-    /// The CPU that polls.
-    pub core: u8,
-    /// Another one, for everything else.
+    /// The CPUs that poll.
+    pub cores: Vec<u8>,
+    /// The one for everything else.
     pub other_core: u8,
+    /// What weir's configuration says beside: whole tables.
+    pub settings: &'static str,
     /// There are hugepages.
     pub hugepages: bool,
     /// Ends every wait.
@@ -63,6 +65,47 @@ pub struct Statistics {
     pub packets: u64,
     /// Time stamp counter ticks in rounds that received something.
     pub cycles: u64,
+}
+
+/// What one of weir's lcores has counted, at one moment between two of its bursts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct LcoreStatistics {
+    /// Received from queues.
+    pub packets: u64,
+    /// Sent.
+    pub tx_packets: u64,
+    /// Time stamp counter ticks in rounds without packets.
+    pub idle_cycles: u64,
+    /// Likewise, with packets.
+    pub busy_cycles: u64,
+    /// Given to and taken from other lcores.
+    #[serde(default)]
+    pub exchange: Vec<Exchange>,
+}
+
+impl LcoreStatistics {
+    /// Ticks of the time stamp counter, with packets and without.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.idle_cycles.saturating_add(self.busy_cycles)
+    }
+
+    /// Packets that it gave to others.
+    #[must_use]
+    pub fn handed_over(&self) -> u64 {
+        self.exchange.iter().map(|reason| reason.handed_over).sum()
+    }
+}
+
+/// Packets that an lcore and the others gave each other for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Exchange {
+    /// Given.
+    pub handed_over: u64,
+    /// Taken.
+    pub taken_over: u64,
+    /// Dropped, as the other's mailbox was full.
+    pub refused: u64,
 }
 
 /// A running switch; ended when dropped.
@@ -102,9 +145,10 @@ impl Switch {
         let (config, flows) = (self.directory.join("weir.toml"), self.directory.join("none.flows"));
         let text = format!(
             "profile = \"{}\"\nsocket = \"weir.sock\"\nlcores = \"{}\"\nmemory_mib = {MEMORY_MIB}\n\
-             [pool]\nmbufs = 262143\n[[bridge]]\nname = \"{BRIDGE}\"\nflows = \"none.flows\"\n",
+             [pool]\nmbufs = 262143\n[[bridge]]\nname = \"{BRIDGE}\"\nflows = \"none.flows\"\n{}",
             if setup.hugepages { "metal" } else { "lab" },
-            setup.core
+            setup.cores.iter().map(u8::to_string).collect::<Vec<_>>().join(","),
+            setup.settings
         );
         fs::write(&config, text).map_err(BenchError::at(&config))?;
         fs::write(&flows, "").map_err(BenchError::at(&flows))?;
@@ -122,6 +166,7 @@ impl Switch {
         let (server_control, connect) = (format!("--unixctl={}", path("db.ctl")), unix("", "db.sock"));
         let control = format!("--unixctl={}", path("vswitchd.ctl"));
         self.run_daemon(&"ovsdb-server".into(), &[&database, &listen, &server_control], "db.log")?;
+        let mask = setup.cores.iter().fold(0, |mask, core| mask | 1u128 << core);
         self.wait_until("ovsdb-server", |_| Ok(Path::new(&socket).exists()))?;
         self.vsctl(&["--no-wait", "init"])?;
         self.vsctl(&[
@@ -132,7 +177,7 @@ impl Switch {
             "other_config:dpdk-init=true",
             &format!("other_config:dpdk-socket-mem={MEMORY_MIB}"),
             &format!("other_config:dpdk-lcore-mask={:#x}", 1u128 << setup.other_core),
-            &format!("other_config:pmd-cpu-mask={:#x}", 1u128 << setup.core),
+            &format!("other_config:pmd-cpu-mask={:#x}", mask),
             "other_config:dpdk-extra=--no-pci --file-prefix=weir-bench-ovs --huge-unlink",
             "other_config:emc-insert-inv-prob=100",
         ])?;
@@ -217,7 +262,11 @@ impl Switch {
         self.control("vsctl", args)
     }
 
-    fn appctl(&self, args: &[&str]) -> Result<String, BenchError> {
+    /// What an `appctl` command says.
+    ///
+    /// # Errors
+    /// The switch's.
+    pub fn appctl(&self, args: &[&str]) -> Result<String, BenchError> {
         self.control("appctl", args)
     }
 
@@ -255,6 +304,29 @@ impl Switch {
         self.control("ofctl", &["add-flows", &bridge, &file.to_string_lossy()]).map(drop)
     }
 
+    /// Makes the flow table what `file` says in one step, without a moment between. Of weir alone.
+    ///
+    /// # Errors
+    /// The switch's.
+    pub fn swap_flows(&self, file: &Path) -> Result<(), BenchError> {
+        self.control("ofctl", &["replace-flows", BRIDGE, &file.to_string_lossy()]).map(drop)
+    }
+
+    /// What weir's lcores have counted.
+    ///
+    /// # Errors
+    /// The switch's.
+    pub fn lcores(&self) -> Result<Vec<LcoreStatistics>, BenchError> {
+        let text = self.appctl(&["--json", "dpif-netdev/pmd-stats-show"])?;
+        serde_json::from_str(&text).map_err(|_| BenchError::Answer { what: "pmd-stats-show", text })
+    }
+
+    /// Process number of the daemon that polls.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.daemons.first().map(Background::id)
+    }
+
     /// Forgets all connections.
     ///
     /// # Errors
@@ -278,6 +350,18 @@ impl Switch {
     /// The switch's.
     pub fn dump_connections(&self) -> Result<String, BenchError> {
         self.appctl(&["dpctl/dump-conntrack"])
+    }
+
+    /// Has all connections listed, into nothing; says how many there were before.
+    ///
+    /// # Errors
+    /// The switch's.
+    pub fn count_dumped_connections(&self) -> Result<u64, BenchError> {
+        let found = self.connections()?;
+        let mut command = Command::new(&self.weir);
+        command.args(["appctl", "dpctl/dump-conntrack"]).env("WEIR_SOCKET", self.directory.join("weir.sock"));
+        discard(&mut command)?;
+        Ok(found)
     }
 
     /// Starts the statistics anew.

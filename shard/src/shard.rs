@@ -84,6 +84,14 @@ pub enum ShardError {
     /// Its table cannot.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// There is no memory for what it knows of other shards' connections.
+    #[error(
+        "no memory for {redirects} redirects, one for each connection there is room for; take a smaller capacity"
+    )]
+    Redirects {
+        /// How many.
+        redirects: usize,
+    },
 }
 
 /// The connections of one lcore. It has no clock, thread or log: time comes with each call, what happened goes out
@@ -177,7 +185,8 @@ impl Shard {
         let [a, b, c, d] = secret;
         let is_one_of_many = config.steering.shards() > 1;
         let shared = is_one_of_many.then(|| (config.directory.clone(), config.number));
-        let redirects = usize::try_from(config.capacity).unwrap_or(usize::MAX);
+        let redirects =
+            if is_one_of_many { usize::try_from(config.capacity).unwrap_or(usize::MAX) } else { 0 };
         let share = Share::new(config.leases, config.number);
         if let Some(share) = &share {
             share.leases().set_limit(Scope::All, Some(config.max_connections));
@@ -202,7 +211,7 @@ impl Shard {
             number: config.number,
             is_one_of_many,
             directory: config.directory,
-            redirects: Redirects::new(redirects, [b, a]),
+            redirects: Redirects::new(redirects, [b, a]).map_err(|_| ShardError::Redirects { redirects })?,
             notices: Notices::default(),
             own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,

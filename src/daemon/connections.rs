@@ -16,6 +16,9 @@ use crate::lcore::{CallError, Clock, Cycles};
 /// Slots that are looked at for one page: under a millisecond.
 const SLOTS: usize = 4096;
 
+/// Connections of one page: what a client that does not read on makes the daemon keep, some 200 KB.
+const ROWS: usize = 512;
+
 /// Connections that an lcore ends between two bursts: some 20 microseconds.
 const AT_ONCE: usize = 64;
 
@@ -54,7 +57,13 @@ impl Datapath {
     ) -> Option<Cursor> {
         let shards = &self.readers.shards;
         let mut cursor = DumpCursor::at(u32::try_from(from.slot).unwrap_or(u32::MAX));
-        rows.extend(filter.page(shards.get(from.shard)?, self.readers.now(), &mut cursor, SLOTS, most));
+        rows.extend(filter.page(
+            shards.get(from.shard)?,
+            self.readers.now(),
+            &mut cursor,
+            SLOTS,
+            most.min(ROWS),
+        ));
         if cursor.is_done() {
             return next_shard(from, shards.len());
         }
@@ -83,7 +92,7 @@ impl Datapath {
                 }
                 let Some(ended) = self.end(index, named, &filter)? else { break };
                 removed += u64::from(ended.connections);
-                if let Some(rest) = pace.rest_after(&ended) {
+                if let Some(rest) = pace.rest_after(&ended, weir_ffi::tsc_hz()) {
                     std::thread::sleep(rest);
                 }
             }
@@ -125,15 +134,15 @@ struct Ended {
 struct Pace(Cycles);
 
 impl Pace {
-    /// How long to leave the lcore alone after this.
-    fn rest_after(&mut self, ended: &Ended) -> Option<Duration> {
+    /// How long to leave the lcore alone after this; its counter runs at `hz`.
+    fn rest_after(&mut self, ended: &Ended, hz: u64) -> Option<Duration> {
         let before = core::mem::replace(&mut self.0, ended.cycles);
         let idle = ended.cycles.idle.wrapping_sub(before.idle);
         let busy = ended.cycles.processing.wrapping_sub(before.processing);
         if idle.saturating_mul(SPARE) > idle.saturating_add(busy) {
             return None;
         }
-        let nanoseconds = u128::from(ended.took) * 1_000_000_000 / u128::from(weir_ffi::tsc_hz().max(1));
+        let nanoseconds = u128::from(ended.took) * 1_000_000_000 / u128::from(hz.max(1));
         Some(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)) * SHARE)
     }
 }
@@ -144,16 +153,16 @@ mod tests {
 
     #[test]
     fn a_busy_lcore_is_left_alone_for_sixty_times_as_long_and_an_idle_one_not_at_all() {
-        let took = weir_ffi::tsc_hz() / 50_000;
+        let hz = 2_600_000_000;
         let ended = |processing, idle| Ended {
             connections: 64,
-            took,
+            took: hz / 50_000,
             cycles: Cycles { processing, idle, ..Cycles::default() },
         };
         let mut pace = Pace::default();
-        let rest = pace.rest_after(&ended(1000, 10)).unwrap();
+        let rest = pace.rest_after(&ended(1000, 10), hz).unwrap();
         assert!((1100..1400).contains(&rest.as_micros()), "{rest:?}");
-        assert_eq!(pace.rest_after(&ended(1100, 1000)), None, "since it was last asked");
-        assert!(pace.rest_after(&ended(9000, 1001)).is_some());
+        assert_eq!(pace.rest_after(&ended(1100, 1000), hz), None, "since it was last asked");
+        assert!(pace.rest_after(&ended(9000, 1001), hz).is_some());
     }
 }

@@ -3,7 +3,7 @@
 use weir_shard::fragments::{DatagramView, Family};
 
 use super::engine::next_shard;
-use super::state::{BATCH, State, share};
+use super::state::{BATCH, State, share_of_fragments};
 use crate::control::engine::{Counter, Cursor, EngineError, FragmentChange, FragmentStatus};
 use crate::lcore::CallError;
 
@@ -32,7 +32,7 @@ impl State {
         let lcores = u32::try_from(self.lcores.len()).unwrap_or(u32::MAX);
         for (index, lcore) in (0..).zip(&self.lcores) {
             let change = match change {
-                FragmentChange::Max(max) => FragmentChange::Max(share(max, lcores, index)),
+                FragmentChange::Max(max) => FragmentChange::Max(share_of_fragments(max, lcores, index)),
                 other => other,
             };
             lcore.call(move |polling| {

@@ -7,6 +7,7 @@ use weir_ffi::{Eal, EalConfig, LogLine, Mbuf, Severity};
 use weir_numa::lcores::Lcore as Place;
 use weir_numa::memory::Placing;
 use weir_numa::pin::pin_current_thread;
+use weir_shard::fragments::LEAST_SHARE;
 use weir_shard::mailbox::DEFAULT_CAPACITY;
 use weir_shard::{Directory, FragmentSettings, Leases, ShardConfig, ShardNumber, Steering};
 
@@ -326,7 +327,7 @@ fn shard_config(conntrack: &Conntrack, shards: &Shards, index: u32) -> ShardConf
         directory: Arc::clone(directory),
         leases: Arc::clone(leases),
         fragments: FragmentSettings {
-            max: share(conntrack.fragments.max, count, index),
+            max: share_of_fragments(conntrack.fragments.max, count, index),
             ..conntrack.fragments
         },
         // The node is the lcore's, which its start fills in.
@@ -345,8 +346,14 @@ const fn room(capacity: u32, count: u32) -> u32 {
     if room < capacity { room } else { capacity }
 }
 
+/// Fragments that shard `index` of `count` may hold, which together may hold `max`: no fewer than a datagram of the usual
+/// size may come in, or with many shards none could be put together at all. So they may come to more than `max`.
+pub(super) fn share_of_fragments(max: u32, count: u32, index: u32) -> u32 {
+    share(max, count, index).max(max.min(LEAST_SHARE))
+}
+
 /// Part `index` of `whole` in `count` parts; what does not divide goes to the first ones.
-pub(super) fn share(whole: u32, count: u32, index: u32) -> u32 {
+fn share(whole: u32, count: u32, index: u32) -> u32 {
     let count = count.max(1);
     whole / count + u32::from(index < whole % count)
 }
@@ -364,7 +371,7 @@ fn secret() -> Result<[u64; 8], DaemonError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{room, share};
+    use super::{LEAST_SHARE, room, share, share_of_fragments};
 
     #[test]
     fn each_shard_has_room_for_more_than_its_share_and_for_no_more_than_there_may_be() {
@@ -378,5 +385,12 @@ mod tests {
             let sum: u64 = (0..count).map(|index| u64::from(share(whole, count, index))).sum();
             assert_eq!(sum, u64::from(whole));
         }
+    }
+
+    #[test]
+    fn each_of_many_shards_may_hold_the_fragments_of_a_datagram() {
+        assert_eq!([0, 1, 2].map(|index| share_of_fragments(1000, 3, index)), [334, 333, 333]);
+        assert_eq!((share_of_fragments(1000, 64, 63), share_of_fragments(5000, 64, 0)), (LEAST_SHARE, 79));
+        assert_eq!([0, 5].map(|max| share_of_fragments(max, 4, 3)), [0, 5], "no more than was asked for");
     }
 }

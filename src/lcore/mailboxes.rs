@@ -10,9 +10,10 @@ use weir_shard::steering::MAX_SHARDS;
 
 use crate::pipeline::{BURST, Letter, Letters};
 
-/// Bursts taken from one peer in a row. Its letters go before packets that nobody has worked on yet, so that what is lost
-/// under too much traffic has cost nothing; but not without end, or one peer could keep all others from being heard.
-const BURSTS: usize = 8;
+/// Rounds that an lcore passes over its queues for a mailbox that stays full, some hundred microseconds: a peer that works
+/// makes room for a burst in that time, and one that does not is not waited for again before it has. The rings of cards
+/// hold what comes meanwhile.
+const PATIENCE: u32 = 8192;
 
 /// What one lcore has of the rings.
 #[derive(Debug)]
@@ -27,9 +28,18 @@ pub struct Mailboxes<F> {
 #[derive(Debug)]
 pub struct Outgoing<F> {
     /// By shard number; its own is missing.
-    rings: Vec<Option<Sender<Letter<F>>>>,
+    rings: Vec<Option<Ring<F>>>,
     /// Those with letters that their receivers have not been shown, one bit each.
     touched: u64,
+    /// Those that had no room for a burst when it was last known, likewise.
+    pressed: u64,
+}
+
+#[derive(Debug)]
+struct Ring<F> {
+    sender: Sender<Letter<F>>,
+    /// Rounds that it will still be waited for.
+    patience: u32,
 }
 
 /// The rings from all other lcores.
@@ -57,7 +67,7 @@ impl<F> Default for Mailboxes<F> {
 
 impl<F> Default for Outgoing<F> {
     fn default() -> Self {
-        Self { rings: Vec::new(), touched: 0 }
+        Self { rings: Vec::new(), touched: 0, pressed: 0 }
     }
 }
 
@@ -83,7 +93,7 @@ impl<F: Send> Mailboxes<F> {
                     continue;
                 }
                 let (sender, receiver) = channel(capacity, nodes[to.index()])?;
-                all[from.index()].outgoing.rings.push(Some(sender));
+                all[from.index()].outgoing.rings.push(Some(Ring { sender, patience: PATIENCE }));
                 all[to.index()].incoming.rings.push((from, receiver));
             }
         }
@@ -99,7 +109,7 @@ impl<F> Outgoing<F> {
     #[inline]
     pub fn post(&mut self, to: ShardNumber, letter: Letter<F>) -> Result<(), Letter<F>> {
         let Some(Some(ring)) = self.rings.get_mut(to.index()) else { return Err(letter) };
-        ring.stage(letter)?;
+        ring.sender.stage(letter)?;
         self.touched |= 1 << to.index();
         Ok(())
     }
@@ -112,19 +122,49 @@ impl<F> Outgoing<F> {
             let index = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
             if let Some(Some(ring)) = self.rings.get_mut(index) {
-                ring.publish();
+                ring.sender.publish();
+                self.pressed |= u64::from(ring.sender.known_room() < BURST) << index;
             }
         }
+    }
+
+    /// True while some mailbox has no room for a burst and its lcore is at work: who would receive more packets had
+    /// better leave them where they are, and do what others have sent meanwhile. They would be dropped at the mailbox,
+    /// and an lcore that only does that keeps its peer so busy that the peer sends it nothing to do.
+    #[inline]
+    pub fn is_pressed(&mut self) -> bool {
+        self.pressed != 0 && self.await_room()
+    }
+
+    #[cold]
+    fn await_room(&mut self) -> bool {
+        let mut wait = false;
+        let mut left = self.pressed;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let Some(Some(ring)) = self.rings.get_mut(index) else { continue };
+            if ring.sender.room() >= BURST.min(ring.sender.capacity()) {
+                ring.patience = PATIENCE;
+                self.pressed &= !(1 << index);
+            } else if ring.patience > 0 {
+                ring.patience -= 1;
+                wait = true;
+            }
+        }
+        wait
     }
 }
 
 impl<F> Incoming<F> {
-    /// Gives `work` what the peers have sent, some bursts of each at the most; true if there was anything.
+    /// Gives `work` what the peers have sent, so many bursts of each at the most; true if there was anything. As many as
+    /// the lcore has queues are right: with more of them it would send its peers less than it gets from them, and those
+    /// would stand idle.
     #[inline]
-    pub fn collect(&mut self, mut work: impl FnMut(ShardNumber, &mut Letters<F>)) -> bool {
+    pub fn collect(&mut self, bursts: usize, mut work: impl FnMut(ShardNumber, &mut Letters<F>)) -> bool {
         let mut any = false;
         for (from, ring) in &mut self.rings {
-            for _ in 0..BURSTS {
+            for _ in 0..bursts {
                 let mut letters = ArrayVec::new();
                 let count = ring.receive_burst(&mut letters);
                 if count == 0 {
@@ -192,7 +232,7 @@ mod tests {
     /// All that `mailboxes` have received: sender and port.
     fn collected(mailboxes: &mut Mailboxes<HeapFrame>) -> Vec<(usize, u32)> {
         let mut all = Vec::new();
-        mailboxes.incoming.collect(|from, letters| {
+        mailboxes.incoming.collect(8, |from, letters| {
             all.extend(letters.drain(..).map(|letter| (from.index(), port(&letter))));
         });
         all
@@ -206,14 +246,19 @@ mod tests {
                 let posted = all[from].outgoing.post(shard(to), letter((10 * from + to) as u32));
                 assert_eq!(posted.is_ok(), from != to && to < 3);
             }
-            assert_eq!(collected(&mut all[(from + 1) % 3]), [], "nothing is to be seen before it is flushed");
-            all[from].outgoing.flush();
-            assert_eq!(collected(&mut all[(from + 1) % 3]), [(from, (10 * from + (from + 1) % 3) as u32)]);
         }
-        assert_eq!(collected(&mut all[0]), [(1, 10)]);
+        for to in 0..3 {
+            assert_eq!(collected(&mut all[to]), [], "nothing is to be seen before it is flushed");
+        }
+        all.iter_mut().for_each(|mailboxes| mailboxes.outgoing.flush());
+        for (to, peers) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+            let mut seen = collected(&mut all[to]);
+            seen.sort_unstable();
+            assert_eq!(seen, peers.map(|from| (from, (10 * from + to) as u32)));
+        }
         let mut alone = Mailboxes::between(&[None], 4).unwrap();
         assert!(alone[0].outgoing.post(shard(0), letter(1)).is_err());
-        assert!(!alone[0].incoming.collect(|_, _| ()));
+        assert!(!alone[0].incoming.collect(1, |_, _| ()));
     }
 
     #[test]
@@ -236,7 +281,7 @@ mod tests {
     #[test]
     fn one_peer_does_not_keep_the_others_from_being_heard_but_nothing_is_left_when_all_is_asked_for() {
         let mut all = Mailboxes::between(&[None; 3], 1024).unwrap();
-        let most = (BURSTS * BURST) as u32;
+        let most = (8 * BURST) as u32;
         for n in 0..most + 40 {
             all[0].outgoing.post(shard(2), letter(n)).unwrap();
         }
@@ -249,5 +294,27 @@ mod tests {
         let mut rest = 0;
         all[2].incoming.collect_all(|_, letters| rest += letters.drain(..).count());
         assert_eq!(rest, 40);
+    }
+    #[test]
+    fn a_mailbox_without_room_for_a_burst_is_waited_for_until_it_has_or_nobody_empties_it() {
+        let mut all = Mailboxes::between(&[None; 2], 64).unwrap();
+        let fill = |all: &mut Vec<Mailboxes<HeapFrame>>| {
+            while all[0].outgoing.post(shard(1), letter(0)).is_ok() {}
+            all[0].outgoing.flush();
+        };
+        assert!(!all[0].outgoing.is_pressed());
+        fill(&mut all);
+        assert!(all[0].outgoing.is_pressed());
+        all[1].incoming.collect(1, |_, letters| letters.clear());
+        assert!(!all[0].outgoing.is_pressed(), "there is room for a burst");
+        fill(&mut all);
+        let waited = (0..10 * PATIENCE).take_while(|_| all[0].outgoing.is_pressed()).count();
+        assert_eq!(waited, PATIENCE as usize);
+        all[0].outgoing.flush();
+        assert!(!all[0].outgoing.is_pressed(), "nobody was at work there all the time");
+        all[1].incoming.collect(2, |_, letters| letters.clear());
+        assert!(!all[0].outgoing.is_pressed());
+        fill(&mut all);
+        assert!(all[0].outgoing.is_pressed(), "it worked again");
     }
 }

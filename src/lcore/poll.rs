@@ -277,12 +277,15 @@ impl Polling {
     #[inline]
     fn round(&mut self, cycles: u64) -> bool {
         let now = self.clock.milliseconds(cycles);
-        let Self { worker, outputs, letters, .. } = self;
-        let mut any = letters.collect(|from, letters| {
+        let Self { worker, outputs, letters, inputs, .. } = self;
+        let mut any = letters.collect(inputs.len().max(1), |from, letters| {
             worker.receive(now, from, letters, outputs);
             outputs.flush();
         });
         for input in &mut self.inputs {
+            if self.outputs.is_pressed() {
+                break;
+            }
             let mut received = Burst::new();
             if input.queue.rx_burst(&mut received) == 0 {
                 continue;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::rig::{Daemon, SMALL, Scratch, bridge, udp};
 
-fn two_cpus() -> bool {
+pub(crate) fn two_cpus() -> bool {
     let enough = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
     if !enough {
         println!("skipped: two lcores need two CPUs");
@@ -14,7 +14,7 @@ fn two_cpus() -> bool {
 }
 
 /// The packet that answers a frame of [`udp`].
-fn answer_of(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn answer_of(frame: &[u8]) -> Vec<u8> {
     let mut answer = frame.to_vec();
     for (to, from, length) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
         answer[to..to + length].copy_from_slice(&frame[from..from + length]);
@@ -35,7 +35,7 @@ fn on_two_lcores(scratch: Scratch, flows: &str, devices: &[&str]) -> Daemon {
 }
 
 /// A figure of each lcore, or the sum of one over all reasons for which packets are exchanged.
-fn figures(daemon: &Daemon, figure: &str) -> Vec<u64> {
+pub(crate) fn figures(daemon: &Daemon, figure: &str) -> Vec<u64> {
     let lcores = daemon.json("appctl dpif-netdev/pmd-stats-show");
     let of = |lcore: &serde_json::Value| match lcore["exchange"].as_array() {
         _ if lcore[figure].is_u64() => lcore[figure].as_u64().unwrap(),
@@ -183,15 +183,6 @@ fn limits_smaller_than_the_number_of_lcores_hold_for_all_of_them_together() {
     let config = format!("lcores = \"0-1\"\n{}{ports}", small.replace("[pool]", settings));
     let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
     let mut daemon = Daemon::start_as(scratch, &config, &mut weir, &[]);
-    std::thread::sleep(std::time::Duration::from_millis(600));
-    if daemon.port(2, "tx_packets") != 120 {
-        eprintln!(
-            "{}{}{}",
-            daemon.ok("appctl coverage/show"),
-            daemon.ok("appctl dpif-netdev/pmd-stats-show"),
-            daemon.ok("ofctl dump-flows br0")
-        );
-    }
     daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
     // One lcore may have nearly all that there may be.
     assert_eq!(daemon.ok("appctl dpctl/ct-get-nconns"), "31\n");

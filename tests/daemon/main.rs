@@ -12,4 +12,5 @@ mod life;
 mod metal;
 mod rig;
 mod steering;
+mod stress;
 mod tracking;

@@ -148,17 +148,17 @@ mod tests {
     fn shards_that_announce_at_once_lose_nothing_and_leave_nothing() {
         let directory = Directory::new(7);
         std::thread::scope(|scope| {
-            for number in 0..4 {
-                let directory = &directory;
-                scope.spawn(move || {
-                    for round in 0..2000u16 {
-                        let key = Tuple::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 0, round % 16, 6, 0)
-                            .unwrap();
-                        assert!(directory.claim(key, entry(number, 5, 1), 0), "all for one target");
-                        directory.release(&key, ShardNumber::new(number).unwrap());
-                    }
-                });
-            }
+            let directory = &directory;
+            let announce = move |number: usize| {
+                for round in 0..2000u16 {
+                    let key =
+                        Tuple::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 0, round % 16, 6, 0).unwrap();
+                    assert!(directory.claim(key, entry(number, 5, 1), 0), "all for one target");
+                    directory.release(&key, ShardNumber::new(number).unwrap());
+                }
+            };
+            let threads = [0, 1, 2, 3].map(|number| scope.spawn(move || announce(number)));
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         assert_eq!(directory.len(), 0);
         assert_eq!(directory.entries.pin().len(), 0);

@@ -1,13 +1,12 @@
 //! Tuples that this shard, their home, has given to others. Asked only for tuples that the table does not have, and
-//! only where there is more than one shard.
+//! only where there is more than one shard. Room for all of them is taken at the start: a map that grew would move
+//! everything it has while packets wait, and one that shrank would give memory back to the kernel meanwhile. What is
+//! not used costs a byte an entry, the rest is address space.
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, TryReserveError};
 use weir_wire::Tuple;
 
 use crate::steering::ShardNumber;
-
-/// Entries that an empty map may keep the memory for.
-const KEPT: usize = 1024;
 
 /// As many redirects as there may be are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +23,13 @@ pub(crate) struct Redirects {
 
 impl Redirects {
     /// None, and no more than `capacity` ever. `secret` keys the hashes.
-    pub(crate) const fn new(capacity: usize, secret: [u64; 2]) -> Self {
-        Self { table: HashTable::new(), secret, capacity }
+    ///
+    /// # Errors
+    /// There is no memory for as many.
+    pub(crate) fn new(capacity: usize, secret: [u64; 2]) -> Result<Self, TryReserveError> {
+        let mut table = HashTable::new();
+        table.try_reserve(capacity, |(tuple, _): &(Tuple, _)| tuple.hash(&secret))?;
+        Ok(Self { table, secret, capacity })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -56,10 +60,6 @@ impl Redirects {
         if let Ok(entry) = self.table.find_entry(tuple.hash(&self.secret), |(key, _)| key == tuple) {
             entry.remove();
         }
-        if self.table.is_empty() && self.table.capacity() > KEPT {
-            // A crowd that is gone keeps no memory.
-            self.table = HashTable::new();
-        }
     }
 
     /// All of them, in no order.
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_tuple_that_was_given_away_is_its_owners_until_it_is_taken_back() {
         let (one, two) = (ShardNumber::new(1).unwrap(), ShardNumber::new(2).unwrap());
-        let mut redirects = Redirects::new(2, [1, 2]);
+        let mut redirects = Redirects::new(2, [1, 2]).unwrap();
         redirects.insert(tuple(1), one).unwrap();
         redirects.insert(tuple(2), two).unwrap();
         assert_eq!(redirects.insert(tuple(3), two), Err(Full));
@@ -95,10 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_is_gone_keeps_no_memory() {
-        let mut redirects = Redirects::new(usize::MAX, [1, 2]);
+    fn no_packet_waits_for_the_map_to_grow_or_to_shrink() {
+        let mut redirects = Redirects::new(5000, [1, 2]).unwrap();
+        let room = redirects.table.allocation_size();
         (1..=5000).for_each(|port| redirects.insert(tuple(port), ShardNumber::default()).unwrap());
+        assert_eq!((redirects.len(), redirects.table.allocation_size()), (5000, room));
         (1..=5000).for_each(|port| redirects.remove(&tuple(port)));
-        assert_eq!((redirects.len(), redirects.table.capacity()), (0, 0));
+        assert_eq!((redirects.len(), redirects.table.allocation_size()), (0, room));
+        assert!(Redirects::new(usize::MAX, [1, 2]).is_err());
+        assert_eq!(
+            Redirects::new(0, [1, 2]).unwrap().table.capacity(),
+            0,
+            "a shard alone gives nothing away"
+        );
     }
 }

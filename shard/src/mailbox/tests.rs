@@ -268,7 +268,7 @@ fn stress_receivers_that_leave_leak_nothing() {
         let alive = Arc::new(());
         let (mut sender, mut receiver) = channel(16, None).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let sending = scope.spawn(|| {
                 let mut refused = 0;
                 while refused < 20 {
                     if sender.send(Box::new(Arc::clone(&alive))).is_err() {
@@ -282,6 +282,7 @@ fn stress_receivers_that_leave_leak_nothing() {
                 receiver.receive_burst(&mut ArrayVec::<_, 4>::new());
             }
             drop(receiver);
+            sending.join().unwrap();
         });
         assert_eq!(Arc::strong_count(&alive), 1);
     }

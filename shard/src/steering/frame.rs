@@ -4,6 +4,7 @@
 use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers, Tuple, Tuple4, Tuple6};
 
+use super::subscriber::at;
 use super::{ShardNumber, Steering};
 
 /// Bytes of an ICMP header, behind which an error quotes a packet.
@@ -17,7 +18,17 @@ impl Steering {
     /// quotes, of a fragment [`Steering::home_of_fragments`]. The zone is not known yet: of zones with the scheme
     /// `subscriber` the first one that knows either address counts.
     #[must_use]
+    #[inline]
     pub fn home_of_frame(&self, frame: &[u8], layers: &Layers) -> Option<ShardNumber> {
+        if self.subscribers.is_empty()
+            && let Some(fold) = fold_of_common_frame(frame, layers)
+        {
+            return Some(at(&self.table, self.hash.hash(fold)));
+        }
+        self.home_of_any_frame(frame, layers)
+    }
+
+    fn home_of_any_frame(&self, frame: &[u8], layers: &Layers) -> Option<ShardNumber> {
         let tuple = addresses(frame, layers)?;
         if layers.fragment != Fragment::No {
             return Some(self.home_of_fragments(tuple.src(), tuple.dst()));
@@ -42,6 +53,20 @@ impl Steering {
         }
         self.symmetric_home(tuple)
     }
+}
+
+/// What most frames are, without a tuple being made of them: IPv4, whole, with ports. The exclusive or of the 16-bit
+/// words of addresses and ports.
+#[inline]
+fn fold_of_common_frame(frame: &[u8], layers: &Layers) -> Option<u16> {
+    let has_ports = matches!(layers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    if !has_ports || !layers.is_ipv4() || layers.fragment != Fragment::No {
+        return None;
+    }
+    let addresses = u64::from_be_bytes(*layers.l3_bytes(frame).get(12..)?.first_chunk()?);
+    let ports = u32::from_be_bytes(*layers.l4_bytes(frame).first_chunk()?);
+    let words = (addresses >> 32) as u32 ^ addresses as u32 ^ ports;
+    Some((words >> 16) as u16 ^ words as u16)
 }
 
 fn addresses(frame: &[u8], layers: &Layers) -> Option<Tuple> {

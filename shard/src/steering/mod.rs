@@ -19,7 +19,7 @@ use weir_wire::Tuple;
 pub use self::span::{AddressSpan, SpanError};
 pub use self::subscriber::{MAX_SPANS, SEGMENTS, Subscribers};
 use self::subscriber::{SubscriberZone, at};
-pub use self::toeplitz::{KEY_LEN, KeyWord, LONG_KEY_LEN, SymmetricHash, Toeplitz};
+pub use self::toeplitz::{KEY_LEN, KeyWord, SymmetricHash, Toeplitz};
 pub use self::view::{Evenness, PoolView, Scheme, SteeringView, ZoneView};
 
 /// Most shards that one datapath has.

@@ -6,9 +6,6 @@
 /// Bytes of the key that a card needs for the longest input, IPv6 with ports: 36 of input and 4 of hash.
 pub const KEY_LEN: usize = 40;
 
-/// Bytes of the keys that some cards want (their inputs may be longer).
-pub const LONG_KEY_LEN: usize = 52;
-
 /// The Toeplitz hash with some key: one look-up and one exclusive or for each byte of input.
 #[derive(Clone, Debug)]
 pub struct Toeplitz {
@@ -72,22 +69,12 @@ impl KeyWord {
         self.0
     }
 
-    /// The key to programme a card with.
+    /// The key to programme a card with. One that wants a longer key (52 bytes are usual) gets it repeated.
     #[must_use]
     pub const fn key(self) -> [u8; KEY_LEN] {
-        self.repeated()
-    }
-
-    /// The key for cards that want a longer one. What it adds is never used with the inputs of RSS.
-    #[must_use]
-    pub const fn long_key(self) -> [u8; LONG_KEY_LEN] {
-        self.repeated()
-    }
-
-    const fn repeated<const LEN: usize>(self) -> [u8; LEN] {
-        let mut key = [0; LEN];
+        let mut key = [0; KEY_LEN];
         let mut at = 0;
-        while at < LEN {
+        while at < KEY_LEN {
             key[at] = self.0.to_be_bytes()[at % 2];
             at += 1;
         }

@@ -108,7 +108,8 @@ proptest! {
         let fold = words.iter().fold(0, |fold, word| fold ^ word);
         let hash = u32::from(SymmetricHash::new(word).hash(fold));
         prop_assert_eq!(Toeplitz::new(&word.key()).hash(&input), hash << 16 | hash);
-        prop_assert_eq!(Toeplitz::new(&word.long_key()).hash(&input), hash << 16 | hash);
+        let long: Vec<u8> = word.key().iter().copied().cycle().take(52).collect();
+        prop_assert_eq!(Toeplitz::new(&long).hash(&input), hash << 16 | hash);
         prop_assert_eq!(word.hash(fold), SymmetricHash::new(word).hash(fold));
     }
 }
