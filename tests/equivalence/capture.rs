@@ -213,7 +213,7 @@ pub(crate) fn cut(frame: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
         part.extend_from_slice(&payload[begin..end]);
         part[l3 + 2..l3 + 4].copy_from_slice(&(20 + (end - begin) as u16).to_be_bytes());
         let more = u16::from(end < payload.len()) << 13;
-        part[l3 + 6..l3 + 8].copy_from_slice(&(begin as u16 / 8 | more).to_be_bytes());
+        part[l3 + 6..l3 + 8].copy_from_slice(&((begin as u16 / 8) | more).to_be_bytes());
         part[l3 + 10..l3 + 12].fill(0);
         let sum: u32 =
             part[l3..l4].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();

@@ -372,9 +372,10 @@ fn together(case: &Case) -> Result<Verdict, String> {
 /// What an IPv4 fragment is a part of, and which.
 fn place_of_fragment(frame: &[u8]) -> Option<Vec<u8>> {
     let layers = weir_wire::Layers::parse(frame);
-    let header = layers.l3_bytes(frame);
     let is_one = layers.is_ipv4() && layers.fragment != weir_wire::Fragment::No;
-    if is_one { Some([header.get(4..8)?, header.get(9..10)?, header.get(12..20)?].concat()) } else { None }
+    // Not by its addresses: tables may give several hosts the same one.
+    let header = layers.l3_bytes(frame);
+    if is_one { header.get(4..8).map(<[u8]>::to_vec) } else { None }
 }
 
 fn number(name: &str, default: u64) -> u64 {
