@@ -241,14 +241,14 @@ mod tests {
     #[test]
     fn each_pair_has_a_ring_and_nobody_one_to_himself() {
         let mut all = Mailboxes::between(&[None; 3], 4).unwrap();
-        for from in 0..3 {
+        for (from, mailboxes) in all.iter_mut().enumerate() {
             for to in 0..4 {
-                let posted = all[from].outgoing.post(shard(to), letter((10 * from + to) as u32));
+                let posted = mailboxes.outgoing.post(shard(to), letter((10 * from + to) as u32));
                 assert_eq!(posted.is_ok(), from != to && to < 3);
             }
         }
-        for to in 0..3 {
-            assert_eq!(collected(&mut all[to]), [], "nothing is to be seen before it is flushed");
+        for mailboxes in &mut all {
+            assert_eq!(collected(mailboxes), [], "nothing is to be seen before it is flushed");
         }
         all.iter_mut().for_each(|mailboxes| mailboxes.outgoing.flush());
         for (to, peers) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
