@@ -5,6 +5,8 @@
 //! `WEIR_LEAK_CONNECTIONS` asks for another number, `WEIR_LEAK_SEED` for others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use weir_wire::build::PacketBuilder;
 use weir_wire::header::tcp::flag;
 use weir_wire::header::{Ipv4, Tcp};
 use weir_wire::{ChecksumTrust, Extracted, Layers, Tuple};
+
+use support::{Counted, Random};
 
 /// Every address and port of the range can be had for each server's port, and no search of it ends early.
 const FLOWS: &str = "\
@@ -45,59 +49,6 @@ table=1,in_port=2,icmp,ct_state=+trk+rel,action=1";
 const CONTROL: u16 = 21;
 /// Combinations of address and port in it.
 const RANGE: u32 = 4000;
-
-/// A frame that is counted as long as it lives.
-#[derive(Debug)]
-struct Counted {
-    frame: HeapFrame,
-    alive: Arc<()>,
-}
-
-impl Frame for Counted {
-    fn bytes(&self) -> &[u8] {
-        self.frame.bytes()
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.frame.bytes_mut()
-    }
-    fn grow_front(&mut self, count: usize) -> bool {
-        self.frame.grow_front(count)
-    }
-    fn shrink_front(&mut self, count: usize) -> bool {
-        self.frame.shrink_front(count)
-    }
-    fn grow_back(&mut self, count: usize) -> bool {
-        self.frame.grow_back(count)
-    }
-    fn truncate(&mut self, length: usize) {
-        self.frame.truncate(length);
-    }
-    fn duplicate(&self) -> Option<Self> {
-        Some(Self { frame: self.frame.duplicate()?, alive: Arc::clone(&self.alive) })
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn up_to(&mut self, last: u16) -> u16 {
-        u16::try_from(self.number() % (u64::from(last) + 1)).unwrap()
-    }
-
-    /// True in `percent` of a hundred cases.
-    fn likely(&mut self, percent: u16) -> bool {
-        self.up_to(99) < percent
-    }
-}
 
 /// What is under way to the worker, by port.
 #[derive(Default)]

@@ -6,6 +6,8 @@
 //! `WEIR_STRESS_SEED` for other ones, `WEIR_STRESS_LCORES` for more threads. `tools/sanitize` runs it under the sanitizers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +32,8 @@ use weir_wire::build::PacketBuilder;
 use weir_wire::header::Tcp;
 use weir_wire::header::tcp::flag;
 use weir_wire::{ChecksumTrust, Extracted, Layers, Tuple};
+
+use support::{Counted, Random};
 
 /// Plain and translated connections. Those to 8080 ask other shards for their reply tuples, zone 1 is flushed now and
 /// then, and nothing may happen to those of zone 2.
@@ -61,59 +65,6 @@ const ALLOWED: [DropCause; 7] = [
     DropCause::FragmentExpired,
     DropCause::MailboxFull,
 ];
-
-/// A frame that is counted as long as it lives.
-#[derive(Debug)]
-struct Counted {
-    frame: HeapFrame,
-    alive: Arc<()>,
-}
-
-impl Frame for Counted {
-    fn bytes(&self) -> &[u8] {
-        self.frame.bytes()
-    }
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.frame.bytes_mut()
-    }
-    fn grow_front(&mut self, count: usize) -> bool {
-        self.frame.grow_front(count)
-    }
-    fn shrink_front(&mut self, count: usize) -> bool {
-        self.frame.shrink_front(count)
-    }
-    fn grow_back(&mut self, count: usize) -> bool {
-        self.frame.grow_back(count)
-    }
-    fn truncate(&mut self, length: usize) {
-        self.frame.truncate(length);
-    }
-    fn duplicate(&self) -> Option<Self> {
-        Some(Self { frame: self.frame.duplicate()?, alive: Arc::clone(&self.alive) })
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn up_to(&mut self, last: u16) -> u16 {
-        u16::try_from(self.number() % (u64::from(last) + 1)).unwrap()
-    }
-
-    /// True in `percent` of a hundred cases.
-    fn likely(&mut self, percent: u16) -> bool {
-        self.up_to(99) < percent
-    }
-}
 
 /// What a thread sends: frames, and letters to the others.
 struct Out {

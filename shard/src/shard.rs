@@ -183,7 +183,7 @@ impl Shard {
     /// Capacity 0 or above [`MAX_CAPACITY`](crate::table::MAX_CAPACITY), or no memory.
     pub fn new(config: ShardConfig, secret: [u64; 4]) -> Result<Self, ShardError> {
         let [a, b, c, d] = secret;
-        let is_one_of_many = config.steering.shards() > 1;
+        let is_one_of_many = !config.steering.is_alone();
         let shared = is_one_of_many.then(|| (config.directory.clone(), config.number));
         let redirects =
             if is_one_of_many { usize::try_from(config.capacity).unwrap_or(usize::MAX) } else { 0 };
@@ -457,12 +457,6 @@ impl Shard {
         if let Some(share) = &self.share {
             share.leases().set_limit(Scope::Zone(zone), limit);
         }
-    }
-
-    /// Connections that a zone without a limit of its own may have; `None` is any number.
-    #[must_use]
-    pub const fn default_zone_limit(&self) -> Option<u32> {
-        self.zones.default_limit()
     }
 
     /// Sets or removes the limit of zones without their own, as [`Shard::set_max_connections`].

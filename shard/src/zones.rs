@@ -194,10 +194,6 @@ impl Zones {
         self.limits.set(zone, limit);
     }
 
-    pub(crate) const fn default_limit(&self) -> Option<u32> {
-        self.default_limit
-    }
-
     pub(crate) const fn set_default_limit(&mut self, limit: Option<u32>) {
         self.default_limit = limit;
     }

@@ -295,6 +295,7 @@ mod tests {
         all[2].incoming.collect_all(|_, letters| rest += letters.drain(..).count());
         assert_eq!(rest, 40);
     }
+
     #[test]
     fn a_mailbox_without_room_for_a_burst_is_waited_for_until_it_has_or_nobody_empties_it() {
         let mut all = Mailboxes::between(&[None; 2], 64).unwrap();

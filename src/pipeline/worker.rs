@@ -190,7 +190,7 @@ impl<F: Frame> Worker<F> {
     pub fn new(config: WorkerConfig, snapshot: SnapshotReader) -> Result<Self, ShardError> {
         let [a, b, c, d, e, f, g, h] = config.secret;
         let ports = vec![PortCounters::default(); snapshot.ports.len()];
-        let is_shared = config.shard.steering.shards() > 1;
+        let is_shared = !config.shard.steering.is_alone();
         let held = Held::new(config.shard.fragments, d.rotate_left(16) ^ e);
         Ok(Self {
             shard: Shard::new(config.shard, [a, b, c, d])?,
