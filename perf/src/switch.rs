@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -167,7 +168,7 @@ impl Switch {
         let control = format!("--unixctl={}", path("vswitchd.ctl"));
         self.run_daemon(&"ovsdb-server".into(), &[&database, &listen, &server_control], "db.log")?;
         let mask = setup.cores.iter().fold(0, |mask, core| mask | 1u128 << core);
-        self.wait_until("ovsdb-server", |_| Ok(Path::new(&socket).exists()))?;
+        self.wait_until("ovsdb-server to listen", |_| Ok(UnixStream::connect(&socket).is_ok()))?;
         self.vsctl(&["--no-wait", "init"])?;
         self.vsctl(&[
             "--no-wait",

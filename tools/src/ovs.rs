@@ -3,6 +3,7 @@
 //! its clock stands still; [`OvsNetdev`] forwards between real interfaces of a namespace.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl Daemons {
         server.arg(format!("--unixctl={}/ovsdb.ctl", directory.display()));
         server.arg(format!("--pidfile={}/ovsdb.pid", directory.display()));
         let mut ovsdb = Background::start("ovsdb-server", &mut server, &directory.join("ovsdb.log"))?;
-        ovsdb.wait_until("its socket appears", START, || socket.exists())?;
+        ovsdb.wait_until("it listens", START, || listens(&socket))?;
         process::run(
             command(namespace, "ovs-vsctl", &directory)
                 .arg(format!("--db=unix:{}", socket.display()))
@@ -105,7 +106,7 @@ impl Daemons {
         vswitchd.args(["-vconsole:info", "-vsyslog:off"]);
         let mut vswitchd = Background::start("ovs-vswitchd", &mut vswitchd, &directory.join("vswitchd.log"))?;
         let control = directory.join("vswitchd.ctl");
-        vswitchd.wait_until("its control socket appears", START, || control.exists())?;
+        vswitchd.wait_until("it listens for commands", START, || listens(&control))?;
         Ok(Self { vswitchd, _ovsdb: ovsdb, directory, namespace: namespace.cloned() })
     }
 
@@ -185,6 +186,11 @@ impl Daemons {
     fn control(&self) -> Result<Unixctl, OvsError> {
         Ok(Unixctl::connect(&self.directory.join("vswitchd.ctl"))?)
     }
+}
+
+/// Whether a daemon takes connections at `socket`; between its bind and its listen the file is there and refuses them.
+fn listens(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// A command with Open vSwitch's directories set to ours.
