@@ -154,7 +154,7 @@ impl Core {
             8..=15 => packet.tcp(from, 8080).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             16..=19 => packet.udp(from, 81).payload(b"question").build(),
             20..=22 => packet.udp(from, 82).payload(b"question").build(),
-            23..=26 => packet.udp(from & 0xff, STEADY).payload(b"question").build(),
+            23..=26 => packet.udp(from % 0xff + 1, STEADY).payload(b"question").build(),
             27 | 28 => packet.echo_request(from, 1).payload(b"ping").build(),
             29 | 30 => return self.open_in_fragments(client, server, from),
             // In the middle of something.
