@@ -37,6 +37,12 @@ pub(crate) enum How {
     Data { from: u16 },
 }
 
+/// Ports of data connections: so few that several hosts behind one address announce the same to one server.
+pub(crate) const ANNOUNCED: [u16; 4] = [20_000, 20_001, 30_000, 40_255];
+
+/// Ports of services, each as often as packets go there.
+pub(crate) const SERVICES: [u16; 6] = [80, 80, 80, 21, 21, 69];
+
 /// Draws numbers (xorshift64*, Vigna 2016).
 #[derive(Debug)]
 pub(crate) struct Random(u64);
@@ -62,8 +68,8 @@ impl Random {
     }
 }
 
-/// A capture of `length` steps.
-pub(crate) fn draw(random: &mut Random, length: usize) -> Vec<Option<Step>> {
+/// A capture of `length` steps; `is_helped` ones are mostly FTP's.
+pub(crate) fn draw(random: &mut Random, length: usize, is_helped: bool) -> Vec<Option<Step>> {
     let mut steps: Vec<Option<Step>> = Vec::new();
     while steps.len() < length {
         let packets = steps.len();
@@ -77,7 +83,7 @@ pub(crate) fn draw(random: &mut Random, length: usize) -> Vec<Option<Step>> {
         } else if random.one_in(10) {
             steps.push(Some(Step::Pause(random.pick(&[1, 90, 1500, 31_000, 130_000, 600_000]))));
         } else {
-            opening(random, &mut steps);
+            opening(random, &mut steps, is_helped);
         }
     }
     steps
@@ -88,7 +94,7 @@ fn how(random: &mut Random) -> How {
         0 => How::Error { code: random.pick(&[1, 3, 4]), quoted: random.pick(&[28, 40, 60, 200]) },
         1 => How::Part { first: random.one_in(2) },
         2 => How::OtherPort(random.pick(&[3000, 3001, 50_000])),
-        3 | 4 => How::Announce { passive: random.one_in(2), port: 20_000 + random.below(20_000) as u16 },
+        3 | 4 => How::Announce { passive: random.one_in(2), port: random.pick(&ANNOUNCED) },
         5 | 6 => How::Data { from: random.pick(&[20, 4001, 4002, 40_000]) },
         7 => How::Stack { flags: flag::RST, payload: Vec::new() },
         8 | 9 => How::Stack { flags: flag::FIN, payload: Vec::new() },
@@ -98,8 +104,9 @@ fn how(random: &mut Random) -> How {
 }
 
 /// A packet that answers nothing; some of them in pieces.
-fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
-    let outside = random.one_in(3);
+fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>, is_helped: bool) {
+    let is_ftp = is_helped && !random.one_in(3);
+    let outside = !is_ftp && random.one_in(3);
     let port = if outside { 2 } else { 1 };
     let v6 = random.one_in(5);
     let inside_host = random.pick(&[1, 2, 3]);
@@ -119,10 +126,10 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
         (false, _) => (near, far),
     };
     let caller = random.pick(&[4000, 4001, 4002]);
-    let service = random.pick(&[80, 80, 80, 21, 21, 69]);
+    let service = if is_ftp { 21 } else { random.pick(&SERVICES) };
     let builder = PacketBuilder::new().ip(src, dst);
     let seq = random.pick(&[1000, 0xffff_fffe]);
-    match random.below(12) {
+    match if is_ftp { 0 } else { random.below(12) } {
         0..=4 => {
             let flags =
                 if random.one_in(6) { random.pick(&[flag::ACK, flag::RST, flag::FIN, 0]) } else { flag::SYN };
@@ -180,8 +187,7 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
 /// The rest of an FTP conversation whose first packet is the last step: a data connection is announced and made.
 fn announcing(random: &mut Random, steps: &mut Vec<Option<Step>>) {
     let plain = || How::Stack { flags: 0, payload: Vec::new() };
-    // No two hosts announce the same port: a data connection of another shard does not keep it from being announced.
-    let (passive, port) = (random.one_in(2), 20_000 + random.below(20_000) as u16);
+    let (passive, port) = (random.one_in(2), random.pick(&ANNOUNCED));
     let mut ways = vec![plain(), How::Announce { passive: false, port }];
     if passive {
         ways = vec![
