@@ -9,7 +9,7 @@ use weir_shard::{ConnectionView, DumpCursor, Shard};
 use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers, Tuple, checksum};
 
-use crate::capture::{Step, answer};
+use crate::capture::{ANNOUNCED, SERVICES, Step, answer};
 
 /// A step's number, and what came out for its packet: the port, and the frame.
 pub(crate) type Sent = (usize, u16, Vec<u8>);
@@ -32,6 +32,8 @@ pub(crate) struct Bench {
     labels: HashMap<(u8, Endpoint, Endpoint), String>,
     drawn: HashSet<(u8, Endpoint)>,
     is_crowded: bool,
+    /// A drawn port is one that the capture itself names: nobody can tell which of both a packet means.
+    pub(crate) is_ambiguous: bool,
 }
 
 /// Of what packets showed nothing: a drop by cause, and what trackers counted.
@@ -46,6 +48,7 @@ impl Bench {
             labels: HashMap::new(),
             drawn: HashSet::new(),
             is_crowded,
+            is_ambiguous: false,
         }
     }
 
@@ -92,7 +95,7 @@ impl Bench {
 
     /// Learns which ports are drawn ones.
     pub(crate) fn learn(&mut self) {
-        let Self { switch, labels, drawn, now, .. } = self;
+        let Self { switch, labels, drawn, now, is_ambiguous, .. } = self;
         for worker in switch.workers_now() {
             visit(worker.shard(), *now, &mut |view| {
                 if view.source_nat {
@@ -106,6 +109,9 @@ impl Bench {
                     });
                     labels.insert((proto, near, far), ends.collect::<Vec<_>>().join(" > "));
                     drawn.insert((proto, near));
+                    *is_ambiguous |= near.1 != ports[0]
+                        && !view.reply.is_icmp()
+                        && (SERVICES.contains(&near.1) || ANNOUNCED.contains(&near.1));
                 }
             });
         }

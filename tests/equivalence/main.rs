@@ -136,7 +136,7 @@ const WORTH_SEEING: [&str; 18] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Same,
-    /// No order of whole packets is that of all owners.
+    /// No order of whole packets is that of all owners, or nobody can tell whose a port is.
     Undecided,
 }
 
@@ -226,6 +226,7 @@ fn ends(bench: &mut Bench) -> Result<(), String> {
 
 fn one_by_one(case: &Case) -> Result<Verdict, String> {
     let (mut many, mut one) = (case.bench(case.layout), case.bench(Layout::default()));
+    let mut verdict = Verdict::Same;
     for (number, step) in case.steps.iter().enumerate() {
         let Some(step) = step else { continue };
         if let Step::Pause(by) = step {
@@ -245,6 +246,10 @@ fn one_by_one(case: &Case) -> Result<Verdict, String> {
         many.settle()?;
         one.settle()?;
         let sent = (many.collect(), one.collect());
+        if many.is_ambiguous || one.is_ambiguous {
+            verdict = Verdict::Undecided;
+            break;
+        }
         let sent = (shown(&many, &sent.0), shown(&one, &sent.1));
         same("sent", &sent.0, &sent.1).map_err(|error| format!("{number}: {error}"))?;
         compare(&many, &one).map_err(|error| format!("{number}: {error}"))?;
@@ -255,8 +260,10 @@ fn one_by_one(case: &Case) -> Result<Verdict, String> {
     see(&mut many);
     ends(&mut many)?;
     ends(&mut one)?;
-    compare(&many, &one)?;
-    Ok(Verdict::Same)
+    if verdict == Verdict::Same {
+        compare(&many, &one)?;
+    }
+    Ok(verdict)
 }
 
 /// The steps in the order in which their owners saw them, of those without an owner each in its place; `None` if
@@ -346,7 +353,7 @@ fn together(case: &Case) -> Result<Verdict, String> {
             }
         }
         came.clear();
-        if contends(&one) {
+        if contends(&one) || many.is_ambiguous || one.is_ambiguous {
             verdict = Verdict::Undecided;
         }
         if verdict == Verdict::Same {
@@ -422,7 +429,9 @@ fn run_all(default: u64, run: fn(&Case) -> Result<Verdict, String>) -> (u64, u64
 
 #[test]
 fn packets_one_by_one_are_treated_as_by_one_shard() {
-    run_all(3000, one_by_one);
+    let (cases, undecided) = run_all(3000, one_by_one);
+    println!("{undecided} of {cases} drew a port that the capture names");
+    assert!(undecided * 50 < cases.max(50), "{undecided} of {cases} drew a port that the capture names");
 }
 
 #[test]
