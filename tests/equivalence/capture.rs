@@ -161,12 +161,9 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>, is_helped: bool) 
         }
         10 => {
             let payload: Vec<u8> = (0..100).collect();
-            let whole = builder
-                .id(random.pick(&[7, 100 + steps.len() as u16]))
-                .udp(caller, service)
-                .payload(&payload)
-                .build();
-            let mut parts = cut(&whole, &[32, 64]);
+            let id = random.pick(&[7, 100 + steps.len() as u16]);
+            let whole = builder.id(id).udp(caller, service).payload(&payload).build();
+            let mut parts = cut(&whole, &[32, 64], id);
             while !parts.is_empty() {
                 let bytes = parts.swap_remove(random.below(parts.len()));
                 steps.push(Some(Step::Packet { port, bytes }));
@@ -202,11 +199,12 @@ fn announcing(random: &mut Random, steps: &mut Vec<Option<Step>>) {
     }
 }
 
-/// An IPv4 packet without options in fragments that begin at these offsets of its payload, multiples of 8. What cannot
-/// be cut stays whole.
-pub(crate) fn cut(frame: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
+/// A packet without options in fragments that begin at these offsets of its payload, multiples of 8; over IPv6 with
+/// this identification. What cannot be cut stays whole.
+fn cut(frame: &[u8], at: &[usize], id: u16) -> Vec<Vec<u8>> {
     let layers = Layers::parse(frame);
-    if !layers.is_ipv4() || layers.fragment != Fragment::No || layers.l4 != layers.l3 + 20 {
+    let header = if layers.is_ipv6() { 40 } else { 20 };
+    if layers.fragment != Fragment::No || layers.l4 != layers.l3 + header {
         return vec![frame.to_vec()];
     }
     let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
@@ -215,17 +213,28 @@ pub(crate) fn cut(frame: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
     ends.push(payload.len());
     let mut begin = 0;
     let parts = ends.iter().map(|&end| {
+        let (place, is_last) = (begin as u16, end == payload.len());
         let mut part = frame[..l4].to_vec();
+        if layers.is_ipv6() {
+            let next = std::mem::replace(&mut part[l3 + 6], protocol::FRAGMENT);
+            part[l3 + 4..l3 + 6].copy_from_slice(&(8 + (end - begin) as u16).to_be_bytes());
+            part.extend([next, 0]);
+            part.extend((place | u16::from(!is_last)).to_be_bytes());
+            part.extend(u32::from(id).to_be_bytes());
+        }
         part.extend_from_slice(&payload[begin..end]);
-        part[l3 + 2..l3 + 4].copy_from_slice(&(20 + (end - begin) as u16).to_be_bytes());
-        let more = u16::from(end < payload.len()) << 13;
-        part[l3 + 6..l3 + 8].copy_from_slice(&((begin as u16 / 8) | more).to_be_bytes());
+        begin = end;
+        if layers.is_ipv6() {
+            return part;
+        }
+        let length = (part.len() - l3) as u16;
+        part[l3 + 2..l3 + 4].copy_from_slice(&length.to_be_bytes());
+        part[l3 + 6..l3 + 8].copy_from_slice(&((place / 8) | (u16::from(!is_last) << 13)).to_be_bytes());
         part[l3 + 10..l3 + 12].fill(0);
         let sum: u32 =
             part[l3..l4].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
         let sum = (sum & 0xffff) + (sum >> 16);
         part[l3 + 10..l3 + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-        begin = end;
         part
     });
     parts.collect()
@@ -294,7 +303,7 @@ pub(crate) fn answer(frame: &[u8], how: &How) -> Option<Vec<u8>> {
         _ => return None,
     };
     if let How::Part { first } = how {
-        let mut parts = cut(&whole, &[40]);
+        let mut parts = cut(&whole, &[40], 77);
         return if *first { parts.drain(..1).next() } else { parts.pop().filter(|_| parts.len() == 1) };
     }
     Some(whole)
