@@ -110,9 +110,10 @@ struct Shared {
     barrier: Barrier,
 }
 
-/// Milliseconds that may pass while a thread waits for a CPU: less than any timeout, or connections would end between a
-/// question and its answer.
-const LAG: u64 = 5_000;
+/// Milliseconds that may pass while a thread makes one turn, however long it waits for a CPU. A packet may wait a hundred
+/// turns behind others, and less than any timeout must pass meanwhile, or connections end between a question and its
+/// answer.
+const LAG: u64 = 100;
 
 /// One thread's part.
 struct Core {

@@ -122,16 +122,18 @@ impl Mbuf {
     /// Asks the CPU to fetch the first cache line of the packet's bytes.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let head = self.head();
-            // SAFETY: a prefetch never faults, whatever the address.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(
-                    head.buf_addr.cast::<i8>().wrapping_add(usize::from(head.data_off)),
-                )
-            };
+        let head = self.head();
+        prefetch_line(head.buf_addr.cast::<u8>().wrapping_add(usize::from(head.data_off)));
+    }
+
+    /// Likewise, and both lines of the `rte_mbuf`, none of which it reads: for a packet that another CPU has written.
+    /// The bytes are looked for where a received packet has them, at the usual headroom.
+    #[inline]
+    pub fn prefetch_unread(&self) {
+        let own = self.0.as_ptr().cast::<u8>();
+        let data = size_of::<sys::rte_mbuf>() + usize::from(sys::SHIM_MBUF_HEADROOM);
+        for offset in [0, 64, data] {
+            prefetch_line(own.wrapping_add(offset));
         }
     }
 
@@ -328,6 +330,19 @@ impl Mbuf {
         // SAFETY: the packet is owned; DPDK checks length and headroom and never replaces the pointer.
         if unsafe { sys::shim_vlan_insert(&raw mut raw) } == 0 { Ok(()) } else { Err(MbufError::Vlan) }
     }
+}
+
+/// Asks the CPU to fetch a cache line, wherever that is.
+#[inline]
+fn prefetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 #[cfg(test)]

@@ -525,15 +525,20 @@ impl Shard {
         filter: &mut dyn FnMut(&ConnectionView) -> bool,
     ) -> u32 {
         let moment = self.clock.advance(now);
+        /// Fits the first cache with the lines of each.
+        const AT_ONCE: usize = 32;
         let mut removed = 0;
-        for name in named {
-            // One whose generation has come round once more is at least one that is meant.
-            if let Some((found, view)) = self.table.view_live(name.index(), moment)
-                && found.generation == name.generation
-                && filter(&view)
-            {
-                self.end(name.index(), EndCause::Flush);
-                removed += 1;
+        for named in named.chunks(AT_ONCE) {
+            self.table.prefetch_removals(named.iter().map(ConnectionRef::index));
+            for name in named {
+                // One whose generation has come round once more is at least one that is meant.
+                if let Some((found, view)) = self.table.view_live(name.index(), moment)
+                    && found.generation == name.generation
+                    && filter(&view)
+                {
+                    self.end(name.index(), EndCause::Flush);
+                    removed += 1;
+                }
             }
         }
         removed

@@ -25,6 +25,14 @@ pub(crate) struct Link {
     place: u16,
 }
 
+impl Link {
+    /// Those that are written when this element leaves.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = u32> {
+        let linked = if self.place == 0 { [NONE; 2] } else { [self.next, self.prev] };
+        linked.into_iter().filter(|index| *index != NONE)
+    }
+}
+
 /// Where the links live.
 pub(crate) trait Links {
     /// The link of an element that is in range.

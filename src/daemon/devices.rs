@@ -49,6 +49,8 @@ pub(super) struct Device {
     pub(super) driver: String,
     pub(super) mac: [u8; 6],
     pub(super) rx_queues: u16,
+    /// Which lcore polls each of them.
+    receivers: Vec<usize>,
     /// What its card can do to spread packets.
     pub(super) card: RssCapabilities,
     /// Who brings its packets to their owners.
@@ -88,7 +90,9 @@ impl Device {
             let (driver, has) = (info.driver, info.max_rx_queues);
             return Err(DaemonError::RxQueues { name: name(), driver, has, wanted: rx_queues });
         }
-        state.placement().warn_if_far(spec.name.as_str(), &spec.devargs, rx_queues);
+        let others = received_queues(state);
+        let receivers = state.placement().receivers(&spec.devargs, rx_queues, &others);
+        state.placement().warn_if_far(spec.name.as_str(), &spec.devargs, &receivers);
         let node = state.packet_node(info.socket);
         let pool_error = |source| DaemonError::PortPool { name: name(), source };
         let (pool, own_pool) = if info.driver == "net_af_xdp" {
@@ -124,6 +128,7 @@ impl Device {
             driver: info.driver,
             mac: info.mac.0,
             rx_queues,
+            receivers,
             card: info.rss,
             on_trial: steered == Steered::ByCard,
             steered,
@@ -142,7 +147,7 @@ impl Device {
         Ok(())
     }
 
-    /// Hands receive queue q to lcore q modulo their number, which begins to poll it.
+    /// Hands each receive queue to its lcore, which begins to poll it.
     pub(super) fn connect_inputs(
         &self,
         id: PortId,
@@ -153,8 +158,8 @@ impl Device {
         for lcore in lcores {
             lcore.call(move |polling| polling.worker_mut().set_steered(id, by_card))?;
         }
-        for queue in 0..self.rx_queues {
-            let lcore = lcores.get(usize::from(queue) % lcores.len().max(1));
+        for (queue, &receiver) in (0..self.rx_queues).zip(&self.receivers) {
+            let lcore = lcores.get(receiver);
             let examination = self.examination(steering, queue);
             if let (Some(lcore), Some(queue)) = (lcore, self.port.take_rx(queue)) {
                 lcore.call(move |polling| polling.add_input(id, queue, examination))?;
@@ -187,6 +192,17 @@ impl Device {
         let (pool, node) = self.own_pool.as_ref()?;
         Some(pools::usage(pool, *node, Some(self.spec.name.clone())))
     }
+}
+
+/// How many receive queues each lcore has.
+fn received_queues(state: &State) -> Vec<usize> {
+    let mut queues = vec![0; state.lcores.len()];
+    for receiver in state.devices.values().flat_map(|device| &device.receivers) {
+        if let Some(count) = queues.get_mut(*receiver) {
+            *count += 1;
+        }
+    }
+    queues
 }
 
 /// Has every lcore give something up. One that does not answer now does so before anything else when it does.

@@ -66,10 +66,18 @@ impl Placement {
         Ok(())
     }
 
-    /// Says so when a port's card is on another node than some lcore that gets one of its receive queues.
-    pub(super) fn warn_if_far(&self, name: &str, devargs: &DevArgs, rx_queues: u16) {
-        // Queue q is lcore q's, modulo their number.
-        let receiving = self.lcores.iter().take(rx_queues.into()).map(|lcore| (lcore.cpu, lcore.node));
+    /// The lcores that receive from a port's queues, one for each queue. Queue q is lcore q's where there is one for each
+    /// lcore, as a card that steers has it. Otherwise each goes to the lcore with the fewest of this port's, next to the
+    /// card if there is a choice, and of those to the one with the fewest of `others`, other ports' queues by lcore.
+    pub(super) fn receivers(&self, devargs: &DevArgs, queues: u16, others: &[usize]) -> Vec<usize> {
+        let nodes: Vec<_> = self.lcores.iter().map(|lcore| lcore.node).collect();
+        spread(&nodes, self.card_node(devargs), queues, others)
+    }
+
+    /// Says so when a port's card is on another node than some lcore that receives from it.
+    pub(super) fn warn_if_far(&self, name: &str, devargs: &DevArgs, receivers: &[usize]) {
+        let receiving = self.lcores.iter().enumerate().filter(|(lcore, _)| receivers.contains(lcore));
+        let receiving = receiving.map(|(_, lcore)| (lcore.cpu, lcore.node));
         if let Some(warning) = far(&self.topology, name, self.card_node(devargs), receiving) {
             tracing::warn!("{warning}");
         }
@@ -98,4 +106,55 @@ fn card_node(topology: &Topology, devargs: &DevArgs) -> Option<u32> {
         return topology.pci_device(&address).ok()?.node;
     }
     topology.interface_node(&weir_ffi::devargs::interface(devargs.as_str())?).ok()?
+}
+
+/// [`Placement::receivers`], with the lcores' nodes and the card's.
+fn spread(nodes: &[u32], card: Option<u32>, queues: u16, others: &[usize]) -> Vec<usize> {
+    if usize::from(queues) == nodes.len() {
+        return (0..nodes.len()).collect();
+    }
+    let mut own = vec![0u16; nodes.len()];
+    let mut receivers = Vec::new();
+    for _ in 0..queues {
+        let cost = |&lcore: &usize| {
+            let far = card.is_some() && nodes.get(lcore).copied() != card;
+            (own.get(lcore).copied(), far, others.get(lcore).copied().unwrap_or(0))
+        };
+        let Some(best) = (0..nodes.len()).min_by_key(cost) else { break };
+        if let Some(count) = own.get_mut(best) {
+            *count += 1;
+        }
+        receivers.push(best);
+    }
+    receivers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_queue_for_each_lcore_is_that_lcores() {
+        assert_eq!(spread(&[0, 0, 1], Some(1), 3, &[9, 0, 0]), [0, 1, 2]);
+        assert_eq!(spread(&[0], None, 1, &[5]), [0]);
+    }
+
+    #[test]
+    fn single_queues_go_to_the_lcores_with_the_fewest() {
+        let mut others = [0; 3];
+        for expected in [0, 1, 2, 0, 1, 2] {
+            assert_eq!(spread(&[0; 3], None, 1, &others), [expected]);
+            others[expected] += 1;
+        }
+    }
+
+    #[test]
+    fn a_ports_queues_are_spread_before_nearness_and_others_count() {
+        // Near ones first, the one with less to do before the other; far ones only for want of near ones.
+        assert_eq!(spread(&[0, 1, 1, 0], Some(1), 3, &[0, 7, 2, 1]), [2, 1, 0]);
+        assert_eq!(spread(&[0, 1, 1, 0], Some(1), 6, &[0, 7, 2, 1]), [2, 1, 0, 3, 2, 1]);
+        // More queues than lcores and more still.
+        assert_eq!(spread(&[0, 0], None, 5, &[0, 0]), [0, 1, 0, 1, 0]);
+        assert_eq!(spread(&[], None, 2, &[]), [0usize; 0]);
+    }
 }

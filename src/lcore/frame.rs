@@ -46,4 +46,9 @@ impl Frame for Mbuf {
     fn prefetch(&self) {
         Mbuf::prefetch(self);
     }
+
+    #[inline]
+    fn prefetch_unread(&self) {
+        Mbuf::prefetch_unread(self);
+    }
 }

@@ -8,12 +8,7 @@ use weir_shard::ShardNumber;
 use weir_shard::mailbox::{Receiver, Sender, channel};
 use weir_shard::steering::MAX_SHARDS;
 
-use crate::pipeline::{BURST, Letter, Letters};
-
-/// Rounds that an lcore passes over its queues for a mailbox that stays full, some hundred microseconds: a peer that works
-/// makes room for a burst in that time, and one that does not is not waited for again before it has. The rings of cards
-/// hold what comes meanwhile.
-const PATIENCE: u32 = 8192;
+use crate::pipeline::{Frame, Letter, Letters};
 
 /// What one lcore has of the rings.
 #[derive(Debug)]
@@ -28,18 +23,9 @@ pub struct Mailboxes<F> {
 #[derive(Debug)]
 pub struct Outgoing<F> {
     /// By shard number; its own is missing.
-    rings: Vec<Option<Ring<F>>>,
+    rings: Vec<Option<Sender<Letter<F>>>>,
     /// Those with letters that their receivers have not been shown, one bit each.
     touched: u64,
-    /// Those that had no room for a burst when it was last known, likewise.
-    pressed: u64,
-}
-
-#[derive(Debug)]
-struct Ring<F> {
-    sender: Sender<Letter<F>>,
-    /// Rounds that it will still be waited for.
-    patience: u32,
 }
 
 /// The rings from all other lcores.
@@ -67,7 +53,7 @@ impl<F> Default for Mailboxes<F> {
 
 impl<F> Default for Outgoing<F> {
     fn default() -> Self {
-        Self { rings: Vec::new(), touched: 0, pressed: 0 }
+        Self { rings: Vec::new(), touched: 0 }
     }
 }
 
@@ -93,7 +79,7 @@ impl<F: Send> Mailboxes<F> {
                     continue;
                 }
                 let (sender, receiver) = channel(capacity, nodes[to.index()])?;
-                all[from.index()].outgoing.rings.push(Some(Ring { sender, patience: PATIENCE }));
+                all[from.index()].outgoing.rings.push(Some(sender));
                 all[to.index()].incoming.rings.push((from, receiver));
             }
         }
@@ -109,7 +95,7 @@ impl<F> Outgoing<F> {
     #[inline]
     pub fn post(&mut self, to: ShardNumber, letter: Letter<F>) -> Result<(), Letter<F>> {
         let Some(Some(ring)) = self.rings.get_mut(to.index()) else { return Err(letter) };
-        ring.sender.stage(letter)?;
+        ring.stage(letter)?;
         self.touched |= 1 << to.index();
         Ok(())
     }
@@ -122,64 +108,52 @@ impl<F> Outgoing<F> {
             let index = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
             if let Some(Some(ring)) = self.rings.get_mut(index) {
-                ring.sender.publish();
-                self.pressed |= u64::from(ring.sender.known_room() < BURST) << index;
+                ring.publish();
             }
         }
-    }
-
-    /// True while some mailbox has no room for a burst and its lcore is at work: who would receive more packets had
-    /// better leave them where they are, and do what others have sent meanwhile. They would be dropped at the mailbox,
-    /// and an lcore that only does that keeps its peer so busy that the peer sends it nothing to do.
-    #[inline]
-    pub fn is_pressed(&mut self) -> bool {
-        self.pressed != 0 && self.await_room()
-    }
-
-    #[cold]
-    fn await_room(&mut self) -> bool {
-        let mut wait = false;
-        let mut left = self.pressed;
-        while left != 0 {
-            let index = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let Some(Some(ring)) = self.rings.get_mut(index) else { continue };
-            if ring.sender.room() >= BURST.min(ring.sender.capacity()) {
-                ring.patience = PATIENCE;
-                self.pressed &= !(1 << index);
-            } else if ring.patience > 0 {
-                ring.patience -= 1;
-                wait = true;
-            }
-        }
-        wait
     }
 }
 
-impl<F> Incoming<F> {
+impl<F: Frame> Incoming<F> {
     /// Gives `work` what the peers have sent, so many bursts of each at the most; true if there was anything. As many as
     /// the lcore has queues are right: with more of them it would send its peers less than it gets from them, and those
-    /// would stand idle.
+    /// would stand idle. While a burst is worked on, the next one's packets come from their sender's cache.
     #[inline]
     pub fn collect(&mut self, bursts: usize, mut work: impl FnMut(ShardNumber, &mut Letters<F>)) -> bool {
         let mut any = false;
         for (from, ring) in &mut self.rings {
-            for _ in 0..bursts {
-                let mut letters = ArrayVec::new();
-                let count = ring.receive_burst(&mut letters);
-                if count == 0 {
-                    break;
-                }
+            let mut burst = [Letters::new(), Letters::new()];
+            let [letters, next] = &mut burst;
+            let (mut letters, mut next) = (letters, next);
+            let mut left = bursts;
+            fetch(ring, letters, &mut left);
+            while !letters.is_empty() {
                 any = true;
-                work(*from, &mut letters);
-                if count < BURST {
-                    break;
-                }
+                fetch(ring, next, &mut left);
+                work(*from, letters);
+                letters.clear();
+                core::mem::swap(&mut letters, &mut next);
             }
         }
         any
     }
+}
 
+/// Takes a burst out of a ring, if there are `left` to take, and has the CPU look for its packets.
+#[inline(always)]
+fn fetch<F: Frame>(ring: &mut Receiver<Letter<F>>, into: &mut Letters<F>, left: &mut usize) {
+    if *left == 0 || ring.receive_burst(into) == 0 {
+        return;
+    }
+    *left -= 1;
+    for letter in into {
+        if let Letter::Packet { frame, .. } = letter {
+            frame.prefetch_unread();
+        }
+    }
+}
+
+impl<F> Incoming<F> {
     /// Gives `work` everything that was sent before this call, however much that is.
     pub fn collect_all(&mut self, mut work: impl FnMut(ShardNumber, &mut Letters<F>)) {
         for (from, ring) in &mut self.rings {
@@ -212,7 +186,7 @@ mod tests {
     use weir_shard::Reason;
 
     use super::*;
-    use crate::pipeline::HeapFrame;
+    use crate::pipeline::{BURST, HeapFrame};
 
     fn letter(port: u32) -> Letter<HeapFrame> {
         Letter::Packet { port, numbering: 0, frame: HeapFrame::new(&[0; 60]), why: Reason::Steered }
@@ -294,28 +268,5 @@ mod tests {
         let mut rest = 0;
         all[2].incoming.collect_all(|_, letters| rest += letters.drain(..).count());
         assert_eq!(rest, 40);
-    }
-
-    #[test]
-    fn a_mailbox_without_room_for_a_burst_is_waited_for_until_it_has_or_nobody_empties_it() {
-        let mut all = Mailboxes::between(&[None; 2], 64).unwrap();
-        let fill = |all: &mut Vec<Mailboxes<HeapFrame>>| {
-            while all[0].outgoing.post(shard(1), letter(0)).is_ok() {}
-            all[0].outgoing.flush();
-        };
-        assert!(!all[0].outgoing.is_pressed());
-        fill(&mut all);
-        assert!(all[0].outgoing.is_pressed());
-        all[1].incoming.collect(1, |_, letters| letters.clear());
-        assert!(!all[0].outgoing.is_pressed(), "there is room for a burst");
-        fill(&mut all);
-        let waited = (0..10 * PATIENCE).take_while(|_| all[0].outgoing.is_pressed()).count();
-        assert_eq!(waited, PATIENCE as usize);
-        all[0].outgoing.flush();
-        assert!(!all[0].outgoing.is_pressed(), "nobody was at work there all the time");
-        all[1].incoming.collect(2, |_, letters| letters.clear());
-        assert!(!all[0].outgoing.is_pressed());
-        fill(&mut all);
-        assert!(all[0].outgoing.is_pressed(), "it worked again");
     }
 }

@@ -283,9 +283,6 @@ impl Polling {
             outputs.flush();
         });
         for input in &mut self.inputs {
-            if self.outputs.is_pressed() {
-                break;
-            }
             let mut received = Burst::new();
             if input.queue.rx_burst(&mut received) == 0 {
                 continue;

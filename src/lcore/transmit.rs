@@ -57,12 +57,6 @@ impl Outputs {
         self.unroutable
     }
 
-    /// True while another lcore's mailbox has too little room for what a queue might bring.
-    #[inline]
-    pub(super) fn is_pressed(&mut self) -> bool {
-        self.letters.is_pressed()
-    }
-
     /// Hands everything that waits to the drivers and to the other lcores.
     #[inline]
     pub(super) fn flush(&mut self) {

@@ -36,6 +36,8 @@ pub trait Frame: Sized {
     }
     /// Asks the CPU for the first cache line of the frame.
     fn prefetch(&self) {}
+    /// Likewise, and for what describes the frame, where another CPU has written both.
+    fn prefetch_unread(&self) {}
 }
 
 /// Takes what the pipeline sends. Frames that cannot be sent are the transmitter's to count and free.

@@ -133,6 +133,27 @@ fn flows_that_track_nothing_leave_packets_where_they_are() {
 }
 
 #[test]
+fn ports_with_one_queue_are_dealt_to_the_lcores() {
+    if !two_cpus() {
+        return;
+    }
+    let scratch = Scratch::new("dealt");
+    let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
+    let [mut one, mut two] = [0, 1].map(|n| {
+        let capture = scratch.capture(&format!("{n}.pcap"), &halves[n]);
+        format!("net_pcap{n},rx_pcap={capture}")
+    });
+    [&mut one, &mut two].map(|device| *device += ",tx_pcap=/dev/null,tx_pcap=/dev/null");
+    let sink = format!("net_pcap2,tx_pcap={},tx_pcap={}", scratch.text("x.pcap"), scratch.text("y.pcap"));
+    let flows = "in_port=1,actions=3\nin_port=2,actions=3\n";
+    let mut daemon = on_two_lcores(scratch, flows, &[&one, &two, &sink]);
+    daemon.until("all packets", |daemon| daemon.port(3, "tx_packets") == 80);
+    assert_eq!(["x.pcap", "y.pcap"].map(|name| daemon.scratch.frames(name)), halves);
+    assert_eq!(figures(&daemon, "packets"), [40, 40]);
+    daemon.finish();
+}
+
+#[test]
 fn a_port_that_goes_while_its_packets_are_under_way_between_lcores_leaves_no_buffer_behind() {
     if !two_cpus() {
         return;

@@ -1,8 +1,10 @@
 //! Who steers the ports of a daemon with two lcores, and what it says of that.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::rig::{Daemon, SMALL, Scratch};
+use crate::lcores::{answer_of, figures};
+use crate::rig::{Daemon, SMALL, Scratch, udp};
 
 /// A port for each device, with what else is to be said of it.
 fn ports(devices: &[(&str, &str)]) -> String {
@@ -14,13 +16,17 @@ fn ports(devices: &[(&str, &str)]) -> String {
 }
 
 fn start(name: &str, config: &str) -> Option<Daemon> {
+    start_in(Scratch::new(name), config)
+}
+
+fn start_in(scratch: Scratch, config: &str) -> Option<Daemon> {
     if std::thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
         println!("skipped: two lcores need two CPUs");
         return None;
     }
     let config = format!("lcores = \"0-1\"\n{SMALL}{config}");
     let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
-    Some(Daemon::start_as(Scratch::new(name), &config, &mut weir, &[]))
+    Some(Daemon::start_as(scratch, &config, &mut weir, &[]))
 }
 
 #[test]
@@ -73,5 +79,78 @@ fn zones_with_subscribers_show_who_owns_their_addresses() {
     assert_eq!((whole.len(), whole.iter().sum::<u64>(), pool["ports"].is_null()), (2, 8, true), "{status}");
     assert_eq!(status["ports"][0]["why"], "the device does not hash over the source address");
     assert_eq!(status["ports"][1]["why"], "zones are steered by subscriber and the port has no role");
+    daemon.finish();
+}
+
+#[test]
+fn subscribers_keep_to_their_shards_addresses_and_replies_find_them_from_any_queue() {
+    let scratch = Scratch::new("subscriber-packets");
+    scratch.write(
+        "flows",
+        "in_port=1,ip,actions=ct(zone=7,commit,nat(src=192.0.2.0-192.0.2.7)),2\n\
+         in_port=3,ip,actions=ct(zone=7,nat,table=1)\n\
+         table=1,ip,ct_state=+trk+est+rpl,actions=1\n",
+    );
+    // Two packets of each of 60 subscribers, one by either queue.
+    let asked = [1000, 2000].map(|port| (1..=60).map(|host| udp(host, port, 90)).collect::<Vec<_>>());
+    let captures = |names: [&str; 2]| names.map(|name| scratch.text(name));
+    let [a, b] =
+        [("a.pcap", &asked[0]), ("b.pcap", &asked[1])].map(|(name, frames)| scratch.capture(name, frames));
+    let [home, away] = captures(["c.pcap", "d.pcap"]);
+    let inside = format!("net_pcap0,rx_pcap={a},rx_pcap={b},tx_pcap={home},tx_pcap={away}");
+    let [x, y] = captures(["x.pcap", "y.pcap"]);
+    let config = format!(
+        "[[bridge]]\nname = \"br0\"\nflows = \"flows\"\n\
+         [[bridge.port]]\nname = \"p1\"\nnumber = 1\ndevargs = \"{inside}\"\nrole = \"inside\"\n\
+         [[bridge.port]]\nname = \"p2\"\nnumber = 2\ndevargs = \"net_pcap1,tx_pcap={x},tx_pcap={y}\"\nrole = \"outside\"\n\
+         [[steering.zone]]\nid = 7\nscheme = \"subscriber\"\npool = [\"192.0.2.0/29\"]\ninside = [\"10.1.0.0/24\"]\n"
+    );
+    let Some(mut daemon) = start_in(scratch, &config) else { return };
+    daemon.until("all packets", |daemon| daemon.port(2, "tx_packets") == 120);
+    let sent = ["x.pcap", "y.pcap"].map(|name| daemon.scratch.frames(name));
+    let public = sent
+        .each_ref()
+        .map(|frames| frames.iter().map(|frame| frame[26..30].to_vec()).collect::<BTreeSet<_>>());
+    assert!(
+        public.iter().flatten().all(|address| address[..3] == [192, 0, 2] && address[3] < 8),
+        "{public:?}"
+    );
+    assert!(public[0].is_disjoint(&public[1]) && public.iter().all(|all| !all.is_empty()), "{public:?}");
+    // Who a subscriber is stands in the payload: both of his packets leave by one lcore.
+    let hosts = sent.each_ref().map(|frames| frames.iter().map(|frame| frame[60]).collect::<BTreeSet<_>>());
+    assert!(hosts[0].is_disjoint(&hosts[1]), "{hosts:?}");
+    assert_eq!(hosts.iter().map(BTreeSet::len).sum::<usize>(), 60);
+    let handed_over: u64 = figures(&daemon, "handed_over").iter().sum();
+    assert_eq!(handed_over, 60, "one packet of each came by the other's queue");
+    // Every reply comes by the wrong queue.
+    let replies = [1, 0].map(|lcore: usize| {
+        let frames: Vec<_> = sent[lcore].iter().map(|frame| answer_of(frame)).collect();
+        daemon.scratch.capture(&format!("replies-{lcore}.pcap"), &frames)
+    });
+    daemon.ok(&format!(
+        "vsctl add-port br0 p3 -- set Interface p3 type=dpdk ofport_request=3 options:role=outside \
+         options:dpdk-devargs=net_pcap2,rx_pcap={},rx_pcap={},tx_pcap=/dev/null,tx_pcap=/dev/null",
+        replies[0], replies[1]
+    ));
+    daemon.until("all replies", |daemon| daemon.port(1, "tx_packets") == 120);
+    let received = ["c.pcap", "d.pcap"].map(|name| daemon.scratch.frames(name));
+    let mut home: Vec<_> = received
+        .concat()
+        .iter()
+        .map(|frame| (frame[60], frame[30..34].to_vec(), frame[36..38].to_vec()))
+        .collect();
+    home.sort();
+    let mut expected: Vec<_> = asked
+        .concat()
+        .iter()
+        .map(|frame| (frame[60], frame[26..30].to_vec(), frame[34..36].to_vec()))
+        .collect();
+    expected.sort();
+    assert_eq!(home, expected);
+    assert_eq!(figures(&daemon, "handed_over").iter().sum::<u64>(), 60 + 120);
+    // Each goes to its subscriber by the lcore that has his packets.
+    for (frames, hosts) in received.iter().zip(&hosts) {
+        assert!(frames.iter().all(|frame| hosts.contains(&frame[60])));
+    }
     daemon.finish();
 }

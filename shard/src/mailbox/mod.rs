@@ -131,20 +131,6 @@ impl<T> Sender<T> {
         self.shared.slots.0.capacity()
     }
 
-    /// Entries that there is room for, as far as this side knows: what the receiver has taken since the last look is not in
-    /// it. Costs nothing that is shared.
-    #[inline]
-    #[must_use]
-    pub fn known_room(&self) -> usize {
-        self.capacity() - self.tail.wrapping_sub(self.head)
-    }
-
-    /// Entries that there is room for now; none once nobody receives them.
-    pub fn room(&mut self) -> usize {
-        self.look();
-        if self.abandoned { 0 } else { self.known_room() }
-    }
-
     /// Puts an entry into the ring, to be seen by the receiver from the next [`publish`](Self::publish) on.
     ///
     /// # Errors

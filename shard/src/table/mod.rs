@@ -314,6 +314,45 @@ impl Table {
         }
     }
 
+    /// Asks for what [`Self::remove`] and leaving the timer wheel touch of so many connections at once: their own lines,
+    /// and once those are there, the lines that they lead to.
+    pub(crate) fn prefetch_removals(&self, indices: impl Iterator<Item = u32> + Clone) {
+        let own = indices.clone();
+        own.for_each(|index| self.prefetch_place(index, true));
+        for index in indices {
+            let (Some(connection), Some(place)) =
+                (self.memory.connections.get(index as usize), self.places.get(index as usize))
+            else {
+                continue;
+            };
+            place.link.neighbours().for_each(|neighbour| self.prefetch_place(neighbour, false));
+            if !Owned::new(connection).is_used() {
+                continue;
+            }
+            for direction in [Direction::Original, Direction::Reply] {
+                self.prefetch_bucket(self.entry_hash(index, direction));
+            }
+        }
+    }
+
+    fn prefetch_place(&self, index: u32, whole: bool) {
+        if whole {
+            self.memory.prefetch(index);
+        }
+        self.places.get(index as usize).into_iter().for_each(prefetch);
+    }
+
+    /// The hash under which a connection's tuple of this direction is found.
+    #[inline]
+    fn entry_hash(&self, index: u32, direction: Direction) -> u64 {
+        let connection = self.connection(index);
+        if connection.family() == 6 {
+            connection.key(direction).addresses
+        } else {
+            self.hash(&self.tuple(index, direction))
+        }
+    }
+
     /// All that tracking a packet reads and writes, found once.
     #[inline]
     pub(crate) fn row(&mut self, slot: Slot) -> Row<'_> {
@@ -507,17 +546,12 @@ impl Table {
         if !connection.is_used() {
             return;
         }
-        let (ipv6, mirror) = (connection.family() == 6, connection.has(flag::MIRROR));
+        let mirror = connection.has(flag::MIRROR);
         for direction in [Direction::Original, Direction::Reply] {
             if direction == Direction::Reply && mirror {
                 continue;
             }
-            let hash = if ipv6 {
-                self.connection(index).key(direction).addresses
-            } else {
-                self.hash(&self.tuple(index, direction))
-            };
-            self.remove_entry(hash, Slot::new(index, direction));
+            self.remove_entry(self.entry_hash(index, direction), Slot::new(index, direction));
         }
         self.connection_mut(index).withdraw();
         self.len -= 1;
