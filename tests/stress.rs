@@ -45,8 +45,8 @@ table=0,priority=20,udp,tp_dst=82,ct_state=-trk,action=ct(zone=1,table=2)
 table=0,priority=20,udp,tp_src=82,ct_state=-trk,action=ct(zone=1,table=2)
 table=0,priority=20,udp,tp_dst=83,ct_state=-trk,action=ct(zone=2,table=3)
 table=0,priority=20,udp,tp_src=83,ct_state=-trk,action=ct(zone=2,table=3)
-table=0,priority=20,udp,tp_dst=84,ct_state=-trk,action=ct(zone=3,table=4)
-table=0,priority=20,udp,tp_src=84,ct_state=-trk,action=ct(zone=3,table=4)
+table=0,priority=20,udp,tp_dst=8400,ct_state=-trk,action=ct(zone=3,table=4)
+table=0,priority=20,udp,tp_src=8400,ct_state=-trk,action=ct(zone=3,table=4)
 table=0,priority=10,ip,ct_state=-trk,action=ct(nat,table=1)
 table=1,priority=40000,in_port=1,tcp,tp_dst=21,ct_state=+trk+new,action=ct(alg=ftp,nat(src=10.0.0.5:5000-9999),commit),2
 table=1,in_port=2,tcp,ct_state=+trk+new+rel,action=ct(nat,commit),1
@@ -173,11 +173,12 @@ impl Core {
             8..=15 => packet.tcp(from, 8080).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             16..=19 => packet.udp(from, 81).payload(b"question").build(),
             20..=22 => packet.udp(from, 82).payload(b"question").build(),
-            23..=26 => packet.udp(from & 0xff, STEADY).payload(b"question").build(),
+            // From no port that another flow looks for.
+            23..=26 => packet.udp(0x100 | (from & 0xff), STEADY).payload(b"question").build(),
             27 | 28 => packet.echo_request(from, 1).payload(b"ping").build(),
             29 | 30 => return self.open_in_fragments(client, server, from),
             31..=33 => packet.tcp(from, 21).flags(flag::SYN).seq(u32::from(from) << 16).build(),
-            34..=36 => packet.udp(from, 84).payload(b"question").build(),
+            34..=36 => packet.udp(from, 8400).payload(b"question").build(),
             // In the middle of something.
             _ => packet.tcp(from, 80).flags(flag::SYN | flag::ACK).build(),
         };
