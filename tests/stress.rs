@@ -1,6 +1,8 @@
 //! Real threads, each with a worker, hand packets over to each other by mailboxes: clients and servers answer what comes
 //! out, their packets arrive at any thread, and meanwhile tables are swapped, a zone is flushed and connections are
-//! dumped. In the end every packet is accounted for and nothing is left: frames, connections, redirects, notices.
+//! dumped. FTP clients behind one address announce the same few ports, and each is called itself; a zone never has more
+//! connections than its limit. In the end every packet is accounted for and nothing is left: frames, connections,
+//! redirects, notices, expected data connections.
 //!
 //! `WEIR_STRESS_CONNECTIONS` asks for another number of connections, `WEIR_STRESS_SECONDS` for a time in place of it,
 //! `WEIR_STRESS_SEED` for other ones, `WEIR_STRESS_LCORES` for more threads. `tools/sanitize` runs it under the sanitizers.
@@ -9,6 +11,7 @@
 mod support;
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,7 +29,7 @@ use weir::replay::secret;
 use weir::switch::Switch;
 use weir_shard::steering::KeyWord;
 use weir_shard::{
-    Directory, DumpCursor, Leases, ShardConfig, ShardNumber, ShardReader, Steering, Timeout, Timeouts,
+    Directory, DumpCursor, Leases, Reason, ShardConfig, ShardNumber, ShardReader, Steering, Timeout, Timeouts,
 };
 use weir_wire::build::PacketBuilder;
 use weir_wire::header::Tcp;
@@ -36,13 +39,17 @@ use weir_wire::{ChecksumTrust, Extracted, Layers, Tuple};
 use support::{Counted, Random};
 
 /// Plain and translated connections. Those to 8080 ask other shards for their reply tuples, zone 1 is flushed now and
-/// then, and nothing may happen to those of zone 2.
+/// then, nothing may happen to those of zone 2, and zone 3 has a limit. FTP's all have one address.
 const FLOWS: &str = "\
 table=0,priority=20,udp,tp_dst=82,ct_state=-trk,action=ct(zone=1,table=2)
 table=0,priority=20,udp,tp_src=82,ct_state=-trk,action=ct(zone=1,table=2)
 table=0,priority=20,udp,tp_dst=83,ct_state=-trk,action=ct(zone=2,table=3)
 table=0,priority=20,udp,tp_src=83,ct_state=-trk,action=ct(zone=2,table=3)
+table=0,priority=20,udp,tp_dst=8400,ct_state=-trk,action=ct(zone=3,table=4)
+table=0,priority=20,udp,tp_src=8400,ct_state=-trk,action=ct(zone=3,table=4)
 table=0,priority=10,ip,ct_state=-trk,action=ct(nat,table=1)
+table=1,priority=40000,in_port=1,tcp,tp_dst=21,ct_state=+trk+new,action=ct(alg=ftp,nat(src=10.0.0.5:5000-9999),commit),2
+table=1,in_port=2,tcp,ct_state=+trk+new+rel,action=ct(nat,commit),1
 table=1,priority=40000,in_port=1,tcp,tp_dst=8080,ct_state=+trk+new,action=ct(nat(dst=198.51.100.1-198.51.100.3),commit),2
 table=1,in_port=1,ip,ct_state=+trk+new,action=ct(nat(src=10.0.0.1-10.0.0.4:5000-5999),commit),2
 table=1,in_port=1,ip,ct_state=+trk+est,action=2
@@ -52,8 +59,14 @@ table=2,in_port=1,ip,ct_state=+trk,action=ct(commit,zone=1),2
 table=2,in_port=2,ip,ct_state=+trk,action=1
 table=3,in_port=1,ip,ct_state=+trk,action=ct(commit,zone=2),2
 table=3,in_port=2,ip,ct_state=+trk+est,action=1
+table=4,in_port=1,ip,ct_state=+trk,action=ct(commit,zone=3),2
+table=4,in_port=2,ip,ct_state=+trk+est,action=1
 ";
 const STEADY: u16 = 83;
+/// What FTP's clients are translated to.
+const FTP_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+/// Connections that zone 3 may have, all threads together.
+const LIMIT: u32 = 100;
 /// Where packets may end that go nowhere here: invalid ones, broken ones, those without a free port, fragments without
 /// their datagrams, those whose connections were closed before them; and what did not fit a mailbox.
 const ALLOWED: [DropCause; 7] = [
@@ -119,6 +132,10 @@ struct Core {
     turns: u32,
     /// Packets of zone 2 that came in and went out.
     steady: (u64, u64),
+    /// FTP clients that were called, and calls that were expected at their first `ct` and not at the second any more: here
+    /// minutes may pass while a packet goes from thread to thread.
+    called: u64,
+    late: u64,
 }
 
 /// What is left of a thread.
@@ -130,6 +147,8 @@ struct Left {
     notices: usize,
     fragments: u64,
     steady: (u64, u64),
+    called: u64,
+    late: u64,
     /// How full its mailboxes were.
     fills: Vec<weir::lcore::Fill>,
 }
@@ -149,14 +168,17 @@ impl Core {
         let (client, server) = ([192, 168, bytes[0], bytes[1]], [203, 0, 113, bytes[2] & 7]);
         let from = 1024 + random.up_to(60_000);
         let packet = PacketBuilder::new().ipv4(client, server);
-        let packet = match random.up_to(31) {
+        let packet = match random.up_to(37) {
             0..=7 => packet.tcp(from, 80).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             8..=15 => packet.tcp(from, 8080).flags(flag::SYN).seq(u32::from(from) << 16).build(),
             16..=19 => packet.udp(from, 81).payload(b"question").build(),
             20..=22 => packet.udp(from, 82).payload(b"question").build(),
-            23..=26 => packet.udp(from % 0xff + 1, STEADY).payload(b"question").build(),
+            // From no port that another flow looks for.
+            23..=26 => packet.udp(0x100 | (from & 0xff), STEADY).payload(b"question").build(),
             27 | 28 => packet.echo_request(from, 1).payload(b"ping").build(),
             29 | 30 => return self.open_in_fragments(client, server, from),
+            31..=33 => packet.tcp(from, 21).flags(flag::SYN).seq(u32::from(from) << 16).build(),
+            34..=36 => packet.udp(from, 8400).payload(b"question").build(),
             // In the middle of something.
             _ => packet.tcp(from, 80).flags(flag::SYN | flag::ACK).build(),
         };
@@ -207,8 +229,23 @@ impl Core {
         }
         let packet = PacketBuilder::new().ip(tuple.dst(), tuple.src());
         let packet = match tuple.protocol() {
+            6 if [src_port, dst_port].contains(&21) => match self.converse(frame, &layers, tuple) {
+                Some(packet) => packet,
+                None => return,
+            },
             6 => {
                 let tcp = Tcp::new_checked(layers.l4_bytes(frame)).unwrap();
+                if !server && dst_port == 20 && tcp.flags() == flag::SYN {
+                    // The server writes down who has told it to call.
+                    let IpAddr::V4(own) = tuple.dst() else { return };
+                    if own == FTP_ADDRESS {
+                        self.late += 1;
+                        return;
+                    }
+                    assert_eq!(Ipv4Addr::from_bits(tcp.sequence()), own, "somebody else's call");
+                    self.called += 1;
+                }
+                let random = &mut self.random;
                 let has = |flags: u16| tcp.flags() & flags == flags;
                 let flags = if has(flag::RST) {
                     return;
@@ -235,6 +272,32 @@ impl Core {
             _ => return,
         };
         self.send(if server { 2 } else { 1 }, packet);
+    }
+
+    /// What a host answers on an FTP control connection: a client announces one of a few ports and who it is, and the
+    /// server calls it.
+    fn converse(&mut self, frame: &[u8], layers: &Layers, tuple: Tuple) -> Option<Vec<u8>> {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.src(), tuple.dst()) else { return None };
+        let tcp = Tcp::new_checked(layers.l4_bytes(frame)).unwrap();
+        let (seq, ack) = (tcp.acknowledgment(), tcp.sequence().wrapping_add(1));
+        let packet = PacketBuilder::new().ipv4(dst, src);
+        let back = packet.tcp(tuple.dst_port(), tuple.src_port());
+        if tcp.flags() == flag::SYN {
+            return Some(back.flags(flag::SYN | flag::ACK).seq(self.random.number() as u32).ack(ack).build());
+        }
+        if tcp.flags() == flag::SYN | flag::ACK {
+            let [a, b, c, d] = dst.octets();
+            let line =
+                format!("USER {}\r\nPORT {a},{b},{c},{d},78,{}\r\n", dst.to_bits(), self.random.up_to(3));
+            return Some(back.flags(flag::ACK).seq(seq).ack(ack).payload(line.as_bytes()).build());
+        }
+        let text = std::str::from_utf8(tcp.payload()).ok()?.strip_prefix("USER ")?;
+        let (client, told) = text.split_once("\r\nPORT ")?;
+        let numbers: Vec<u8> = told.trim_end().split(',').map(|number| number.parse().unwrap()).collect();
+        let &[a, b, c, d, high, low] = numbers.first_chunk::<6>()?;
+        assert_eq!([a, b, c, d], src.octets(), "a private address");
+        let call = PacketBuilder::new().ipv4(dst, src).tcp(20, u16::from_be_bytes([high, low]));
+        Some(call.flags(flag::SYN).seq(client.parse().unwrap()).build())
     }
 
     /// Shows the others and the hosts outside what it has sent.
@@ -341,6 +404,8 @@ impl Core {
             notices: shard.notices() + self.worker.waiting_notices(),
             fragments: self.worker.held_fragments(),
             steady: self.steady,
+            called: self.called,
+            late: self.late,
             fills: self.letters.fills().collect(),
         }
     }
@@ -355,17 +420,23 @@ struct Control {
     random: Random,
     dumped: u64,
     swapped: u64,
+    /// The most connections of zone 3 that were there at once.
+    most: u32,
 }
 
 impl Control {
     fn command(&mut self, now: u64) {
-        match self.random.up_to(3) {
+        match self.random.up_to(4) {
+            4 => self.count_limited(),
             0 => {
                 for reader in &self.readers {
                     let (mut cursor, mut rows) = (DumpCursor::default(), 0);
                     while !cursor.is_done() {
                         reader.dump(now, &mut cursor, 256, &mut |_, view| {
-                            assert!([0, 1, 2].contains(&view.original.zone()), "half a connection: {view:?}");
+                            assert!(
+                                [0, 1, 2, 3].contains(&view.original.zone()),
+                                "half a connection: {view:?}"
+                            );
                             rows += 1;
                             ControlFlow::Continue(())
                         });
@@ -394,6 +465,37 @@ impl Control {
                 }
             }
         }
+    }
+}
+
+impl Control {
+    /// Stops all threads between two bursts and counts the connections of zone 3. Gates open by being dropped, so that
+    /// nobody waits for a thread that has failed.
+    fn count_limited(&mut self) {
+        let ((here, arrivals), (count, counts)) = (channel(), channel());
+        let (mut all_here, mut all_counted) = (Vec::new(), Vec::new());
+        for jobs in &self.jobs {
+            let (here, count) = (here.clone(), count.clone());
+            let ((first, first_gate), (second, second_gate)) = (channel::<()>(), channel::<()>());
+            all_here.push(first);
+            all_counted.push(second);
+            let job: Job = Box::new(move |worker, _| {
+                let _ = here.send(());
+                drop(here);
+                let _ = first_gate.recv();
+                let _ = count.send(worker.shard().zone_len(3));
+                drop(count);
+                let _ = second_gate.recv();
+            });
+            let _ = jobs.send(job);
+        }
+        drop((here, count));
+        arrivals.iter().for_each(drop);
+        drop(all_here);
+        let connections: u32 = counts.iter().sum();
+        drop(all_counted);
+        assert!(connections <= LIMIT, "{connections} connections where {LIMIT} may be");
+        self.most = self.most.max(connections);
     }
 }
 
@@ -452,6 +554,7 @@ fn stress(capacity: usize) {
         let mut worker = Worker::new(config, published.reader()).unwrap();
         // As if a card were to steer these, and did it wrong: they find their owners at their ct.
         worker.set_steered(if index % 2 == 0 { 2 } else { 1 }, true);
+        worker.shard_mut().set_zone_limit(3, Some(LIMIT));
         readers.push(worker.shard_mut().reader());
         let (sender, receiver) = channel();
         jobs.push(sender);
@@ -468,10 +571,12 @@ fn stress(capacity: usize) {
             alive: Arc::clone(&alive),
             turns: 0,
             steady: (0, 0),
+            called: 0,
+            late: 0,
         });
     }
     let mut control =
-        Control { switch, published, readers, jobs, random: Random(!seed), dumped: 0, swapped: 0 };
+        Control { switch, published, readers, jobs, random: Random(!seed), dumped: 0, swapped: 0, most: 0 };
     let begin = Instant::now();
     let left: Vec<Left> = std::thread::scope(|scope| {
         let threads: Vec<_> = cores.into_iter().map(|core| scope.spawn(|| core.run(&shared))).collect();
@@ -494,9 +599,12 @@ fn stress(capacity: usize) {
     });
 
     let (mut all, mut tracked, mut steady) = (Counters::default(), weir_shard::Counters::default(), (0, 0));
-    for Left { counters, shard, connections, redirects, notices, fragments, steady: (came, went), fills } in
-        &left
-    {
+    let (called, late) =
+        left.iter().fold((0, 0), |(called, late), left| (called + left.called, late + left.late));
+    for left in &left {
+        let Left {
+            counters, shard, connections, redirects, notices, fragments, steady: (came, went), ..
+        } = left;
         assert_eq!(
             counters.received + counters.copies + counters.taken_over_in_all(),
             counters.sent + counters.dropped_in_all() + counters.handed_over_in_all(),
@@ -510,7 +618,7 @@ fn stress(capacity: usize) {
         all.add(counters);
         tracked.add(shard);
         steady = (steady.0 + came, steady.1 + went);
-        println!("mailboxes: {fills:?}");
+        println!("mailboxes: {:?}", left.fills);
     }
     let drops: Vec<_> = all.drops().filter(|(_, count)| *count > 0).collect();
     println!(
@@ -531,9 +639,17 @@ fn stress(capacity: usize) {
         tracked.expired + tracked.replaced + tracked.flushed,
         "seed {seed}: {tracked:?}"
     );
-    assert!(directory.is_empty());
+    assert_eq!((directory.len(), directory.connected()), (0, 0), "seed {seed}: expected, connected");
     assert_eq!(Arc::strong_count(&alive), 1, "seed {seed}: frames are left");
+    assert!(late * 100 <= called, "seed {seed}: {late} calls came untranslated, {called} translated");
+    println!("{called} FTP clients called, {late} late, {} connections of zone 3 at the most", control.most);
     // And it was a stress.
+    assert!(
+        called > 0 && tracked.expected > 0 && tracked.refused_by_zone_limit > 0,
+        "seed {seed}: {tracked:?}"
+    );
+    let expected = all.handed_over[Reason::Expected.index()];
+    assert!(lcores == 1 || expected > 0, "seed {seed}: no data connection was handed over");
     assert!(lcores == 1 || all.handed_over.iter().filter(|count| **count > 0).count() >= 4, "{all:?}");
     assert!(
         control.swapped > 0 && control.dumped > 0 && tracked.flushed > 0,

@@ -88,8 +88,12 @@ impl Shard {
         if companion != 0 {
             self.companions.remove(companion);
         }
-        if self.table.connection(index).has(flag::HELPED) {
+        let connection = self.table.connection(index);
+        if connection.has(flag::HELPED) {
             self.expectations.remove_of(index);
+        }
+        if self.is_one_of_many && connection.has(flag::RELATED) {
+            self.directory.disconnect(&self.table.tuple(index, Direction::Original), self.number);
         }
     }
 
@@ -209,14 +213,14 @@ impl Shard {
         if ends.own == ends.seen {
             // Nothing to edit. If it cannot be expected its data connection is like any other.
             return match expected(announcement.port) {
-                Some(announced) => self.expect(moment, &announced).or(Ok(())),
+                Some(announced) => self.expect(moment, &announced, None).or(Ok(())),
                 None => Ok(()),
             };
         }
         if let Some(port) = recorded {
             // Sent again: the words are settled. Should somebody else wait there by now, the first call is theirs.
             if let Some(announced) = expected(port) {
-                let _ = self.expect(moment, &announced);
+                let _ = self.expect(moment, &announced, None);
             }
             return Ok(());
         }
@@ -231,10 +235,11 @@ impl Shard {
         let calling_port = self.table.tuple(index, slot.direction().opposite()).src_port().wrapping_sub(1);
         for port in ports_from(announcement.port, PORT_PROBES) {
             let Some(announced) = expected(port) else { continue };
-            if self.is_somebodys(&announced.tuple, calling_port, moment) {
+            let Some(call) = called_from(&announced.tuple, calling_port) else { continue };
+            if self.is_somebodys(&call, moment) {
                 continue;
             }
-            match self.expect(moment, &announced) {
+            match self.expect(moment, &announced, Some(&call)) {
                 Ok(()) => {}
                 Err(Refused::Taken) => continue,
                 Err(Refused::Full | Refused::SourceFull) => {
@@ -290,15 +295,13 @@ impl Shard {
         companion
     }
 
-    /// True if a port that could be announced already leads to a connection of somebody else.
-    fn is_somebodys(&self, expected: &Tuple, calling_port: u16, moment: Moment) -> bool {
-        let (src, dst) = (expected.src(), expected.dst());
-        Tuple::new(src, dst, calling_port, expected.dst_port(), expected.protocol(), expected.zone())
-            .is_some_and(|tuple| {
-                let found = self.table.find(&tuple, self.table.hash(&tuple));
-                found.is_some_and(|slot| !self.table.connection(slot.index()).deadline().is_past(moment))
-                    || self.redirects.owner(&tuple).is_some()
-            })
+    /// True if a call to a port that could be announced already leads to a connection of somebody else: of this shard,
+    /// with its home here, or a data connection.
+    fn is_somebodys(&self, call: &Tuple, moment: Moment) -> bool {
+        let found = self.table.find(call, self.table.hash(call));
+        found.is_some_and(|slot| !self.table.connection(slot.index()).deadline().is_past(moment))
+            || self.is_one_of_many
+                && (self.redirects.owner(call).is_some() || self.directory.is_connected(call))
     }
 
     /// The answer to a TFTP request comes from any port to the one that it was sent from.
@@ -311,12 +314,14 @@ impl Shard {
             let caller = original.dst();
             // A refusal is counted; the answer is then like any packet that nobody asked for.
             let helper = Helper::Tftp;
-            let _ = self.expect(moment, &Announced { tuple, target, caller, parent: index, source, helper });
+            let announced = Announced { tuple, target, caller, parent: index, source, helper };
+            let _ = self.expect(moment, &announced, None);
         }
     }
 
-    fn expect(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
-        let done = self.add_expectation(moment, announced);
+    /// Expects something; where a port is chosen for it, `call` is the tuple that the call will probably have.
+    fn expect(&mut self, moment: Moment, announced: &Announced, call: Option<&Tuple>) -> Result<(), Refused> {
+        let done = self.add_expectation(moment, announced, call);
         match done {
             Ok(()) => self.counters.expectations += 1,
             Err(Refused::Full) => self.counters.expectations_refused += 1,
@@ -328,7 +333,12 @@ impl Shard {
 
     /// Expects something, and lets other shards know. What two shards wait for with different targets is the first
     /// one's.
-    fn add_expectation(&mut self, moment: Moment, announced: &Announced) -> Result<(), Refused> {
+    fn add_expectation(
+        &mut self,
+        moment: Moment,
+        announced: &Announced,
+        call: Option<&Tuple>,
+    ) -> Result<(), Refused> {
         if !self.is_one_of_many {
             return self.expectations.add(moment, announced);
         }
@@ -339,7 +349,9 @@ impl Shard {
             return Err(Refused::Taken);
         }
         self.expectations.add(moment, announced)?;
-        if self.directory.claim(tuple, entry, now) {
+        if self.directory.claim(tuple, entry, now)
+            && !call.is_some_and(|call| self.directory.is_connected(call))
+        {
             return Ok(());
         }
         // Another shard was quicker.
@@ -401,11 +413,12 @@ impl Shard {
         Outcome::Drop(DropReason::NatExhausted)
     }
 
-    /// Makes a connection that was just inserted the expected one.
+    /// Makes a connection that was just inserted for `tuple` the expected one.
     #[cold]
     pub(crate) fn adopt(
         &mut self,
         packet: &Packet<'_>,
+        tuple: &Tuple,
         index: u32,
         expectation: &Expectation,
         translated: bool,
@@ -421,6 +434,9 @@ impl Shard {
             connection.set(flag::SOURCE_NAT | flag::DESTINATION_NAT, false);
             let flag = if expectation.has_other_target() { flag::DESTINATION_NAT } else { flag::SOURCE_NAT };
             connection.set(flag, true);
+        }
+        if self.is_one_of_many {
+            self.directory.connect(*tuple, self.number);
         }
         self.expectations.remove(expectation);
         self.counters.expected += 1;
@@ -543,6 +559,12 @@ fn ports_from(wanted: u16, probes: u16) -> impl Iterator<Item = u16> {
         port = port.checked_add(1).map_or(LOWEST_PORT, |next| next.max(LOWEST_PORT));
         this
     })
+}
+
+/// The tuple of a call from `port` to where `expected` is announced.
+fn called_from(expected: &Tuple, port: u16) -> Option<Tuple> {
+    let (src, dst) = (expected.src(), expected.dst());
+    Tuple::new(src, dst, port, expected.dst_port(), expected.protocol(), expected.zone())
 }
 
 /// The ports that the caller of an expected connection may show in place of its own: where its address is its own its

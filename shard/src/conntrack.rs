@@ -450,7 +450,7 @@ impl Shard {
         self.table.count(slot, packet.frame.len(), tick(packet.moment));
         match &expected {
             // Mark and label are the parent's; this commit's own do not apply (as observed of Open vSwitch).
-            Some(expected) => self.adopt(packet, index, expected, expected_nat.is_some()),
+            Some(expected) => self.adopt(packet, tuple, index, expected, expected_nat.is_some()),
             None => {
                 let _ = self.refresh(packet.action, index);
             }

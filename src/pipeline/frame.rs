@@ -51,6 +51,13 @@ pub trait Transmit<F> {
         let _ = frame;
     }
 
+    /// Hears that this packet is dropped because the mailbox of the shard that it was to go to is full: for those who
+    /// write a history.
+    #[inline(always)]
+    fn refused(&mut self, frame: &F) {
+        let _ = frame;
+    }
+
     /// Queues `letter` for another shard; gives it back where there is no room, or nobody.
     ///
     /// # Errors

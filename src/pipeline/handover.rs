@@ -78,10 +78,14 @@ impl<F: Frame> Worker<F> {
         };
         self.counters.refused_full[why.index()] += packets;
         (0..packets).for_each(|_| self.counters.count_drop(DropCause::MailboxFull));
-        if let Letter::Parcel(parcel) = returned
-            && let Task::Track(errand) = parcel.task
-        {
-            self.shard.abandon(errand);
+        if let Letter::Parcel(parcel) = returned {
+            parcel
+                .pieces()
+                .filter_map(|piece| piece.packet.frame.as_ref())
+                .for_each(|frame| out.refused(frame));
+            if let Task::Track(errand) = parcel.task {
+                self.shard.abandon(errand);
+            }
         }
     }
 

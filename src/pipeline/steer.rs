@@ -58,11 +58,15 @@ impl<F: Frame> Worker<F> {
                 continue;
             }
             let letter = Letter::Packet { port, numbering, frame, why };
-            if !outbox.is_behind(to) && out.post(to, letter).is_ok() {
+            let posted = if outbox.is_behind(to) { Err(letter) } else { out.post(to, letter) };
+            let Err(letter) = posted else {
                 handed_over += 1;
-            } else {
-                counters.refused_full[why.index()] += 1;
-                counters.count_drop(DropCause::MailboxFull);
+                continue;
+            };
+            counters.refused_full[why.index()] += 1;
+            counters.count_drop(DropCause::MailboxFull);
+            if let Letter::Packet { frame, .. } = letter {
+                out.refused(&frame);
             }
         }
         counters.handed_over[why.index()] += handed_over;

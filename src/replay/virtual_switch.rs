@@ -52,6 +52,8 @@ struct World {
     mail: Mail,
     /// What trackers saw, in this order, if anybody wants to know.
     history: Option<Vec<Tracked>>,
+    /// [`HeapFrame::stamp`] of each packet that found a mailbox full, if somebody wants to know what trackers saw.
+    refused: Vec<u64>,
 }
 
 /// The world as one worker sees it.
@@ -69,6 +71,12 @@ impl Transmit<HeapFrame> for Outside<'_> {
     fn tracked(&mut self, frame: &HeapFrame) {
         if let Some(history) = &mut self.world.history {
             history.push(Tracked { stamp: frame.stamp(), shard: self.shard, now: self.now });
+        }
+    }
+
+    fn refused(&mut self, frame: &HeapFrame) {
+        if self.world.history.is_some() {
+            self.world.refused.push(frame.stamp());
         }
     }
 
@@ -215,7 +223,12 @@ impl VirtualSwitch {
             burst: Burst::new(),
             burst_port: 0,
             burst_shard: 0,
-            world: World { sent: Vec::new(), mail: Mail::new(&layout, shards), history: None },
+            world: World {
+                sent: Vec::new(),
+                mail: Mail::new(&layout, shards),
+                history: None,
+                refused: Vec::new(),
+            },
         })
     }
 
@@ -555,7 +568,7 @@ impl VirtualSwitch {
         &self.workers
     }
 
-    /// From now on notes which packets trackers see.
+    /// From now on notes which packets trackers see, and which find a mailbox full.
     pub fn write_history(&mut self) {
         self.world.history.get_or_insert_default();
     }
@@ -569,6 +582,11 @@ impl VirtualSwitch {
     /// As [`VirtualSwitch::take_history`], whatever is queued or under way.
     pub fn take_history_now(&mut self) -> Vec<Tracked> {
         self.world.history.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The [stamps](HeapFrame::stamp) of the packets that found a mailbox full since the last call, in this order.
+    pub fn take_refused_now(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.world.refused)
     }
 
     fn id(&self, number: PortNumber) -> Option<PortId> {

@@ -139,11 +139,10 @@ fn ports_with_one_queue_are_dealt_to_the_lcores() {
     }
     let scratch = Scratch::new("dealt");
     let halves: [Vec<_>; 2] = [1, 2].map(|half: u16| (0..40).map(|n| udp(n, half, 90)).collect());
-    let [mut one, mut two] = [0, 1].map(|n| {
+    let [one, two] = [0, 1].map(|n| {
         let capture = scratch.capture(&format!("{n}.pcap"), &halves[n]);
-        format!("net_pcap{n},rx_pcap={capture}")
+        format!("net_pcap{n},rx_pcap={capture},tx_pcap=/dev/null,tx_pcap=/dev/null")
     });
-    [&mut one, &mut two].map(|device| *device += ",tx_pcap=/dev/null,tx_pcap=/dev/null");
     let sink = format!("net_pcap2,tx_pcap={},tx_pcap={}", scratch.text("x.pcap"), scratch.text("y.pcap"));
     let flows = "in_port=1,actions=3\nin_port=2,actions=3\n";
     let mut daemon = on_two_lcores(scratch, flows, &[&one, &two, &sink]);

@@ -9,7 +9,7 @@ use weir_shard::{ConnectionView, DumpCursor, Shard};
 use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers, Tuple, checksum};
 
-use crate::capture::{Step, answer};
+use crate::capture::{ANNOUNCED, SERVICES, Step, answer};
 
 /// A step's number, and what came out for its packet: the port, and the frame.
 pub(crate) type Sent = (usize, u16, Vec<u8>);
@@ -32,6 +32,13 @@ pub(crate) struct Bench {
     labels: HashMap<(u8, Endpoint, Endpoint), String>,
     drawn: HashSet<(u8, Endpoint)>,
     is_crowded: bool,
+    /// A drawn port is one that the capture itself names, or is drawn again for what came from there: nobody can tell
+    /// which of both a packet means.
+    pub(crate) is_ambiguous: bool,
+    /// Connections with a translated destination that differ in nothing else, by what they have in common.
+    services: HashMap<String, Tuple>,
+    /// Two of them may have wanted the same address, and its home has decided.
+    pub(crate) is_contended: bool,
 }
 
 /// Of what packets showed nothing: a drop by cause, and what trackers counted.
@@ -46,6 +53,9 @@ impl Bench {
             labels: HashMap::new(),
             drawn: HashSet::new(),
             is_crowded,
+            is_ambiguous: false,
+            services: HashMap::new(),
+            is_contended: false,
         }
     }
 
@@ -92,9 +102,16 @@ impl Bench {
 
     /// Learns which ports are drawn ones.
     pub(crate) fn learn(&mut self) {
-        let Self { switch, labels, drawn, now, .. } = self;
+        let Self { switch, labels, drawn, now, is_ambiguous, services, is_contended, .. } = self;
         for worker in switch.workers_now() {
             visit(worker.shard(), *now, &mut |view| {
+                let original = view.original;
+                if view.destination_nat {
+                    let (proto, from, zone) = (original.protocol(), original.src(), view.zone);
+                    let key =
+                        format!("{proto} {from} {} {} {zone}", original.src_port(), original.dst_port());
+                    *is_contended |= *services.entry(key).or_insert(original) != original;
+                }
                 if view.source_nat {
                     let (proto, near, far) = (view.reply.protocol(), near(&view.reply), far(&view.reply));
                     let ends = [view.original.src(), view.original.dst()].into_iter();
@@ -104,8 +121,14 @@ impl Bench {
                         true => format!("{} drawn", end.0),
                         false => format!("{} {}", end.0, end.1),
                     });
-                    labels.insert((proto, near, far), ends.collect::<Vec<_>>().join(" > "));
+                    let label = ends.collect::<Vec<_>>().join(" > ");
+                    let is_named_anew = label.contains("drawn");
+                    let old = labels.insert((proto, near, far), label);
+                    *is_ambiguous |= is_named_anew && old.is_some_and(|old| !old.contains("drawn"));
                     drawn.insert((proto, near));
+                    *is_ambiguous |= near.1 != ports[0]
+                        && !view.reply.is_icmp()
+                        && (SERVICES.contains(&near.1) || ANNOUNCED.contains(&near.1));
                 }
             });
         }
@@ -207,10 +230,24 @@ impl Bench {
         counts
     }
 
-    /// Drops that only a divided switch knows.
-    pub(crate) fn lost(&mut self) -> u64 {
+    /// Drops that only a divided switch knows: there have to be `full` by full mailboxes, and no others.
+    pub(crate) fn loses(&mut self, full: u64) -> Result<(), String> {
         let counters = self.switch.counters();
-        [DropCause::MailboxFull, DropCause::HandoverHops].iter().map(|cause| counters.dropped(*cause)).sum()
+        let lost = [DropCause::MailboxFull, DropCause::HandoverHops].map(|cause| counters.dropped(cause));
+        if lost == [full, 0] {
+            return Ok(());
+        }
+        Err(format!("{lost:?} packets lost by full mailboxes and by travelling for too long, not {full}"))
+    }
+
+    /// All that came out.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = &[u8]> {
+        self.sent.iter().flatten().map(|(_, frame)| frame.as_slice())
+    }
+
+    /// True if something came out for the packet of a step.
+    pub(crate) fn has_sent(&self, step: usize) -> bool {
+        self.sent.get(step).is_some_and(|sent| !sent.is_empty())
     }
 
     /// A frame as it is compared: drawn ports by name, and checksums by whether they are right.

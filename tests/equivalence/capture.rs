@@ -37,6 +37,12 @@ pub(crate) enum How {
     Data { from: u16 },
 }
 
+/// Ports of data connections: so few that several hosts behind one address announce the same to one server.
+pub(crate) const ANNOUNCED: [u16; 4] = [20_000, 20_001, 30_000, 40_255];
+
+/// Ports of services, each as often as packets go there.
+pub(crate) const SERVICES: [u16; 6] = [80, 80, 80, 21, 21, 69];
+
 /// Draws numbers (xorshift64*, Vigna 2016).
 #[derive(Debug)]
 pub(crate) struct Random(u64);
@@ -62,8 +68,8 @@ impl Random {
     }
 }
 
-/// A capture of `length` steps.
-pub(crate) fn draw(random: &mut Random, length: usize) -> Vec<Option<Step>> {
+/// A capture of `length` steps; `is_helped` ones are mostly FTP's.
+pub(crate) fn draw(random: &mut Random, length: usize, is_helped: bool) -> Vec<Option<Step>> {
     let mut steps: Vec<Option<Step>> = Vec::new();
     while steps.len() < length {
         let packets = steps.len();
@@ -77,7 +83,7 @@ pub(crate) fn draw(random: &mut Random, length: usize) -> Vec<Option<Step>> {
         } else if random.one_in(10) {
             steps.push(Some(Step::Pause(random.pick(&[1, 90, 1500, 31_000, 130_000, 600_000]))));
         } else {
-            opening(random, &mut steps);
+            opening(random, &mut steps, is_helped);
         }
     }
     steps
@@ -88,7 +94,7 @@ fn how(random: &mut Random) -> How {
         0 => How::Error { code: random.pick(&[1, 3, 4]), quoted: random.pick(&[28, 40, 60, 200]) },
         1 => How::Part { first: random.one_in(2) },
         2 => How::OtherPort(random.pick(&[3000, 3001, 50_000])),
-        3 | 4 => How::Announce { passive: random.one_in(2), port: 20_000 + random.below(20_000) as u16 },
+        3 | 4 => How::Announce { passive: random.one_in(2), port: random.pick(&ANNOUNCED) },
         5 | 6 => How::Data { from: random.pick(&[20, 4001, 4002, 40_000]) },
         7 => How::Stack { flags: flag::RST, payload: Vec::new() },
         8 | 9 => How::Stack { flags: flag::FIN, payload: Vec::new() },
@@ -98,8 +104,9 @@ fn how(random: &mut Random) -> How {
 }
 
 /// A packet that answers nothing; some of them in pieces.
-fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
-    let outside = random.one_in(3);
+fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>, is_helped: bool) {
+    let is_ftp = is_helped && !random.one_in(3);
+    let outside = !is_ftp && random.one_in(3);
     let port = if outside { 2 } else { 1 };
     let v6 = random.one_in(5);
     let inside_host = random.pick(&[1, 2, 3]);
@@ -119,10 +126,10 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
         (false, _) => (near, far),
     };
     let caller = random.pick(&[4000, 4001, 4002]);
-    let service = random.pick(&[80, 80, 80, 21, 21, 69]);
+    let service = if is_ftp { 21 } else { random.pick(&SERVICES) };
     let builder = PacketBuilder::new().ip(src, dst);
     let seq = random.pick(&[1000, 0xffff_fffe]);
-    match random.below(12) {
+    match if is_ftp { 0 } else { random.below(12) } {
         0..=4 => {
             let flags =
                 if random.one_in(6) { random.pick(&[flag::ACK, flag::RST, flag::FIN, 0]) } else { flag::SYN };
@@ -154,12 +161,9 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
         }
         10 => {
             let payload: Vec<u8> = (0..100).collect();
-            let whole = builder
-                .id(random.pick(&[7, 100 + steps.len() as u16]))
-                .udp(caller, service)
-                .payload(&payload)
-                .build();
-            let mut parts = cut(&whole, &[32, 64]);
+            let id = random.pick(&[7, 100 + steps.len() as u16]);
+            let whole = builder.id(id).udp(caller, service).payload(&payload).build();
+            let mut parts = cut(&whole, &[32, 64], id);
             while !parts.is_empty() {
                 let bytes = parts.swap_remove(random.below(parts.len()));
                 steps.push(Some(Step::Packet { port, bytes }));
@@ -180,8 +184,7 @@ fn opening(random: &mut Random, steps: &mut Vec<Option<Step>>) {
 /// The rest of an FTP conversation whose first packet is the last step: a data connection is announced and made.
 fn announcing(random: &mut Random, steps: &mut Vec<Option<Step>>) {
     let plain = || How::Stack { flags: 0, payload: Vec::new() };
-    // No two hosts announce the same port: a data connection of another shard does not keep it from being announced.
-    let (passive, port) = (random.one_in(2), 20_000 + random.below(20_000) as u16);
+    let (passive, port) = (random.one_in(2), random.pick(&ANNOUNCED));
     let mut ways = vec![plain(), How::Announce { passive: false, port }];
     if passive {
         ways = vec![
@@ -196,11 +199,12 @@ fn announcing(random: &mut Random, steps: &mut Vec<Option<Step>>) {
     }
 }
 
-/// An IPv4 packet without options in fragments that begin at these offsets of its payload, multiples of 8. What cannot
-/// be cut stays whole.
-pub(crate) fn cut(frame: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
+/// A packet without options in fragments that begin at these offsets of its payload, multiples of 8; over IPv6 with
+/// this identification. What cannot be cut stays whole.
+fn cut(frame: &[u8], at: &[usize], id: u16) -> Vec<Vec<u8>> {
     let layers = Layers::parse(frame);
-    if !layers.is_ipv4() || layers.fragment != Fragment::No || layers.l4 != layers.l3 + 20 {
+    let header = if layers.is_ipv6() { 40 } else { 20 };
+    if layers.fragment != Fragment::No || layers.l4 != layers.l3 + header {
         return vec![frame.to_vec()];
     }
     let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
@@ -209,17 +213,28 @@ pub(crate) fn cut(frame: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
     ends.push(payload.len());
     let mut begin = 0;
     let parts = ends.iter().map(|&end| {
+        let (place, is_last) = (begin as u16, end == payload.len());
         let mut part = frame[..l4].to_vec();
+        if layers.is_ipv6() {
+            let next = std::mem::replace(&mut part[l3 + 6], protocol::FRAGMENT);
+            part[l3 + 4..l3 + 6].copy_from_slice(&(8 + (end - begin) as u16).to_be_bytes());
+            part.extend([next, 0]);
+            part.extend((place | u16::from(!is_last)).to_be_bytes());
+            part.extend(u32::from(id).to_be_bytes());
+        }
         part.extend_from_slice(&payload[begin..end]);
-        part[l3 + 2..l3 + 4].copy_from_slice(&(20 + (end - begin) as u16).to_be_bytes());
-        let more = u16::from(end < payload.len()) << 13;
-        part[l3 + 6..l3 + 8].copy_from_slice(&((begin as u16 / 8) | more).to_be_bytes());
+        begin = end;
+        if layers.is_ipv6() {
+            return part;
+        }
+        let length = (part.len() - l3) as u16;
+        part[l3 + 2..l3 + 4].copy_from_slice(&length.to_be_bytes());
+        part[l3 + 6..l3 + 8].copy_from_slice(&((place / 8) | (u16::from(!is_last) << 13)).to_be_bytes());
         part[l3 + 10..l3 + 12].fill(0);
         let sum: u32 =
             part[l3..l4].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
         let sum = (sum & 0xffff) + (sum >> 16);
         part[l3 + 10..l3 + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-        begin = end;
         part
     });
     parts.collect()
@@ -288,7 +303,7 @@ pub(crate) fn answer(frame: &[u8], how: &How) -> Option<Vec<u8>> {
         _ => return None,
     };
     if let How::Part { first } = how {
-        let mut parts = cut(&whole, &[40]);
+        let mut parts = cut(&whole, &[40], 77);
         return if *first { parts.drain(..1).next() } else { parts.pop().filter(|_| parts.len() == 1) };
     }
     Some(whole)

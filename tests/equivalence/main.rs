@@ -4,9 +4,6 @@
 //! same, but for the ports that were drawn; those correspond one to one, each being named after its connection. In the
 //! end nothing is left.
 //!
-//! *Not compared:* hosts behind one address that announce the same port to one FTP server. One shard announces the next
-//! port for the second of them; a shard among several does so only if the first one's connections are its own.
-//!
 //! *Which order the one shard sees.* Packets one by one: each is through, wherever it had to go, before the next one
 //! comes (notices may be under way still). Then the order is that of the capture, whatever the tables do. Packets
 //! together: several are under way, and trackers write down what they saw. A packet meets several owners if its tables
@@ -16,6 +13,10 @@
 //! same goes for captures in which connections contend for a tuple or a limit: it is its home that decides who is first, when it
 //! gives the tuple away, and no tracker writes that down; and for those that have a fragment twice, of which the shard
 //! that they meet at takes the first that comes.
+//!
+//! *Full mailboxes* lose packets. Each of them is counted, and if it was lost before its first tracker saw it and before
+//! anything was sent for it, it has changed nothing: one shard gives the same without it. A packet that was lost in the
+//! middle of its way has changed something, and such captures are only held against what has to be true in any case.
 //!
 //! `WEIR_EQUIVALENCE_CASES` sets how many cases each test runs, `WEIR_EQUIVALENCE_SEED` the first one's seed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -29,9 +30,11 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use weir::pipeline::DropCause;
 use weir::replay::{Arrival, Layout};
+use weir_wire::{Fragment, Layers};
 
-use bench::{Bench, Sent};
+use bench::{Bench, Counts, Sent};
 use capture::{Random, Step};
 use tables::{TABLES, Table};
 
@@ -63,7 +66,22 @@ impl Case {
         let length = random.pick(&[5, 20, 40, 60]);
         let layout = layout(&mut random, seed);
         let most = if random.one_in(5) { 2 } else { 256 };
-        Self { seed, table, layout, most, steps: capture::draw(&mut random, length) }
+        let steps = capture::draw(&mut random, length, table.has_helpers());
+        Self { seed, table, layout, most, steps }
+    }
+
+    /// With mailboxes that are full most of the time.
+    fn draw_full(seed: u64) -> Self {
+        let (case, mut random) = (Self::draw(seed), Random::new(!seed));
+        let layout = Layout {
+            // So few that many packets want the same way.
+            shards: random.pick(&[2, 2, 3, 4, 16]),
+            arrival: random.pick(&[Arrival::Adverse, Arrival::Adverse, Arrival::Random]),
+            mailbox_delay: random.pick(&[5, 20]),
+            mailbox_capacity: random.pick(&[1, 1, 2]),
+            ..case.layout
+        };
+        Self { layout, ..case }
     }
 
     fn bench(&self, layout: Layout) -> Bench {
@@ -93,7 +111,7 @@ impl Case {
             if let Some(step) = step {
                 let _ = match step {
                     Step::Packet { port, bytes } => {
-                        let layers = weir_wire::Layers::parse(bytes);
+                        let layers = Layers::parse(bytes);
                         let tuple =
                             weir_wire::Tuple::extract(bytes, &layers, 0, weir_wire::ChecksumTrust::NONE);
                         let tuple =
@@ -113,7 +131,7 @@ impl Case {
 }
 
 /// Everything that shards tell and ask each other, and what it is told and asked for.
-const WORTH_SEEING: [&str; 18] = [
+const WORTH_SEEING: [&str; 20] = [
     "handed_over_steered",
     "handed_over_redirected",
     "handed_over_related",
@@ -132,13 +150,26 @@ const WORTH_SEEING: [&str; 18] = [
     "refused_by_limit",
     "tcp_out_of_window",
     "icmp_bad_start",
+    "sent fragment of ipv4",
+    "sent fragment of ipv6",
+];
+
+/// What mailboxes have no room for. (Data connections, too, but seldom.)
+const FULL: [&str; 5] = [
+    "mailbox_full_steered",
+    "mailbox_full_redirected",
+    "mailbox_full_related",
+    "mailbox_full_fragment",
+    "mailbox_full_tuple",
 ];
 
 /// How a case was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Same,
-    /// No order of whole packets is that of all owners.
+    /// The same but for packets that found a mailbox full and changed nothing: one shard never saw them.
+    SameWithoutLost,
+    /// No order of whole packets is that of all owners, or nobody can tell whose a port is.
     Undecided,
 }
 
@@ -155,15 +186,20 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, many: &[T], one: &[T]) -> Result<(
     Err(format!("{what}\n  many:\n{}  one:\n{}", only(many, one), only(one, many)))
 }
 
-/// Everything has to agree right now.
-fn compare(many: &Bench, one: &Bench) -> Result<(), String> {
+/// Everything has to agree right now, when one shard has not seen the packets that were `lost`.
+fn compare(many: &Bench, one: &Bench, lost: u64) -> Result<(), String> {
     let twice = many.twice();
     if !twice.is_empty() {
         return Err(format!("in two tables: {twice:?}"));
     }
     same("dump", &many.dump(), &one.dump())?;
-    let counts = |bench: &Bench| -> Vec<_> { bench.counts().into_iter().collect() };
-    same("counts", &counts(many), &counts(one))
+    let mut counts = one.counts();
+    if lost > 0 {
+        *counts.entry("received".into()).or_default() += lost;
+        counts.insert(DropCause::MailboxFull.name().into(), lost);
+    }
+    let list = |counts: Counts| -> Vec<_> { counts.into_iter().collect() };
+    same("counts", &list(many.counts()), &list(counts))
 }
 
 fn shown(bench: &Bench, sent: &[Sent]) -> Vec<String> {
@@ -181,6 +217,10 @@ fn see(many: &mut Bench) {
     seen.extend(many.counts().into_keys());
     let handed_over = many.switch.counters();
     seen.extend(handed_over.handovers().filter(|(_, count, _)| *count > 0).map(|(name, ..)| name));
+    let fragments = many.sent().map(Layers::parse).filter(|layers| layers.fragment != Fragment::No);
+    seen.extend(
+        fragments.map(|layers| format!("sent fragment of ipv{}", if layers.is_ipv6() { 6 } else { 4 })),
+    );
 }
 
 /// Nothing is left of anything once all has had its time.
@@ -218,15 +258,17 @@ fn ends(bench: &mut Bench) -> Result<(), String> {
             return Err(format!("shard {number}: {came} packets came and {went} went"));
         }
     }
-    let left = bench.switch.directory().len();
-    if left > 0 {
-        return Err(format!("the directory is left with {left} entries"));
+    let directory = bench.switch.directory();
+    let left = (directory.len(), directory.connected());
+    if left != (0, 0) {
+        return Err(format!("the directory is left with {left:?} expected, connected"));
     }
     Ok(())
 }
 
 fn one_by_one(case: &Case) -> Result<Verdict, String> {
     let (mut many, mut one) = (case.bench(case.layout), case.bench(Layout::default()));
+    let mut verdict = Verdict::Same;
     for (number, step) in case.steps.iter().enumerate() {
         let Some(step) = step else { continue };
         if let Step::Pause(by) = step {
@@ -246,18 +288,22 @@ fn one_by_one(case: &Case) -> Result<Verdict, String> {
         many.settle()?;
         one.settle()?;
         let sent = (many.collect(), one.collect());
+        if many.is_ambiguous || one.is_ambiguous {
+            verdict = Verdict::Undecided;
+            break;
+        }
         let sent = (shown(&many, &sent.0), shown(&one, &sent.1));
         same("sent", &sent.0, &sent.1).map_err(|error| format!("{number}: {error}"))?;
-        compare(&many, &one).map_err(|error| format!("{number}: {error}"))?;
+        compare(&many, &one, 0).map_err(|error| format!("{number}: {error}"))?;
     }
-    if many.lost() > 0 {
-        return Err(format!("{} packets were lost under way", many.lost()));
-    }
+    many.loses(0)?;
     see(&mut many);
     ends(&mut many)?;
     ends(&mut one)?;
-    compare(&many, &one)?;
-    Ok(Verdict::Same)
+    if verdict == Verdict::Same {
+        compare(&many, &one, 0)?;
+    }
+    Ok(verdict)
 }
 
 /// The steps in the order in which their owners saw them, of those without an owner each in its place; `None` if
@@ -290,7 +336,7 @@ fn together(case: &Case) -> Result<Verdict, String> {
     many.switch.write_history();
     let mut random = Random::new(case.seed ^ 0x7065);
     let mut places = BTreeSet::new();
-    let (mut came, mut verdict) = (Vec::new(), Verdict::Same);
+    let (mut came, mut verdict, mut lost) = (Vec::new(), Verdict::Same, 0);
     let (mut sent_by_many, mut sent_by_one) = (Vec::new(), Vec::new());
     for (number, step) in case.steps.iter().map(Some).chain([None]).enumerate() {
         if let Some(Some(step)) = step
@@ -303,8 +349,14 @@ fn together(case: &Case) -> Result<Verdict, String> {
                 many.inject(number, packet);
                 came.push(number);
             }
-            if random.one_in(3) {
-                many.switch.work();
+            let work = random.below(12);
+            if work < 5 {
+                // Now and then all arrive, so that there is something to answer.
+                if work == 0 {
+                    many.settle()?
+                } else {
+                    many.switch.work()
+                }
                 let sent = many.collect();
                 sent_by_many.extend(shown(&many, &sent));
             }
@@ -317,13 +369,23 @@ fn together(case: &Case) -> Result<Verdict, String> {
         let sent = many.collect();
         sent_by_many.extend(shown(&many, &sent));
         let history = many.switch.take_history_now();
+        for step in many.switch.take_refused_now() {
+            lost += 1;
+            let (step, before) = (step as usize, came.len());
+            came.retain(|number| *number != step);
+            let is_partly_through =
+                came.len() == before || history.iter().any(|event| event.stamp == step as u64);
+            if is_partly_through || many.has_sent(step) {
+                verdict = Verdict::Undecided;
+            }
+        }
         let contends = |bench: &Bench| {
             let counts = bench.counts();
             ["refused_by_clash", "nat_exhausted", "refused_by_limit"]
                 .iter()
                 .any(|name| counts.contains_key(*name))
         };
-        if contends(&many) {
+        if contends(&many) || many.is_contended {
             verdict = Verdict::Undecided;
         }
         if verdict == Verdict::Same {
@@ -347,46 +409,62 @@ fn together(case: &Case) -> Result<Verdict, String> {
             }
         }
         came.clear();
-        if contends(&one) {
+        if contends(&one) || many.is_ambiguous || one.is_ambiguous {
+            verdict = Verdict::Undecided;
+        }
+        let replaced = |bench: &Bench| bench.counts().get("replaced").copied();
+        if lost > 0 && replaced(&many) != replaced(&one) {
+            // A commit that ends a connection before it asks for the tuple of the next one.
             verdict = Verdict::Undecided;
         }
         if verdict == Verdict::Same {
             sent_by_many.sort();
             sent_by_one.sort();
             same("sent", &sent_by_many, &sent_by_one).map_err(|error| format!("up to {number}: {error}"))?;
-            compare(&many, &one).map_err(|error| format!("up to {number}: {error}"))?;
+            compare(&many, &one, lost).map_err(|error| format!("up to {number}: {error}"))?;
         }
         if let Some(Some(Step::Pause(by))) = step {
             many.pause(*by);
             one.pause(*by);
         }
     }
-    if many.lost() > 0 {
-        return Err(format!("{} packets were lost under way", many.lost()));
-    }
+    many.loses(lost)?;
     see(&mut many);
     ends(&mut many)?;
-    Ok(verdict)
+    Ok(if verdict == Verdict::Same && lost > 0 { Verdict::SameWithoutLost } else { verdict })
 }
 
-/// What an IPv4 fragment is a part of, and which.
+/// What a fragment is a part of, and which.
 fn place_of_fragment(frame: &[u8]) -> Option<Vec<u8>> {
-    let layers = weir_wire::Layers::parse(frame);
-    let is_one = layers.is_ipv4() && layers.fragment != weir_wire::Fragment::No;
-    // Not by its addresses: tables may give several hosts the same one.
+    let layers = Layers::parse(frame);
+    // Identification and offset. Not its addresses: tables may give several hosts the same one.
+    let place = if layers.is_ipv6() { 42..48 } else { 4..8 };
     let header = layers.l3_bytes(frame);
-    if is_one { header.get(4..8).map(<[u8]>::to_vec) } else { None }
+    if layers.fragment == Fragment::No { None } else { header.get(place).map(<[u8]>::to_vec) }
 }
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// How many cases there were, and how they were judged.
+struct Tally {
+    cases: u64,
+    without_lost: u64,
+    undecided: u64,
+}
+
 /// Runs many cases on all cores; the first that fails is told as shortly as it can be.
-fn run_all(default: u64, run: fn(&Case) -> Result<Verdict, String>) -> (u64, u64) {
+fn run_all(
+    default: u64,
+    draw: fn(u64) -> Case,
+    run: fn(&Case) -> Result<Verdict, String>,
+    worth_seeing: &[&str],
+) -> Tally {
     let (cases, first) = (number("WEIR_EQUIVALENCE_CASES", default), number("WEIR_EQUIVALENCE_SEED", 1));
     println!("{cases} cases from seed {first} on");
-    let (next, undecided, failed) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(None));
+    let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
+    let (undecided, without_lost) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -395,9 +473,12 @@ fn run_all(default: u64, run: fn(&Case) -> Result<Verdict, String>) -> (u64, u64
                     if case >= cases || failed.lock().unwrap().is_some() {
                         break;
                     }
-                    let mut case = Case::draw(first + case);
+                    let mut case = draw(first + case);
                     match run(&case) {
                         Ok(Verdict::Same) => {}
+                        Ok(Verdict::SameWithoutLost) => {
+                            without_lost.fetch_add(1, Ordering::Relaxed);
+                        }
                         Ok(Verdict::Undecided) => {
                             undecided.fetch_add(1, Ordering::Relaxed);
                         }
@@ -415,20 +496,29 @@ fn run_all(default: u64, run: fn(&Case) -> Result<Verdict, String>) -> (u64, u64
         panic!("{failed}");
     }
     let seen = SEEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for name in WORTH_SEEING {
-        assert!(cases < default || seen.contains(name), "no case has {name}: {seen:?}");
+    for name in worth_seeing {
+        assert!(cases < default || seen.contains(*name), "no case has {name}: {seen:?}");
     }
-    (cases, undecided.into_inner())
+    Tally { cases, without_lost: without_lost.into_inner(), undecided: undecided.into_inner() }
 }
 
 #[test]
 fn packets_one_by_one_are_treated_as_by_one_shard() {
-    run_all(3000, one_by_one);
+    let Tally { cases, undecided, .. } = run_all(3000, Case::draw, one_by_one, &WORTH_SEEING);
+    println!("{undecided} of {cases} drew a port that the capture names");
+    assert!(undecided * 50 < cases.max(50), "{undecided} of {cases} drew a port that the capture names");
 }
 
 #[test]
 fn packets_under_way_together_are_treated_as_by_one_shard_in_their_owners_order() {
-    let (cases, undecided) = run_all(3000, together);
+    let Tally { cases, undecided, .. } = run_all(3000, Case::draw, together, &WORTH_SEEING);
     println!("{undecided} of {cases} have no order");
     assert!(undecided * 3 < cases, "{undecided} of {cases} have no order");
+}
+
+#[test]
+fn what_finds_a_mailbox_full_is_counted_and_changes_nothing() {
+    let Tally { cases, without_lost, undecided } = run_all(1000, Case::draw_full, together, &FULL);
+    println!("{without_lost} of {cases} lost packets, {undecided} have no order");
+    assert!(without_lost * 10 > cases || cases < 100, "only {without_lost} of {cases} lost packets");
 }

@@ -185,6 +185,10 @@ pub(crate) const TABLES: &[Table] = &[
 ];
 
 impl Table {
+    pub(crate) fn has_helpers(&self) -> bool {
+        self.flows.contains("alg=")
+    }
+
     /// A switch with this table that admits so many connections at the most.
     pub(crate) fn switch(&self, seed: u64, most: u32, layout: Layout) -> VirtualSwitch {
         let families = |line: &str| match line.contains("both,") {

@@ -1,12 +1,17 @@
-//! Which shard expects which data connection. One map for all shards of a datapath, written by the owner of a control
-//! connection when an expectation comes or goes, read at the home of a packet that would be new, and that only while
-//! anything is expected anywhere.
+//! Which shard expects which data connection, and which of them there are. Two maps for all shards of a datapath, written
+//! by the owner of a control connection when an expectation or a data connection comes or goes. The first is read at the
+//! home of a packet that would be new, and that only while anything is expected anywhere; both are read where a port is
+//! to be announced, so that **no two hosts are announced at the same port**, whichever shards have their connections.
 //!
-//! The map is papaya's: look-ups take no lock and write no shared line but the reader's own (seize reclaims what is
+//! The maps are papaya's: look-ups take no lock and write no shared line but the reader's own (seize reclaims what is
 //! replaced). An entry is a hint: the shard that it names looks into its own [`Expectations`] and sends the packet back
 //! if nothing is there any more. A shard removes only entries that name itself. The count beside the map is a hint too:
 //! it is raised before an entry can be found, so a reader that sees 0 can have missed only what came at this moment, and
 //! what follows an announcement through the network comes long after it.
+//!
+//! *Between expected and connected.* Who has a data connection made enters it among the connected before its expectation
+//! goes. Who announces a port claims it as an expectation and looks among the connected afterwards: what it finds
+//! released there it finds connected here, and so nobody slips through between both.
 //!
 //! [`Expectations`]: crate::expectations::Expectations
 
@@ -46,13 +51,21 @@ pub struct Directory {
     /// By the tuple of the data connection's first packet, source port 0. No more than each shard may expect.
     entries: HashMap<Tuple, Entry, FixedState>,
     count: AtomicUsize,
+    /// Original tuples of the data connections there are, expired ones included that were not swept. No more than
+    /// there are connections.
+    connected: HashMap<Tuple, ShardNumber, FixedState>,
 }
 
 impl Directory {
     /// An empty one. `secret` keys the hashes.
     #[must_use]
     pub fn new(secret: u64) -> Self {
-        Self { entries: HashMap::with_hasher(FixedState::with_seed(secret)), count: AtomicUsize::new(0) }
+        let state = || FixedState::with_seed(secret);
+        Self {
+            entries: HashMap::with_hasher(state()),
+            count: AtomicUsize::new(0),
+            connected: HashMap::with_hasher(state()),
+        }
     }
 
     /// Data connections that are expected.
@@ -104,6 +117,28 @@ impl Directory {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
+
+    /// Data connections of all shards.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.connected.pin().len()
+    }
+
+    /// `shard` has a data connection with this original tuple, and is about to release what it expected.
+    pub(crate) fn connect(&self, tuple: Tuple, shard: ShardNumber) {
+        self.connected.pin().insert(tuple, shard);
+    }
+
+    /// `shard`'s data connection with this original tuple is no more.
+    pub(crate) fn disconnect(&self, tuple: &Tuple, shard: ShardNumber) {
+        // The tuple may be another shard's by now.
+        let _ = self.connected.pin().remove_if(tuple, |_, owner| *owner == shard);
+    }
+
+    /// True if some shard has a data connection with this original tuple.
+    pub(crate) fn is_connected(&self, tuple: &Tuple) -> bool {
+        self.connected.pin().contains_key(tuple)
+    }
 }
 
 impl Default for Directory {
@@ -142,6 +177,21 @@ mod tests {
         assert!(directory.claim(key(0), entry(1, 6, 300), 199), "nobody came in time");
         directory.release(&key(0), ShardNumber::new(1).unwrap());
         assert_eq!((directory.find(&key(1)), directory.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_data_connection_is_its_shards_until_that_says_otherwise() {
+        let directory = Directory::new(7);
+        let [one, two] = [1, 2].map(|number| ShardNumber::new(number).unwrap());
+        directory.connect(key(20), one);
+        assert!(directory.is_connected(&key(20)));
+        assert!(!directory.is_connected(&key(21)), "a call from another port");
+        // It ends, the next one comes first.
+        directory.connect(key(20), two);
+        directory.disconnect(&key(20), one);
+        assert!(directory.is_connected(&key(20)));
+        directory.disconnect(&key(20), two);
+        assert_eq!((directory.is_connected(&key(20)), directory.connected()), (false, 0));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::shard::{DumpCursor, Shard, ShardConfig};
 use crate::state::CtState;
 use crate::steering::{KeyWord, Steering};
 
+const ACK: u16 = 0x10;
 const CLIENT: &str = "10.0.0.1";
 const SERVER: &str = "192.0.2.7";
 const POOL: &str = "198.51.100.1";
@@ -199,7 +200,28 @@ impl Net {
             assert_eq!((shard.len(), shard.redirects(), shard.notices()), (0, 0, 0));
             assert_eq!((shard.expectations(), shard.companions()), (0, 0));
         }
-        assert!(self.directory.is_empty());
+        assert_eq!((self.directory.len(), self.directory.connected()), (0, 0));
+    }
+
+    /// A client of `POOL` calls an FTP server and announces a port: what the server is told, and the owner.
+    fn announce(&mut self, client: &str, from: u16, port: u16) -> (u16, usize) {
+        let mut control = source(range(POOL, POOL, None));
+        control.helper = Some(Helper::Ftp);
+        let call = tuple(6, client, from, SERVER, 21);
+        let (_, out, _) = self.send(0, &Frame::tcp(&call, "S", 100, 0), &control);
+        self.send(1, &Frame::tcp(&out.tuple().reversed(), "SA", 900, 101), &look());
+        self.send(2, &Frame::tcp(&call, "A", 101, 901), &look());
+        let [high, low] = port.to_be_bytes();
+        let line = format!("PORT {},{high},{low}\r\n", client.replace('.', ","));
+        let builder = PacketBuilder::new().ip(call.src(), call.dst()).tcp(from, 21).seq(101).ack(901);
+        let bytes = builder.flags(ACK).payload(line.as_bytes()).build();
+        let frame = Frame { layers: Layers::parse(&bytes), bytes };
+        let (owner, .., outcome) = self.meet(3, &frame, CtMeta::default(), &look());
+        assert_eq!(outcome, Outcome::Edit);
+        let edits = self.shards[owner].take_edits();
+        let told: Vec<u8> = edits[0].text.split(',').map(|number| number.parse().unwrap()).collect();
+        assert_eq!(told[..4], [198, 51, 100, 1], "all of the text is new");
+        (u16::from_be_bytes([told[4], told[5]]), owner)
     }
 }
 
@@ -498,6 +520,37 @@ fn a_data_connection_is_its_control_connections_wherever_it_arrives() {
             net.consistent();
         }
         assert!(net.redirects() > 50, "{}", net.redirects());
+        net.finish();
+    }
+}
+
+#[test]
+fn no_two_hosts_behind_one_address_are_announced_at_one_port() {
+    for is_called in [false, true] {
+        let mut net = Net::new(4);
+        let (mut ports, mut owners) = (BTreeSet::new(), BTreeSet::new());
+        for host in 1..=20 {
+            let client = format!("10.0.0.{host}");
+            let (port, owner) = net.announce(&client, 4000 + 7 * host, 20_000);
+            assert!(ports.insert(port), "{port} is announced twice");
+            owners.insert(owner);
+            if is_called {
+                let data = tuple(6, SERVER, 20, POOL, port);
+                let (at, frame, _) = net.send(1, &Frame::tcp(&data, "S", 7, 0), &commit());
+                assert_eq!(
+                    (at, frame.tuple().dst().to_string(), frame.tuple().dst_port()),
+                    (owner, client, 20_000)
+                );
+            }
+            assert_eq!((net.directory.len(), net.directory.connected()).0 == 0, is_called);
+            net.consistent();
+        }
+        // Each kept the port that is next to be had, as one shard would have announced it.
+        assert_eq!(ports, (20_000..20_020).collect());
+        assert_eq!((owners.len(), net.directory.connected()), (4, if is_called { 20 } else { 0 }));
+        net.finish();
+        // What has ended is in nobody's way.
+        assert_eq!(net.announce("10.0.0.1", 4001, 20_000).0, 20_000);
         net.finish();
     }
 }
