@@ -266,7 +266,14 @@ fn iperf3_runs_both_ways_over_tcp_and_udp() {
             &["--udp", "--bitrate", "10M", "--length", "1200"],
             &["--udp", "--bitrate", "10M", "--length", "1200", "--reverse"],
         ] {
-            let measured = hold(programs::throughput(&net.client.namespace, to, options));
+            let measure = || hold(programs::throughput(&net.client.namespace, to, options));
+            let mut measured = measure();
+            // What comes while the machine gives the switch no CPU finds full rings; what weir loses it loses each time.
+            for _ in 0..2 {
+                if measured.lost >= 1.0 {
+                    measured = measure();
+                }
+            }
             // A shared machine is no measure of speed; far below a megabit something is broken.
             assert!(measured.rate > 1e6, "{options:?} to {to}: {measured:?}");
             assert!(measured.lost < 1.0, "{options:?} to {to}: {measured:?}");
