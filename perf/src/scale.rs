@@ -89,7 +89,7 @@ pub struct Row {
     pub one: Summary,
     /// Packets in a thousand ticks by two.
     pub two: Summary,
-    /// Median of two by median of one.
+    /// Of two by one in the same round, median.
     pub ratio: f64,
     /// Ticks in a microsecond: a thousandth of this and the figures above are millions of packets per second.
     pub megahertz: f64,
@@ -352,11 +352,17 @@ pub fn rows(figures: &[Figure]) -> Vec<Row> {
         let of_two = |value: fn(&Figure) -> f64| of(arrival, 2).map(value).collect::<Vec<_>>();
         let one = Summary::of(&of(alone, 1).map(|figure| figure.per_kilotick).collect::<Vec<_>>())?;
         let two = Summary::of(&of_two(|figure| figure.per_kilotick))?;
+        // Of one round each: a machine that is shared is faster in one round than in another.
+        let ratio = |two: &Figure| {
+            let one = of(alone, 1).find(|one| one.round == two.round)?;
+            Some(two.per_kilotick / one.per_kilotick)
+        };
+        let ratios: Vec<_> = of(arrival, 2).filter_map(ratio).collect();
         Some(Row {
             arrival,
             one,
             two,
-            ratio: two.median / one.median,
+            ratio: Summary::of(&ratios)?.median,
             megahertz: Summary::of(&of_two(|figure| figure.megahertz))?.median,
             cpu_share: Summary::of(&of_two(|figure| figure.cpu_share))?.min,
             handed_over: Summary::of(&of_two(|figure| figure.handed_over))?.median,
@@ -440,6 +446,19 @@ mod tests {
         let ratios: Vec<_> = rows.iter().map(|row| (row.arrival, row.ratio)).collect();
         assert_eq!(ratios, [(Arrival::Owner, 1.5), (Arrival::Wrong, 1.25)]);
         assert!(table(&rows).contains("NAT, at the owner  8.00 (8.00 to 8.00)"), "{}", table(&rows));
+    }
+
+    #[test]
+    fn a_ratio_is_of_one_round_whatever_the_machine_does_in_another() {
+        let of_round = |round, lcores, rate| Figure { round, ..figure(Arrival::Forward, lcores, rate) };
+        let rounds = [(1, 10.0), (2, 5.0), (3, 8.0)];
+        let figures: Vec<_> = rounds
+            .iter()
+            .flat_map(|&(round, rate)| [of_round(round, 1, rate), of_round(round, 2, 2.0 * rate)])
+            .collect();
+        assert_eq!(rows(&figures)[0].ratio, 2.0);
+        // A round that was cut short says nothing.
+        assert_eq!(rows(&figures[..5])[0].ratio, 2.0);
     }
 
     #[test]
