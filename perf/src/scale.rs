@@ -2,9 +2,9 @@
 //! their owners, at the other lcore, or anywhere. `weir-lcores scale` is the program. Each lcore has devices of its own:
 //! two queues of one net_pcap share a cache line (DPDK 22.11 keeps 4240 bytes a queue, so that the ring's address, which
 //! every packet reads, stands beside the next queue's statistics, which every burst writes), and so do those of
-//! net_null. Packets then cost some 15 cycles more with two lcores than with one in dpdk-testpmd too, without any weir. The lcores' share of their CPUs is
-//! read from the kernel: a machine that does other things too takes some of it, and an lcore that has none cannot take
-//! what others hand over.
+//! net_null. Packets then cost some 15 cycles more with two lcores than with one in dpdk-testpmd too, without any weir.
+//! The lcores' share of their CPUs is read from the kernel: a machine that does other things too takes some of it, and an
+//! lcore that has none cannot take what others hand over.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -134,19 +134,16 @@ fn subscribers_keep_to_their_shards_addresses_and_replies_find_them_from_any_que
     ));
     daemon.until("all replies", |daemon| daemon.port(1, "tx_packets") == 120);
     let received = ["c.pcap", "d.pcap"].map(|name| daemon.scratch.frames(name));
-    let mut home: Vec<_> = received
-        .concat()
-        .iter()
-        .map(|frame| (frame[60], frame[30..34].to_vec(), frame[36..38].to_vec()))
-        .collect();
-    home.sort();
-    let mut expected: Vec<_> = asked
-        .concat()
-        .iter()
-        .map(|frame| (frame[60], frame[26..30].to_vec(), frame[34..36].to_vec()))
-        .collect();
-    expected.sort();
-    assert_eq!(home, expected);
+    // Whose payload goes where: the inside end of each packet.
+    let inside_ends = |frames: Vec<Vec<u8>>, address: usize, port: usize| {
+        let end = |frame: &Vec<u8>| {
+            (frame[60], frame[address..address + 4].to_vec(), frame[port..port + 2].to_vec())
+        };
+        let mut ends: Vec<_> = frames.iter().map(end).collect();
+        ends.sort();
+        ends
+    };
+    assert_eq!(inside_ends(received.concat(), 30, 36), inside_ends(asked.concat(), 26, 34));
     assert_eq!(figures(&daemon, "handed_over").iter().sum::<u64>(), 60 + 120);
     // Each goes to its subscriber by the lcore that has his packets.
     for (frames, hosts) in received.iter().zip(&hosts) {

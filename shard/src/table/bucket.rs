@@ -105,26 +105,18 @@ impl Bucket {
 /// Asks for the cache line of `line`, to be there a few hundred cycles from now.
 #[inline]
 pub(crate) fn prefetch<T>(line: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64; a prefetch reads nothing and never faults.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-            core::ptr::from_ref(line).cast(),
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
+    prefetch_for::<false, T>(line);
 }
 
-/// Likewise, leaving as little of it behind in the caches as the CPU can.
+/// Likewise; who reads it but `ONCE` leaves as little of it behind in the caches as the CPU can.
 #[inline]
-pub(crate) fn prefetch_once<T>(line: &T) {
+pub(crate) fn prefetch_for<const ONCE: bool, T>(line: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64; a prefetch reads nothing and never faults.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_NTA }>(
-            core::ptr::from_ref(line).cast(),
-        );
+    {
+        use core::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};
+        let line = core::ptr::from_ref(line).cast();
+        // SAFETY: SSE is part of x86-64; a prefetch reads nothing and never faults.
+        unsafe { if ONCE { _mm_prefetch::<_MM_HINT_NTA>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) } }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;

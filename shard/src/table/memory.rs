@@ -22,7 +22,7 @@ use weir_numa::residence::Span;
 use weir_wire::Tuple;
 
 use super::account::Account;
-use super::bucket::{Direction, Slot, prefetch, prefetch_once};
+use super::bucket::{Direction, Slot, prefetch_for};
 use super::connection::{Addresses6, Cold, Connection, Owned, Parent, Rest, flag};
 use super::shared::Shared;
 use crate::action::Helper;
@@ -83,21 +83,13 @@ impl Memory {
         Owned::new(&self.connections[index as usize]).publish(rest);
     }
 
-    /// Asks for the lines that [`Memory::view`] reads of an IPv4 connection.
-    pub(crate) fn prefetch(&self, index: u32) {
+    /// Asks for the lines that [`Memory::view`] reads of an IPv4 connection. Who reads them but `ONCE` and goes on is not to
+    /// drive out of a cache that CPUs share what their owner will want again.
+    pub(crate) fn prefetch<const ONCE: bool>(&self, index: u32) {
         let index = index as usize;
-        self.connections.get(index).into_iter().for_each(prefetch);
-        self.cold.get(index).into_iter().for_each(prefetch);
-        self.accounts.get(index).into_iter().for_each(prefetch);
-    }
-
-    /// Likewise, for who reads them once and goes on: they are not to drive out of a cache that CPUs share what their
-    /// owner will want again.
-    pub(crate) fn prefetch_once(&self, index: u32) {
-        let index = index as usize;
-        self.connections.get(index).into_iter().for_each(prefetch_once);
-        self.cold.get(index).into_iter().for_each(prefetch_once);
-        self.accounts.get(index).into_iter().for_each(prefetch_once);
+        self.connections.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
+        self.cold.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
+        self.accounts.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
     }
 
     /// The connection in slot `index`, if one lives there, its name and whether it has expired by `moment`. Whoever

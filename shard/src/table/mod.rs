@@ -317,15 +317,18 @@ impl Table {
     /// Asks for what [`Self::remove`] and leaving the timer wheel touch of so many connections at once: their own lines,
     /// and once those are there, the lines that they lead to.
     pub(crate) fn prefetch_removals(&self, indices: impl Iterator<Item = u32> + Clone) {
-        let own = indices.clone();
-        own.for_each(|index| self.prefetch_place(index, true));
+        let prefetch_place = |index: u32| self.places.get(index as usize).into_iter().for_each(prefetch);
+        for index in indices.clone() {
+            self.memory.prefetch::<false>(index);
+            prefetch_place(index);
+        }
         for index in indices {
             let (Some(connection), Some(place)) =
                 (self.memory.connections.get(index as usize), self.places.get(index as usize))
             else {
                 continue;
             };
-            place.link.neighbours().for_each(|neighbour| self.prefetch_place(neighbour, false));
+            place.link.neighbours().for_each(prefetch_place);
             if !Owned::new(connection).is_used() {
                 continue;
             }
@@ -333,13 +336,6 @@ impl Table {
                 self.prefetch_bucket(self.entry_hash(index, direction));
             }
         }
-    }
-
-    fn prefetch_place(&self, index: u32, whole: bool) {
-        if whole {
-            self.memory.prefetch(index);
-        }
-        self.places.get(index as usize).into_iter().for_each(prefetch);
     }
 
     /// The hash under which a connection's tuple of this direction is found.
