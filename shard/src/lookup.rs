@@ -7,7 +7,9 @@ use weir_wire::{Invalid, Layers, Tuple, Tuple4, checksum};
 
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::shard::Shard;
+use crate::state::CtState;
 use crate::table::bucket::Slot;
+use crate::translation::DraftNumber;
 
 /// A packet on its way to [`Shard::execute`].
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,8 @@ pub struct Lookup {
     pub(crate) hash: u64,
     pub(crate) candidate: Option<Slot>,
     new_connection: Option<u64>,
+    /// What its connection's reply tuple may be, if it is the first of one.
+    pub(crate) draft: DraftNumber,
 }
 
 /// What is to be looked up.
@@ -129,11 +133,20 @@ impl Shard {
         meta: &CtMeta,
         checksum_trusted: bool,
     ) -> Lookup {
-        let idle = |target| Lookup { target, hash: 0, candidate: None, new_connection: None };
+        let idle = |target| Lookup {
+            target,
+            hash: 0,
+            candidate: None,
+            new_connection: None,
+            draft: DraftNumber::NONE,
+        };
         if let Some(connection) = meta.connection_in(zone) {
             return idle(Target::Known(connection));
         }
-        let trust = if checksum_trusted { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
+        // What an earlier ct action of this zone took for valid was verified then; what may have been set since was set
+        // with its checksums.
+        let trust = checksum_trusted || meta.is_tracked_in(zone) && !meta.state.has(CtState::INV);
+        let trust = if trust { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
         if let Some(Ok(tuple)) = Tuple4::extract_plain(frame, layers, zone, trust) {
             // Hashed before it is put away: words that have just been stored in pieces are slow to come back.
             let hash = self.table.hash4(&tuple);
@@ -143,13 +156,14 @@ impl Shard {
                 hash,
                 candidate: None,
                 new_connection: None,
+                draft: DraftNumber::NONE,
             };
         }
         let target = Target::of(frame, layers, zone, trust);
         let Some(tuple) = target.tuple() else { return idle(target) };
         let hash = self.table.hash(tuple);
         self.table.prefetch_bucket(hash);
-        Lookup { target, hash, candidate: None, new_connection: None }
+        Lookup { target, hash, candidate: None, new_connection: None, draft: DraftNumber::NONE }
     }
 
     /// Stage 2: compares the bucket's tags and asks for the line of the connection that they point to.

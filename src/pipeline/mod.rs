@@ -16,6 +16,7 @@ mod handover;
 pub mod inject;
 pub mod letter;
 pub mod megaflow;
+mod order;
 mod outbox;
 pub mod payload;
 pub mod recirculation;

@@ -20,7 +20,7 @@ fn find(table: &Table, tuple: &Tuple) -> Option<Slot> {
 }
 
 fn insert(table: &mut Table, original: &Tuple, reply: &Tuple) -> Result<u32, Full> {
-    let index = table.insert(original, table.hash(original), reply)?;
+    let index = table.insert((original, table.hash(original)), (reply, table.hash(reply)))?;
     table.publish(index, original);
     Ok(index)
 }

@@ -42,6 +42,7 @@ impl Lab {
         let (layers, mut meta) = (Layers::parse(&frame), CtMeta::default());
         let mut lookup = self.shard.prepare(&frame, &layers, 0, &meta, true);
         self.shard.prefetch(&mut lookup);
+        self.shard.foresee(&mut lookup, &self.action);
         self.shard.execute(self.now, &mut frame, &layers, &lookup, &self.action, &mut meta)
     }
 }
@@ -169,6 +170,7 @@ impl Shards {
         let shard = &mut self.shards[home.index()];
         let mut lookup = shard.prepare(frame, &layers, self.action.zone, &meta, false);
         shard.prefetch(&mut lookup);
+        shard.foresee(&mut lookup, &self.action);
         let outcome = shard.execute(1_000_000, frame, &layers, &lookup, &self.action, &mut meta);
         (outcome, meta)
     }

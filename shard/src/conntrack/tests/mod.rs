@@ -48,6 +48,7 @@ impl Lab {
     fn again(&mut self, frame: &mut Frame, action: &CtAction, meta: &mut CtMeta) -> Outcome {
         let mut lookup = self.shard.prepare(&frame.bytes, &frame.layers, action.zone, meta, false);
         self.shard.prefetch(&mut lookup);
+        self.shard.foresee(&mut lookup, action);
         self.shard.execute(self.now, &mut frame.bytes, &frame.layers, &lookup, action, meta)
     }
 
