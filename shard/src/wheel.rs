@@ -185,6 +185,46 @@ mod tests {
         }
     }
 
+    /// Links that count how often one of them is asked for.
+    struct Counted {
+        links: Vec<Link>,
+        asked: usize,
+    }
+
+    impl Links for Counted {
+        fn link(&mut self, index: u32) -> &mut Link {
+            self.asked += 1;
+            &mut self.links[index as usize]
+        }
+    }
+
+    #[test]
+    fn of_a_million_elements_armed_for_one_tick_those_alone_are_touched_that_come_up() {
+        const ELEMENTS: u32 = 1_000_000;
+        let mut links = Counted { links: vec![Link::default(); ELEMENTS as usize], asked: 0 };
+        let mut wheel = Wheel::new();
+        // Far enough that they stand on the fourth level.
+        let tick = 300_000;
+        for index in 0..ELEMENTS {
+            wheel.insert(&mut links, index, tick);
+        }
+        // Their slot comes up long before they do: no level is emptied into the ones below it at once.
+        let start = wheel.next().unwrap();
+        assert!(start < tick - 10_000);
+        for now in [start, tick] {
+            links.asked = 0;
+            for number in 1..=32 {
+                let index = wheel.pop(&mut links, now).unwrap();
+                if now < tick {
+                    wheel.insert(&mut links, index, tick);
+                }
+                // Itself, and at most one neighbour in the list that it leaves and one in that it comes to.
+                assert!(links.asked <= 4 * number, "{} links for {number} elements", links.asked);
+            }
+        }
+        assert_eq!(wheel.pop(&mut links, start - 1), None);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u32, u64),

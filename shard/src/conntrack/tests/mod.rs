@@ -548,6 +548,30 @@ fn connections_end_by_their_state_s_timeout_also_when_it_got_shorter() {
 }
 
 #[test]
+fn a_sweep_looks_at_no_more_than_it_may_however_many_connections_end_at_once() {
+    const CONNECTIONS: u16 = 5000;
+    let mut lab = Lab::with(config(u32::from(CONNECTIONS)));
+    for port in 1..=CONNECTIONS {
+        lab.send(&Frame::udp(&flow(port)), &commit());
+    }
+    lab.now += 61_000;
+    let mut left = u32::from(CONNECTIONS);
+    for budget in [1, 7, 31, 32, 33, 100].into_iter().cycle() {
+        let looked_at = lab.shard.sweep(lab.now, budget);
+        let ended = left - lab.shard.len();
+        assert!(
+            looked_at <= budget && ended <= looked_at,
+            "{looked_at} looked at, {ended} ended of {budget}"
+        );
+        left -= ended;
+        if looked_at < budget {
+            break;
+        }
+    }
+    assert_eq!((left, lab.shard.counters().expired), (0, u64::from(CONNECTIONS)));
+}
+
+#[test]
 fn an_expired_connection_is_gone_for_packets_and_dumps_before_any_sweep() {
     let mut lab = Lab::new();
     lab.send(&Frame::udp(&flow(1000)), &commit());
