@@ -1,11 +1,13 @@
 //! Measuring: cycles a packet on one polling core, weir beside Debian's OVS-DPDK in the same run, with captures that
 //! DPDK loops from memory. `weir-bench` (`perf/bench`) is the program; the modules are its parts.
 //! `weir-lcores` (`perf/lcores`) measures what a second lcore brings and what commands cost under full load.
+//! `weir-lifetimes` (`perf/lifetimes`) measures connections that begin, and bursts while others end.
 //! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
 #![forbid(unsafe_code)]
 
 pub mod error;
 pub mod hugepages;
+pub mod lifetimes;
 pub mod load;
 pub mod process;
 pub mod reclaim;
