@@ -2,10 +2,12 @@
 //! DPDK loops from memory. `weir-bench` (`perf/bench`) is the program; the modules are its parts.
 //! `weir-lcores` (`perf/lcores`) measures what a second lcore brings and what commands cost under full load.
 //! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
+//! `weir-instructions` (`perf/instructions`) holds the instructions a packet against those of before.
 #![forbid(unsafe_code)]
 
 pub mod error;
 pub mod hugepages;
+pub mod instructions;
 pub mod load;
 pub mod process;
 pub mod reclaim;
