@@ -3,10 +3,12 @@
 //! `weir-lcores` (`perf/lcores`) measures what a second lcore brings and what commands cost under full load.
 //! `weir-lifetimes` (`perf/lifetimes`) measures connections that begin, and bursts while others end.
 //! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
+//! `weir-instructions` (`perf/instructions`) holds the instructions a packet against those of before.
 #![forbid(unsafe_code)]
 
 pub mod error;
 pub mod hugepages;
+pub mod instructions;
 pub mod lifetimes;
 pub mod load;
 pub mod process;

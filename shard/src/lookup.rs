@@ -97,6 +97,12 @@ fn impossible_segment(
 }
 
 impl Lookup {
+    const fn of_nothing(zone: u16) -> Self {
+        let target = Target::Invalid(Invalid::NotIp);
+        let draft = DraftNumber::NONE;
+        Self { target, hash: 0, candidate: None, hint: 0, zone, new_connection: None, draft }
+    }
+
     /// A hash that both directions of a connection share, if the packet may be the first of one: it has a tuple of
     /// its own, and stage 2 found no sign of it in the table. Two packets of a burst with the same value have to be
     /// worked in order. (A connection that has just expired still shows; sweep before the burst.)
@@ -161,38 +167,70 @@ impl Shard {
         meta: &CtMeta,
         checksum_trusted: bool,
     ) -> Lookup {
-        let found = |target, hash| Lookup {
-            target,
-            hash,
-            candidate: None,
-            hint: 0,
-            zone,
-            new_connection: None,
-            draft: DraftNumber::NONE,
-        };
-        let idle = |target| found(target, 0);
-        if let Some(connection) = meta.connection_in(zone) {
-            return idle(Target::Known(connection));
-        }
-        // What an earlier ct action of this zone took for valid was verified then; what may have been set since was set
-        // with its checksums.
-        let trust = checksum_trusted || meta.is_tracked_in(zone) && !meta.state.has(CtState::INV);
-        let trust = if trust { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
-        if let Some(Ok(tuple)) = Tuple4::extract_plain(frame, layers, zone, trust) {
+        let mut lookup = None;
+        self.prepare_into(&mut lookup, frame, layers, zone, meta, checksum_trusted);
+        lookup.unwrap_or(Lookup::of_nothing(zone))
+    }
+
+    /// [`Shard::prepare`] in the place where the result is to stay: to copy what has just been written in pieces takes
+    /// some twenty cycles a piece.
+    #[inline(always)]
+    pub fn prepare_into(
+        &self,
+        place: &mut Option<Lookup>,
+        frame: &[u8],
+        layers: &Layers,
+        zone: u16,
+        meta: &CtMeta,
+        checksum_trusted: bool,
+    ) {
+        let trust = if checksum_trusted { ChecksumTrust::ALL } else { ChecksumTrust::NONE };
+        if !meta.state.has(CtState::TRK)
+            && let Some(Ok(tuple)) = Tuple4::extract_plain(frame, layers, zone, trust)
+        {
             // Hashed before it is put away: words that have just been stored in pieces are slow to come back.
             let hash = self.table.hash4(&tuple);
             self.table.prefetch_bucket(hash);
-            return found(Target::Packet(Tuple::V4(tuple)), hash);
+            let target = Target::Packet(Tuple::V4(tuple));
+            let draft = DraftNumber::NONE;
+            *place =
+                Some(Lookup { target, hash, candidate: None, hint: 0, zone, new_connection: None, draft });
+            return;
         }
-        let target = Target::of(frame, layers, zone, trust);
-        let Some(tuple) = target.tuple() else { return idle(target) };
-        let hash = self.table.hash(tuple);
-        self.table.prefetch_bucket(hash);
-        found(target, hash)
+        self.prepare_any(place, frame, layers, zone, meta, trust);
+    }
+
+    #[inline(never)]
+    fn prepare_any(
+        &self,
+        place: &mut Option<Lookup>,
+        frame: &[u8],
+        layers: &Layers,
+        zone: u16,
+        meta: &CtMeta,
+        trust: ChecksumTrust,
+    ) {
+        // What an earlier ct action of this zone took for valid was verified then; what may have been set since was set
+        // with its checksums.
+        let is_verified = meta.is_tracked_in(zone) && !meta.state.has(CtState::INV);
+        let trust = if is_verified { ChecksumTrust::ALL } else { trust };
+        let target = match meta.connection_in(zone) {
+            Some(connection) => Target::Known(connection),
+            None => match Tuple4::extract_plain(frame, layers, zone, trust) {
+                Some(Ok(tuple)) => Target::Packet(Tuple::V4(tuple)),
+                _ => Target::of(frame, layers, zone, trust),
+            },
+        };
+        let mut hash = 0;
+        if let Some(tuple) = target.tuple() {
+            hash = self.table.hash(tuple);
+            self.table.prefetch_bucket(hash);
+        }
+        *place = Some(Lookup { target, hash, ..Lookup::of_nothing(zone) });
     }
 
     /// Stage 2: compares the bucket's tags and asks for the line of the connection that they point to.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, lookup: &mut Lookup) {
         let Some(tuple) = lookup.target.tuple() else {
             if let Target::Known(connection) = lookup.target {

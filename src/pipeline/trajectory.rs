@@ -11,12 +11,14 @@
 
 use arrayvec::ArrayVec;
 use hashbrown::HashTable;
-use weir_shard::{CtMeta, HINTS};
+use weir_shard::HINTS;
 use weir_wire::{Fragment, Layers};
 
 use super::PortId;
 use super::extract::{self, SINGLE_WORDS};
+use super::frame::Frame;
 use super::megaflow::{Megaflow, Megaflows};
+use super::packet::Packet;
 use super::step::Step;
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, at};
 
@@ -31,7 +33,7 @@ const PATIENCE: u32 = 64;
 pub(super) struct Class(u64);
 
 impl Class {
-    const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
     /// Of a packet that came in by `port`.
     #[inline]
@@ -51,7 +53,7 @@ pub(super) struct Course {
     pub(super) number: u16,
     /// It goes where its connection's trajectory leads, or nobody is to learn where it goes.
     pub(super) settled: bool,
-    class: Class,
+    pub(super) class: Class,
     /// Its megaflows so far, by how often it had been recirculated.
     flows: [u32; MAX_HOPS],
 }
@@ -60,11 +62,11 @@ impl Course {
     /// Of a packet that begins in the middle of its way.
     pub(super) const NONE: Self = Self { number: 0, settled: true, class: Class::NONE, flows: [0; MAX_HOPS] };
 
-    /// Of a packet of this class, whose trajectory is to be learned.
+    /// Of a packet of this class that begins with trajectory `number`.
     #[inline]
-    pub(super) fn begin(&mut self, class: Class) {
+    pub(super) fn begin(&mut self, class: Class, number: u16) {
         self.class = class;
-        self.settled = class == Class::NONE;
+        self.number = number;
     }
 
     /// The packet was given a megaflow, having been recirculated `hop` times.
@@ -93,16 +95,18 @@ struct Compared {
 
 /// One classification.
 #[derive(Clone, Debug)]
-struct Hop {
+pub(super) struct Hop {
     /// Index of the megaflow, and its serial number.
-    flow: u32,
+    pub(super) flow: u32,
     serial: u64,
     /// The recirculation id that it is for.
     recirculation: u32,
-    /// What the megaflow looks at beside its class.
+    /// The bits of ct_state that the megaflow looks at, and what they are.
+    state: [u32; 2],
+    /// What else it looks at beside its class.
     compared: Box<[Compared]>,
     /// It looks at something that takes a whole key to compare.
-    by_key: bool,
+    pub(super) by_key: bool,
 }
 
 /// What is found at a hop.
@@ -116,18 +120,30 @@ pub(super) enum Found {
     Nothing,
 }
 
+/// Trajectories that whole runs of packets are taken along at once; nearly all established traffic is on one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Out by this port.
+    Output(PortId),
+    /// Tracked, recirculated, and out by this port.
+    Tracked(PortId),
+    /// Any other.
+    Other,
+}
+
 /// Where packets went.
 #[derive(Clone, Debug)]
-struct Trajectory {
+pub(super) struct Trajectory {
     class: Class,
     hash: u64,
     /// The zone of the `ct` that it begins with.
-    zone: Option<u16>,
+    pub(super) zone: Option<u16>,
     /// Every `ct` on it is in this zone, so that its packets need no other look-up.
-    looks_up_once: bool,
+    pub(super) looks_up_once: bool,
+    pub(super) shape: Shape,
     /// [`Megaflows::edition`] when all of its megaflows were last seen to be current, and whether they were.
     seen: (u64, bool),
-    hops: ArrayVec<Hop, MAX_HOPS>,
+    pub(super) hops: ArrayVec<Hop, MAX_HOPS>,
 }
 
 /// All trajectories of a worker.
@@ -156,7 +172,7 @@ impl Trajectories {
     }
 
     #[inline]
-    fn find(&self, number: u16) -> Option<&Trajectory> {
+    pub(super) fn find(&self, number: u16) -> Option<&Trajectory> {
         self.all.get(usize::from(number).wrapping_sub(1))
     }
 
@@ -166,43 +182,40 @@ impl Trajectories {
         self.usual.get(port as usize).copied().unwrap_or(0)
     }
 
-    /// The zone of the `ct` that a trajectory begins with, if it does.
-    #[inline]
-    pub(super) fn zone(&self, number: u16) -> Option<u16> {
-        self.find(number)?.zone
-    }
-
-    /// True if packets on this trajectory need no look-up but the one that comes first.
-    #[inline]
-    pub(super) fn looks_up_once(&self, number: u16) -> bool {
-        self.find(number).is_some_and(|trajectory| trajectory.looks_up_once)
-    }
-
-    /// What its trajectory says of a packet on this course that was recirculated `hop` times, last under the id
-    /// `recirculation`.
-    #[inline]
-    pub(super) fn look(
+    /// True if there is a trajectory with this number for this class, all current.
+    pub(super) fn is_for(
         &mut self,
-        course: &Course,
-        (hop, recirculation): (u8, u32),
-        (frame, layers, meta): (&[u8], &Layers, &CtMeta),
+        number: u16,
+        class: Class,
+        megaflows: &Megaflows,
+        generation: u64,
+    ) -> bool {
+        self.all.get_mut(usize::from(number).wrapping_sub(1)).is_some_and(|trajectory| {
+            trajectory.class == class && trajectory.is_current(megaflows, generation)
+        })
+    }
+
+    /// What its trajectory says of a packet that is about to be classified.
+    #[inline(always)]
+    pub(super) fn look<F: Frame>(
+        &mut self,
+        packet: &Packet<F>,
         megaflows: &Megaflows,
         generation: u64,
     ) -> Found {
+        let course = &packet.course;
         let Some(trajectory) = self.all.get_mut(usize::from(course.number).wrapping_sub(1)) else {
             return Found::Nothing;
         };
         if trajectory.class != course.class || !trajectory.is_current(megaflows, generation) {
             return Found::Nothing;
         }
-        let Some(hop) = trajectory.hops.get(usize::from(hop)) else { return Found::Nothing };
-        let fits = |compared: &Compared| {
-            extract::word(frame, layers, meta, compared.word) & compared.mask == compared.value
-        };
-        match hop.recirculation == recirculation && hop.compared.iter().all(fits) {
-            true if hop.by_key => Found::ByKey(hop.flow),
-            true => Found::Flow(hop.flow),
-            false => Found::Nothing,
+        match trajectory.hops.get(usize::from(packet.recirculated)) {
+            Some(hop) if hop.recirculation == packet.recirculation && hop.fits(packet) => match hop.by_key {
+                true => Found::ByKey(hop.flow),
+                false => Found::Flow(hop.flow),
+            },
+            _ => Found::Nothing,
         }
     }
 
@@ -295,6 +308,7 @@ impl Trajectory {
             hash,
             zone,
             looks_up_once: zones().all(|other| Some(other) == zone),
+            shape: Shape::of(flows),
             seen: (0, false),
             hops: flows.iter().map(|&(index, flow)| Hop::new(index, flow)).collect(),
         }
@@ -312,9 +326,23 @@ impl Trajectory {
     }
 }
 
+impl Shape {
+    fn of(flows: &[(u32, &Megaflow)]) -> Self {
+        let mut steps = flows.iter().map(|(_, flow)| &*flow.recipe.steps);
+        match (steps.next(), steps.next(), steps.next()) {
+            (Some([Step::Output(port)]), None, None) => Self::Output(*port),
+            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Output(port)]), None) => {
+                Self::Tracked(*port)
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Hop {
     fn new(index: u32, flow: &Megaflow) -> Self {
         let (mask, key) = (&flow.recipe.mask, &flow.key);
+        let state = |key: &Key| u32::try_from(key.read(at::CT_STATE, 4)).unwrap_or(0);
         let left = |word: usize| mask.words[word] & !KNOWN.words[word];
         let is_single = |word: &usize| SINGLE_WORDS.contains(word) && left(*word) & !word_bits(*word) == 0;
         let (single, other): (Vec<usize>, Vec<usize>) =
@@ -324,18 +352,43 @@ impl Hop {
             flow: index,
             serial: flow.serial,
             recirculation: u32::try_from(key.read(at::RECIRC_ID, 4)).unwrap_or(0),
+            state: [state(mask), state(key)],
             compared: single.into_iter().map(compared).collect(),
             by_key: !other.is_empty(),
         }
     }
+
+    /// True if the packet is what the megaflow looked at, but for what takes a key to compare.
+    #[inline(always)]
+    pub(super) fn fits<F: Frame>(&self, packet: &Packet<F>) -> bool {
+        let [mask, state] = self.state;
+        u32::from(packet.meta.state.0) & mask == state
+            && (self.compared.is_empty() || self.fields_fit(packet))
+    }
+
+    /// True if all packets of the class fit that the tracker has not seen.
+    #[inline]
+    pub(super) fn fits_all_untracked(&self) -> bool {
+        self.state[1] == 0 && self.compared.is_empty() && !self.by_key
+    }
+
+    #[inline(never)]
+    fn fields_fit<F: Frame>(&self, packet: &Packet<F>) -> bool {
+        let Some(frame) = &packet.frame else { return false };
+        let (bytes, layers, meta) = (frame.bytes(), &packet.layers, &packet.meta);
+        self.compared.iter().all(|compared| {
+            extract::word(bytes, layers, meta, compared.word) & compared.mask == compared.value
+        })
+    }
 }
 
-/// The bits of a key that a trajectory's [`Class`] and recirculation ids say.
+/// The bits of a key that a trajectory's [`Class`], recirculation ids and states say.
 const KNOWN: Mask = {
     let mut known = Key::ZERO;
     let fields = [
         (at::IN_PORT, 4),
         (at::RECIRC_ID, 4),
+        (at::CT_STATE, 4),
         (at::ETH_TYPE, 2),
         (at::NW_PROTO, 1),
         (at::NW_FRAG, 1),

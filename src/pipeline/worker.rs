@@ -14,7 +14,7 @@ use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 use super::handover::Departure;
 use super::inject::Injection;
 use super::letter::Task;
-use super::megaflow::{FlowCopy, Megaflows, Recipe};
+use super::megaflow::{FlowCopy, Megaflows, Recipe, Tally};
 use super::order::Order;
 use super::outbox::Outbox;
 use super::packet::{Batch, Changed, Packet, Received};
@@ -71,7 +71,7 @@ pub struct Worker<F = HeapFrame> {
     /// Fragments that wait for the rest of their datagrams.
     pub(super) held: Held<F>,
     /// By [`PortId`], one for every port that some snapshot had so far.
-    ports: Vec<PortCounters>,
+    pub(super) ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
     pub(super) copies_left: u32,
     /// There are other shards.
@@ -298,9 +298,7 @@ impl<F: Frame> Worker<F> {
         let (mut bytes, mut fragmented) = (0, false);
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let layers = Layers::parse(frame.bytes());
-            fragmented |= layers.fragment != Fragment::No;
-            batch.push(frame, layers, port);
+            fragmented |= batch.push(frame, port).1.fragment != Fragment::No;
         }
         (bytes, fragmented)
     }
@@ -319,7 +317,7 @@ impl<F: Frame> Worker<F> {
         self.copies_left = MAX_COPIES;
         if fragmented {
             self.run_apart(now, batch, out);
-        } else if self.trajectories.is_enabled() && self.foresee(now, port, batch) {
+        } else if self.trajectories.is_enabled() && self.foresee(port, batch) {
             self.run_in_turn(now, batch, out);
         } else {
             self.run(now, batch, out, 0, Start::Classify);
@@ -386,7 +384,7 @@ impl<F: Frame> Worker<F> {
         let mut previous = None;
         for &index in wave {
             let packet = &mut batch[index];
-            if core::mem::take(&mut packet.classified) || self.follow(now, packet) {
+            if self.follow(now, packet) {
                 continue;
             }
             packet.course.leave();
@@ -415,7 +413,9 @@ impl<F: Frame> Worker<F> {
     /// Counts a packet that was given its flow for the flow's rules.
     #[inline]
     pub(super) fn count(&mut self, packet: &Packet<F>, now: u64) {
-        self.megaflows.count(packet.flow, packet.length(), packet.tcp_flags(), now);
+        let mut tally = Tally::default();
+        tally.add(packet.length(), packet.tcp_flags());
+        self.megaflows.count(packet.flow, tally, now);
     }
 
     /// The packet's megaflow by way of the caches, or else of the tables.
@@ -572,11 +572,17 @@ impl<F: Frame> Worker<F> {
             ) else {
                 continue;
             };
-            let lookup = packet.early_lookup(action.zone).copied().unwrap_or_else(|| {
-                let trusted = frame.checksums_verified();
-                shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
-            });
-            lookups.push((index, lookup));
+            let is_first = packet.is_at_its_first_step();
+            lookups.push((
+                index,
+                match &packet.lookup {
+                    Some(early) if is_first && early.is_for(action.zone) => *early,
+                    _ => {
+                        let trusted = frame.checksums_verified();
+                        shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
+                    }
+                },
+            ));
         }
         for (index, lookup) in &mut lookups {
             shard.prefetch(lookup);
@@ -611,7 +617,7 @@ impl<F: Frame> Worker<F> {
 
     /// Shows a packet, which waits at a `ct`, to the tracker, with its early look-up if no other is given. True if it
     /// goes on here.
-    #[inline]
+    #[inline(always)]
     pub(super) fn meet<T: Transmit<F>>(
         &mut self,
         now: u64,
@@ -621,21 +627,39 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) -> bool {
         let Self { shard, megaflows, .. } = self;
-        let (Some(frame), Some(lookup), Some(Step::Ct(action))) = (
-            &mut packet.frame,
-            lookup.or(packet.lookup.as_ref()),
-            megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
-        ) else {
-            return false;
+        let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
+        let Some(Step::Ct(action)) = step else { return false };
+        let is_first = packet.is_at_its_first_step();
+        let early = packet.lookup.as_ref().filter(|early| is_first && early.is_for(action.zone));
+        let alone;
+        let lookup = match lookup.or(early) {
+            Some(lookup) => lookup,
+            None => {
+                alone = look_up(shard, packet, action.zone);
+                &alone
+            }
         };
+        let Some(frame) = &mut packet.frame else { return false };
         let outcome = shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
+        self.leave_tracker(packet, outcome, nesting, out)
+    }
+
+    /// Does what the tracker has said to a packet that stands at its `ct`. True if it goes on here.
+    #[inline(always)]
+    pub(super) fn leave_tracker<T: Transmit<F>>(
+        &mut self,
+        packet: &mut Packet<F>,
+        outcome: Outcome,
+        nesting: usize,
+        out: &mut T,
+    ) -> bool {
         if let Outcome::Elsewhere { to, why } = outcome {
-            let task = Task::Track(shard.take_errand());
+            let task = Task::Track(self.shard.take_errand());
             self.hand_over(packet.take(), Vec::new(), Departure { to, why, task, nesting }, out);
             return false;
         }
         packet.step += 1;
-        out.tracked(frame);
+        packet.frame.iter().for_each(|frame| out.tracked(frame));
         if !packet.course.settled {
             packet.note_connection();
         }
@@ -729,6 +753,16 @@ impl<F: Frame> Worker<F> {
         }
         Pause::Done
     }
+}
+
+/// Looks a packet's connection up, both stages at once.
+#[inline(never)]
+fn look_up<F: Frame>(shard: &Shard, packet: &Packet<F>, zone: u16) -> Lookup {
+    let (bytes, trusted) =
+        packet.frame.as_ref().map_or((&[][..], false), |frame| (frame.bytes(), frame.checksums_verified()));
+    let mut lookup = shard.prepare(bytes, &packet.layers, zone, &packet.meta, trusted);
+    shard.prefetch(&mut lookup);
+    lookup
 }
 
 /// Edits the payload of a packet as the tracker has said.
