@@ -51,6 +51,9 @@ impl Order {
             return;
         }
         if self.seen.has(hash) {
+            if self.opening.contains(&(hash, index)) {
+                return;
+            }
             self.seen_again.set(hash);
         }
         self.seen.set(hash);
@@ -105,12 +108,14 @@ mod tests {
                 let behind = model.iter().any(|&(opening, other)| opening == hash && other != index);
                 prop_assert_eq!(order.is_behind(index, Some(hash)), behind);
                 prop_assert_eq!(order.is_free(), model.is_empty());
-                if !model.contains(&(hash, index)) && model.len() == MAX_OPENING {
+                if model.len() == MAX_OPENING {
                     order.settle();
                     model.clear();
                 }
                 order.open(index, hash);
-                model.push((hash, index));
+                if !model.contains(&(hash, index)) {
+                    model.push((hash, index));
+                }
             }
             prop_assert!(!order.is_behind(0, None));
         }
