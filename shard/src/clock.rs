@@ -30,7 +30,9 @@ impl Clock {
     #[inline]
     pub(crate) fn advance(&mut self, now: Millis) -> Moment {
         match self.last {
-            Some(last) if now >= last => self.moment += (now - last).min(LONGEST_LEAP),
+            // All packets of a burst have the same reading.
+            Some(last) if now == last => return self.moment,
+            Some(last) if now > last => self.moment += (now - last).min(LONGEST_LEAP),
             Some(last) if last - now <= PATIENCE => return self.moment,
             _ => {}
         }

@@ -128,11 +128,11 @@ impl Shard {
             _ => CtState::NONE,
         };
         packet.set_state(state.with(reply));
-        self.belong(packet, slot);
-        if self.table.connection(slot.index()).has(flag::ASSISTED) {
+        let flags = self.belong(packet, slot);
+        if flags & flag::ASSISTED != 0 {
             return self.assist(packet, slot);
         }
-        self.apply_nat(packet, slot, None)
+        self.apply_nat(packet, slot, flags, None)
     }
 
     /// The packet met its connection in an earlier ct action of this zone, where it was tracked.
@@ -307,20 +307,21 @@ impl Shard {
         self.translate(packet, slot, None)
     }
 
-    /// Takes mark and label of a commit over into the connection, and the connection's into the packet.
+    /// Takes mark and label of a commit over into the connection, and the connection's into the packet. Gives the
+    /// connection's flags.
     #[inline(always)]
-    fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) {
+    fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) -> u16 {
         if packet.action.commit {
             let changes = self.refresh(packet.action, slot.index());
             if self.events.listening() && changes != Changes::NONE {
                 self.record(slot.index(), EventKind::Update(changes));
             }
         }
-        self.show(packet, slot);
+        self.show(packet, slot)
     }
 
     #[inline(always)]
-    fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) {
+    fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) -> u16 {
         let connection = self.table.connection(slot.index());
         let flags = connection.flags();
         packet.meta.mark = connection.mark();
@@ -332,6 +333,7 @@ impl Shard {
         if flags & flag::RELATED != 0 {
             self.show_parent(packet, slot.index());
         }
+        flags
     }
 
     /// Takes mark, label and helper of a commit over; says which of them are different now.
@@ -585,14 +587,20 @@ impl Shard {
         slot: Slot,
         inner_layers: Option<&Layers>,
     ) -> Outcome {
-        self.apply_nat(packet, slot, inner_layers)
+        let flags = self.table.connection(slot.index()).flags();
+        self.apply_nat(packet, slot, flags, inner_layers)
     }
 
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline(always)]
-    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
-        let flags = self.table.connection(slot.index()).flags();
+    fn apply_nat(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: Slot,
+        flags: u16,
+        inner_layers: Option<&Layers>,
+    ) -> Outcome {
         if !packet.wants_nat()
             || flags & (flag::SOURCE_NAT | flag::DESTINATION_NAT) == 0
             || packet.meta.is_translated_in(packet.action.zone)

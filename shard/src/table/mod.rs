@@ -437,7 +437,7 @@ impl Table {
     }
 
     /// True if `slot` is this tuple's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn holds(&self, slot: Slot, tuple: &Tuple, hash: u64) -> bool {
         let index = slot.index() as usize;
         let connection = &self.memory.connections[index];
