@@ -5,8 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod generator;
+pub mod harness;
 pub mod hugepages;
+pub mod inside;
 pub mod load;
+pub mod order;
+pub mod point;
 pub mod process;
 pub mod reclaim;
 pub mod report;
