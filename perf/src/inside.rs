@@ -120,7 +120,8 @@ impl<'a> Inside<'a> {
         Generator::endless(self.shape(step), flows)
     }
 
-    /// Ports 1 and 2 anew, each with a generator or without anything that comes in.
+    /// Ports 1 and 2 anew, each with a generator or without anything that comes in: those first, so that the others'
+    /// packets find them there.
     fn ports(&mut self, inside: Option<Generator>, outside: Option<Generator>) -> Result<(), BenchError> {
         let mut changes = Vec::new();
         if self.devices > 0 {
@@ -128,7 +129,9 @@ impl<'a> Inside<'a> {
                 changes.push(Change::RemovePort(name.parse().map_err(refused)?));
             }
         }
-        for (number, name, generator) in [(1, "inside", inside), (2, "outside", outside)] {
+        let mut ports = [(1, "inside", inside), (2, "outside", outside)];
+        ports.sort_by_key(|(_, _, generator)| generator.is_some());
+        for (number, name, generator) in ports {
             let device = format!("net_null{}", self.devices);
             self.devices += 1;
             let devargs = match generator {
