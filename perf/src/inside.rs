@@ -90,10 +90,11 @@ fn refused(error: impl ToString) -> BenchError {
 fn configuration(point: &Point) -> String {
     let profile = if point.lab { "lab" } else { "metal" };
     let capacity = point.capacity().max(CAPACITY);
-    let cpu = point.polling_cpu();
+    let Point { burst, no_trajectories, .. } = point;
+    let (cpu, trajectories) = (point.polling_cpu(), !no_trajectories);
     format!(
         "profile = \"{profile}\"\nlcores = \"{cpu}\"\n[conntrack]\ncapacity = {capacity}\n\
-         [[bridge]]\nname = \"{BRIDGE}\"\nflows = \"table.flows\"\n"
+         [tuning]\nburst = {burst}\ntrajectories = {trajectories}\n[[bridge]]\nname = \"{BRIDGE}\"\nflows = \"table.flows\"\n"
     )
 }
 

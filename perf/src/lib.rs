@@ -4,17 +4,24 @@
 //! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
 #![forbid(unsafe_code)]
 
+pub mod ablation;
+pub mod documents;
 pub mod error;
 pub mod generator;
 pub mod harness;
 pub mod hugepages;
 pub mod inside;
 pub mod load;
+pub mod machine;
+pub mod matrix;
 pub mod order;
+pub mod plot;
 pub mod point;
 pub mod process;
 pub mod reclaim;
 pub mod report;
+pub mod results;
+pub mod runner;
 pub mod scale;
 pub mod statistics;
 pub mod switch;

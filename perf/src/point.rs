@@ -173,7 +173,7 @@ impl Point {
 }
 
 /// What came of a point, and one JSON line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Packets received while it counted.
     pub packets: u64,
@@ -185,6 +185,15 @@ pub struct Outcome {
     pub connections: u64,
     /// Ticks of the time stamp counter in a second.
     pub tsc_hz: u64,
+    /// False if built with the feature no-prefetch.
+    pub prefetch: bool,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        let prefetch = !cfg!(feature = "no-prefetch");
+        Self { packets: 0, cycles: 0, sent: 0, connections: 0, tsc_hz: 0, prefetch }
+    }
 }
 
 impl Outcome {
