@@ -116,7 +116,7 @@ pub struct Shape {
 }
 
 /// What differs: the last four bytes of both addresses, and both ports, as they lie in a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ends {
     src: u32,
     dst: u32,
@@ -152,6 +152,9 @@ impl Ends {
 /// Where the ends of the next packet come from.
 #[derive(Clone, Debug)]
 pub enum Flows {
+    /// Flows by their numbers, upwards from this one. Connections are opened in this order, so that they lie in it in
+    /// the table. The powers of one root are no mixture for those of another: they would be met at equal distances.
+    Counted(u32),
     /// Flows by their numbers, the first one's given, in an order of their own.
     Numbered {
         /// Number of the first.
@@ -193,6 +196,11 @@ impl Flows {
     #[inline]
     fn next(&mut self, transport: Transport) -> Ends {
         match self {
+            Self::Counted(next) => {
+                let number = *next;
+                *next = number.wrapping_add(1);
+                Ends::of(&Flow::numbered(number), transport)
+            }
             Self::Numbered { first, order, reversed } => {
                 let ends = Ends::of(&Flow::numbered(*first + order.next()), transport);
                 if *reversed { ends.reversed() } else { ends }
@@ -411,6 +419,8 @@ impl Source for Generator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
     use super::*;
     use weir_wire::Layers;
     use weir_wire::Tuple;
@@ -471,6 +481,19 @@ mod tests {
         let back = Ends::new(flow.dst.0.octets(), flow.src.0.octets(), flow.dst.1, flow.src.1);
         assert_eq!(ends.reversed(), back);
         assert_eq!(back.reversed(), ends);
+    }
+
+    #[test]
+    fn connections_that_were_opened_in_turn_are_met_at_no_equal_distances() {
+        let count = 100_003;
+        let mut counted = Flows::Counted(0);
+        let ends: Vec<Ends> = (0..count).map(|_| counted.next(Transport::Udp)).collect();
+        let place: HashMap<Ends, u32> = ends.into_iter().zip(0..).collect();
+        let mut met = Flows::numbered(0, count, 4);
+        let places: Vec<i64> = (0..1000).map(|_| place[&met.next(Transport::Udp)].into()).collect();
+        let steps: HashSet<i64> =
+            places.windows(2).map(|pair| (pair[1] - pair[0]).rem_euclid(count.into())).collect();
+        assert!(steps.len() > 990, "{}", steps.len());
     }
 
     #[test]
