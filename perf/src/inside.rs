@@ -13,7 +13,8 @@ use weir::control::engine::{Change, ConnectionFilter, Cursor, EngineError, NewPo
 use weir_ffi::source;
 
 use crate::BenchError;
-use crate::generator::{Ends, Family, Flows, Generator, Shape, Step, Transport};
+use crate::frames::{Ends, Family, Shape, Step, Transport};
+use crate::generator::{Flows, Generator};
 use crate::point::{OPENED_BESIDE, Outcome, Point, Traffic};
 use crate::process::Stop;
 
