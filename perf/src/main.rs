@@ -1,61 +1,86 @@
-//! `weir-bench`: several rounds over all workloads, weir and OVS-DPDK in turn; then medians.
+//! `weir-bench` (`perf/bench`): cycles for each packet of weir, over kinds of traffic and numbers of connections.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use weir_perf::hugepages::Hugepages;
+use clap::{Args, Parser, Subcommand};
+use weir_perf::machine::Machine;
+use weir_perf::matrix::Axes;
+use weir_perf::point::Point;
 use weir_perf::process::{Directory, Stop};
-use weir_perf::report::{Figure, rows, table};
-use weir_perf::switch::{Kind, MEMORY_MIB, Setup, Switch, ovs_is_installed};
-use weir_perf::traffic::MAX_FLOWS;
-use weir_perf::workload::{Measurement, Workload};
-use weir_perf::{BenchError, process};
+use weir_perf::results::{Figure, Results, name, rows, short};
+use weir_perf::runner::{Runner, reserve};
+use weir_perf::scale::{self, Arrival, Scale};
+use weir_perf::switch::{MEMORY_MIB, Setup};
+use weir_perf::{BenchError, documents, hugepages::Hugepages, inside, process};
 
-/// Pages of 2 MiB beside the packet memory: queues, rings and what OVS adds.
-const SPARE_PAGES: u64 = 128;
+/// Pages of 2 MiB beside the packet memory, with two lcores: queues, rings, tables.
+const SPARE_PAGES: u64 = 384;
+/// What the two lcores are measured over.
+const SCALE_SESSIONS: u32 = 10_000;
 
-/// Cycles a packet on one polling core, of weir and of Debian's OVS-DPDK in the same run.
+/// Cycles for each packet on one polling core, and what a second one brings.
 ///
-/// Packets of 64 bytes come from captures that DPDK's net_pcap loops from memory and go to net_null. Each round
-/// starts both switches one after the other, ahead of ordinary processes; the figures are medians over the rounds.
-/// Needs root. Reserves 2 MiB hugepages and gives them back; without hugepages weir runs in profile lab, alone.
+/// Packets are made up where a driver would receive them (net_null and a generator), go through the datapath that `weir run`
+/// serves, and are freed where a driver would send them. Each point has a process of its own, ahead of ordinary ones:
+/// connections are set up and counted, then packets are measured, then everything received must have been sent. The
+/// figures are medians over the rounds. Needs root. Reserves 2 MiB hugepages and gives them back.
 #[derive(Debug, Parser)]
-#[command(name = "weir-bench", version)]
-struct Args {
-    /// Rounds over all workloads.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Seconds that each measurement counts.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// Connections, one run each.
-    #[arg(long, value_delimiter = ',', default_values_t = [1000, 100_000],
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FLOWS)))]
-    sessions: Vec<u32>,
-    /// Workloads.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Workload::Forward, Workload::Established, Workload::New])]
-    workloads: Vec<Workload>,
-    /// The CPU that polls. Default: the second, if there is one.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..128))]
-    core: Option<u8>,
-    /// Measure weir alone.
+#[command(name = "weir-bench", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Measures one point in this process and prints one line of JSON: the thing to profile.
+    One(Point),
+}
+
+#[derive(Debug, Args)]
+struct Bench {
+    /// A few points, one round: a minute.
     #[arg(long)]
-    no_ovs: bool,
-    /// Profile lab: no hugepages, weir alone.
+    quick: bool,
+    /// Rounds over all points. Default: 5, with --quick 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Milliseconds that each measurement counts. Default: 1000, with --quick 300.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    milliseconds: Option<u64>,
+    #[command(flatten)]
+    axes: Axes,
+    /// Numbers of lcores: 1 measures the points, 2 what a second one brings. Default: both; with axes or --quick 1.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=2))]
+    lcores: Vec<u8>,
+    /// The CPU that polls. Default: the second, if there is one.
+    #[arg(long)]
+    cpu: Option<u16>,
+    /// Profile lab: no hugepages.
     #[arg(long)]
     lab: bool,
-    /// Print JSON lines alone, no table.
+    /// Where results go: bench.json, bench.md, bench.svg.
+    #[arg(long, default_value = "target/perf")]
+    out: PathBuf,
+    /// Also puts figures and plot into docs/performance.md.
     #[arg(long)]
-    json: bool,
-    /// The program `weir`. Default: beside this one.
+    renew: bool,
+    /// The program `weir`, which --lcores 2 runs. Default: beside this one.
     #[arg(long)]
     weir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match bench(&Args::parse()) {
+    let Arguments { what, bench } = Arguments::parse();
+    let result = match what {
+        Some(What::One(point)) => one(&point),
+        None => bench.run(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-bench: {error}");
@@ -64,98 +89,119 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(args: &Args) -> Result<(), BenchError> {
-    let user = process::run(std::process::Command::new("id").arg("-u"))?;
-    if user.trim() != "0" {
-        return Err(BenchError::NotRoot);
-    }
+fn one(point: &Point) -> Result<(), BenchError> {
     let stop = Stop::on_signals().map_err(BenchError::at(Path::new("signal handlers")))?;
-    let weir = weir_program(args)?;
-    // Dropped in the reverse order: switches, hugepages, directory.
     let directory = Directory::new()?;
-    let hugepages = if args.lab {
-        None
-    } else {
-        let pages = u64::from(MEMORY_MIB / 2) + SPARE_PAGES;
-        Hugepages::reserve(pages, &directory.path().join("huge"))
-            .inspect_err(|reason| eprintln!("No hugepages ({reason}): profile lab, weir alone."))
-            .ok()
-    };
-    let kinds = match (args.no_ovs || hugepages.is_none(), ovs_is_installed()) {
-        (true, _) => vec![Kind::Weir],
-        (false, true) => vec![Kind::Weir, Kind::OvsDpdk],
-        (false, false) => {
-            eprintln!("Without openvswitch-switch-dpdk (apt-get install it) weir is measured alone.");
-            vec![Kind::Weir]
-        }
-    };
-    let core = args.core.unwrap_or_else(second_cpu);
-    let setup = Setup {
-        weir,
-        cores: vec![core],
-        other_core: u8::from(core == 0),
-        settings: "",
-        hugepages: hugepages.is_some(),
-        stop: stop.clone(),
-    };
-    let mut figures = Vec::new();
-    for round in 1..=args.rounds {
-        for &kind in &kinds {
-            eprintln!("round {round} of {}: {kind}", args.rounds);
-            let place = directory.path().join(format!("{kind}-{round}"));
-            let switch = Switch::start(kind, &setup, place)?;
-            measure(args, &switch, &stop, round, &mut figures)?;
-        }
-    }
-    let rows = rows(&figures);
-    for row in &rows {
-        print_json(row);
-    }
-    if !args.json {
-        print!("\n{}", table(&rows));
-    }
+    let outcome = inside::run(point, directory.path(), &stop)?;
+    println!("{}", serde_json::to_string(&outcome).map_err(|error| BenchError::Refused(error.to_string()))?);
     Ok(())
+}
+
+impl Bench {
+    fn run(&self) -> Result<(), BenchError> {
+        process::must_be_root()?;
+        let stop = Stop::on_signals().map_err(BenchError::at(Path::new("signal handlers")))?;
+        std::fs::create_dir_all(&self.out).map_err(BenchError::at(&self.out))?;
+        let base = Point {
+            milliseconds: self.milliseconds.unwrap_or(if self.quick { 300 } else { 1000 }),
+            lab: self.lab,
+            cpu: self.cpu,
+            ..Point::default()
+        };
+        let (mut points, refused) = self.axes.points(self.quick, &base);
+        refused.iter().for_each(|reason| eprintln!("Left out: {reason}."));
+        let rounds = self.rounds.unwrap_or(if self.quick { 1 } else { 5 });
+        let lcores = match (self.lcores.as_slice(), self.quick || !self.axes.is_empty()) {
+            ([], true) => vec![1],
+            ([], false) => vec![1, 2],
+            (given, _) => given.to_vec(),
+        };
+        if !lcores.contains(&1) {
+            points.clear();
+        } else if points.is_empty() {
+            return Err(BenchError::Refused("nothing of what was asked for can be measured".to_owned()));
+        }
+        let directory = Directory::new()?;
+        let figures = measure(&mut points, rounds, self.lab, directory.path(), &stop)?;
+        let scaled = if lcores.contains(&2) {
+            self.scale(rounds, &base, directory.path(), &stop)?
+        } else {
+            Vec::new()
+        };
+        let results =
+            Results { machine: Machine::here(), rounds, rows: rows(&figures), figures, lcores: scaled };
+        self.write(&results)
+    }
+
+    /// What a second lcore brings, by `weir_perf::scale`.
+    fn scale(
+        &self,
+        rounds: u32,
+        base: &Point,
+        directory: &Path,
+        stop: &Stop,
+    ) -> Result<Vec<scale::Row>, BenchError> {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            eprintln!("Left out: two lcores need two CPUs.");
+            return Ok(Vec::new());
+        }
+        let pages = u64::from(MEMORY_MIB / 2) + SPARE_PAGES;
+        let hugepages = if self.lab { None } else { Hugepages::reserve(pages, &directory.join("huge")).ok() };
+        let setup = Setup {
+            weir: process::weir_program(self.weir.as_deref())?,
+            cores: Vec::new(),
+            other_core: 0,
+            settings: scale::SETTINGS,
+            hugepages: hugepages.is_some(),
+            stop: stop.clone(),
+        };
+        let scale = Scale { sessions: SCALE_SESSIONS, time: base.time(), stop };
+        let all = [Arrival::Forward, Arrival::Owner, Arrival::Wrong, Arrival::Random];
+        let figures = scale.rounds(&setup, directory, rounds, &all, &mut |_| {})?;
+        Ok(scale::rows(&figures))
+    }
+
+    fn write(&self, results: &Results) -> Result<(), BenchError> {
+        let json =
+            serde_json::to_string_pretty(results).map_err(|error| BenchError::Refused(error.to_string()))?;
+        for (name, text) in
+            [("bench.json", json), ("bench.md", results.markdown()), ("bench.svg", results.plot())]
+        {
+            let file = self.out.join(name);
+            std::fs::write(&file, text).map_err(BenchError::at(&file))?;
+        }
+        if self.renew {
+            documents::renew(Path::new("docs/performance.md"), "bench", &results.markdown())?;
+            let plot = Path::new("docs/performance.svg");
+            std::fs::write(plot, results.plot()).map_err(BenchError::at(plot))?;
+        }
+        print!("{}", results.table());
+        eprintln!("{} has everything as JSON, markdown and SVG.", self.out.display());
+        Ok(())
+    }
 }
 
 fn measure(
-    args: &Args,
-    switch: &Switch,
+    points: &mut Vec<Point>,
+    rounds: u32,
+    lab: bool,
+    directory: &Path,
     stop: &Stop,
-    round: u32,
-    figures: &mut Vec<Figure>,
-) -> Result<(), BenchError> {
-    let mut number = 0;
-    for &sessions in &args.sessions {
-        for &workload in &args.workloads {
-            number += 1;
-            let time = Duration::from_secs(args.seconds);
-            let counted = Measurement { switch, sessions, time, number, stop }.run(workload)?;
-            let figure = Figure::new(switch.kind(), workload, sessions, round, counted);
-            print_json(&figure);
+) -> Result<Vec<Figure>, BenchError> {
+    let _hugepages = if lab { None } else { reserve(points, directory) };
+    let program = std::env::current_exe().map_err(BenchError::at(Path::new("the bench's own path")))?;
+    let runner = Runner { program, directory, stop };
+    let mut figures = Vec::new();
+    for round in 1..=rounds {
+        for point in points.iter() {
+            let outcome = runner.run(point)?;
+            let figure = Figure::new(point.clone(), round, outcome);
+            let (name, connections) = (name(point), short(point.connections));
+            eprintln!("round {round} of {rounds}: {name}, {connections}: {:.1}", figure.cycles_per_packet);
             figures.push(figure);
         }
+        // What is left of one round's disturbance is not the next one's.
+        stop.pause(Duration::from_millis(100))?;
     }
-    Ok(())
-}
-
-fn print_json(value: &impl serde::Serialize) {
-    match serde_json::to_string(value) {
-        Ok(line) => println!("{line}"),
-        Err(error) => eprintln!("weir-bench: {error}"),
-    }
-}
-
-fn second_cpu() -> u8 {
-    u8::from(std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1))
-}
-
-fn weir_program(args: &Args) -> Result<PathBuf, BenchError> {
-    let own = || std::env::current_exe().map(|own| own.with_file_name("weir"));
-    let path = match &args.weir {
-        Some(path) => path.clone(),
-        None => own().map_err(BenchError::at(Path::new("the bench's own path")))?,
-    };
-    // Said here, with the path, rather than by the first failing command.
-    std::fs::metadata(&path).map_err(BenchError::at(&path))?;
-    Ok(path)
+    Ok(figures)
 }
