@@ -55,7 +55,7 @@ impl Setup {
         switch.replace("br0", &flows, false, 0).unwrap();
         let shard = ShardConfig { capacity: 1 << 17, ..ShardConfig::default() };
         let worker = Worker::new(
-            WorkerConfig { shard, megaflows: 1024, secret: secret(1) },
+            WorkerConfig { shard, megaflows: 1024, secret: secret(1), trajectories: true },
             PublishedSnapshot::new(switch.snapshot()).reader(),
         )
         .unwrap();

@@ -96,7 +96,7 @@ impl World {
         timeouts.set(Timeout::TcpEstablished, 120).unwrap();
         timeouts.set(Timeout::TcpFinWait, 60).unwrap();
         let shard = ShardConfig { capacity: 1 << 17, timeouts, ..ShardConfig::default() };
-        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed) };
+        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed), trajectories: true };
         let worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader()).unwrap();
         Self {
             worker,

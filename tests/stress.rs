@@ -562,7 +562,7 @@ fn stress(capacity: usize) {
             leases: Arc::clone(&leases),
             ..ShardConfig::default()
         };
-        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed) };
+        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(seed), trajectories: true };
         let mut worker = Worker::new(config, published.reader()).unwrap();
         // As if a card were to steer these, and did it wrong: they find their owners at their ct.
         worker.set_steered(if index % 2 == 0 { 2 } else { 1 }, true);

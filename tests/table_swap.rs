@@ -54,6 +54,7 @@ fn lcore(snapshot: SnapshotReader, orders: &Receiver<Say>, answers: &Sender<()>)
         shard: ShardConfig { capacity: 8, max_connections: 8, ..ShardConfig::default() },
         megaflows: 4096,
         secret: secret(1),
+        trajectories: true,
     };
     let mut worker: Worker = Worker::new(config, snapshot).unwrap();
     let packets: Vec<_> = (0..FLOWS)

@@ -23,6 +23,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|is_valid_port|socket_id|get_mtu|set_mtu)",
     "rte_eth_dev_(get_name_by_port|get_port_by_name|rss_reta_update|rss_reta_query|rss_hash_update|rss_hash_conf_get)",
     "rte_eth_(rx|tx)_queue_setup",
+    "rte_eth_(add|remove)_rx_callback|rte_free",
     "rte_eth_(macaddr_get|stats_get|stats_reset|promiscuous_enable|promiscuous_disable|promiscuous_get)",
     "rte_eth_iterator_(init|next|cleanup)",
 ];
@@ -107,6 +108,7 @@ fn bindings(flags: &[String]) -> Result<bindgen::Bindings, Box<dyn Error>> {
         // Reached through shim constants and functions only: their layout is none of the bindings' business.
         .blocklist_type("rte_(mbuf|mempool|device)_.*")
         .opaque_type("rte_mbuf")
+        .opaque_type("rte_eth_rxtx_callback")
         .opaque_type("rte_mempool")
         .opaque_type("rte_device");
     for pattern in FUNCTIONS {

@@ -22,6 +22,7 @@ mod pool;
 pub mod port;
 mod queue;
 pub mod rss;
+pub mod source;
 
 pub use burst::{BURST, Burst};
 pub use eal::{Eal, EalConfig, EalError, Profile, ThreadGuard, tsc, tsc_hz};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::{Scratch, eal, frame, number, pool, read_capture, receive, send, tagged, write_capture};
 use weir_ffi::port::{HashOver, RssConfig};
+use weir_ffi::source::{self, Source};
 use weir_ffi::{
     Burst, Eal, EalConfig, EalError, MAX_DATA_ROOM, Mbuf, MbufError, Pool, PoolError, Port, PortConfig,
     PortError,
@@ -324,4 +325,55 @@ fn registered_threads_cache_buffers_and_lose_none() {
     });
     assert!(stop.load(Ordering::Relaxed));
     assert_eq!(pool.in_use(), 0);
+}
+
+/// Writes its packets' numbers into them, `each` a burst, until `left` are written.
+struct Numbers {
+    next: u8,
+    each: usize,
+    left: usize,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Source for Numbers {
+    fn fill(&mut self, buffers: &mut [Mbuf]) -> usize {
+        let count = self.each.min(self.left);
+        self.left -= count;
+        for buffer in &mut buffers[..count] {
+            buffer.bytes_mut().fill(self.next);
+            self.next += 1;
+        }
+        count
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_source_writes_what_a_device_receives_and_goes_with_it() {
+    let pool = pool(255);
+    let device = format!("net_null{}", number());
+    let dropped = Arc::new(AtomicBool::new(false));
+    source::offer(&device, 0, Box::new(Numbers { next: 1, each: 3, left: 5, dropped: Arc::clone(&dropped) }));
+    let mut port = Port::attach(eal(), &format!("{device},size=60")).expect("attached");
+    port.start(&PortConfig::new(pool.clone())).expect("started");
+    let mut rx = port.take_rx(0).expect("free");
+    let mut burst = Burst::new();
+    let counts: Vec<usize> = (0..3).map(|_| rx.rx_burst(&mut burst)).collect();
+    assert_eq!(counts, [3, 2, 0]);
+    let received: Vec<Vec<u8>> = burst.drain().map(|packet| packet.bytes().to_vec()).collect();
+    assert_eq!(received, (1..=5).map(|number| vec![number; 60]).collect::<Vec<_>>());
+    assert_eq!(pool.in_use(), 0, "buffers without a packet went back");
+    drop(rx);
+    assert!(!dropped.load(Ordering::Relaxed));
+    port.stop().expect("stopped");
+    assert!(dropped.load(Ordering::Relaxed), "the source goes when the device stops");
+    // Started again it is the device that it was: one that hands out buffers.
+    port.start(&PortConfig::new(pool.clone())).expect("started");
+    let mut rx = port.take_rx(0).expect("free");
+    assert_eq!(rx.rx_burst(&mut burst), 32);
 }

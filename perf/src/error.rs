@@ -67,6 +67,17 @@ pub enum BenchError {
         /// The end of its log.
         log: String,
     },
+    /// Not everything that came in went out.
+    #[error("{packets} packets came in, {sent} went out: what is measured is not what it seems")]
+    Lost {
+        /// Received.
+        packets: u64,
+        /// Sent.
+        sent: u64,
+    },
+    /// What was asked for cannot be measured, or did not start.
+    #[error("{0}")]
+    Refused(String),
     /// A file could not be used.
     #[error("{}: {source}", path.display())]
     File {

@@ -6,9 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod generator;
+pub mod harness;
 pub mod hugepages;
+pub mod inside;
 pub mod instructions;
 pub mod load;
+pub mod order;
+pub mod point;
 pub mod process;
 pub mod reclaim;
 pub mod report;

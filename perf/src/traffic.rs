@@ -28,7 +28,9 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The flow number `i`; distinct for all numbers below 2^22.
+    /// The flow number `i`; distinct for all numbers below 2^26: where the address is the same, the number
+    /// differs by a multiple of 2^22, and so the port does.
+    #[inline]
     #[must_use]
     pub fn numbered(i: u32) -> Self {
         let low = |value: u32| value.to_le_bytes()[0];
@@ -100,7 +102,7 @@ pub fn write(path: &Path, mut flows: Vec<Flow>, seed: u64) -> Result<(), BenchEr
 }
 
 /// Fisher and Yates's shuffle with Steele, Lea and Flood's SplitMix64.
-fn shuffle<T>(items: &mut [T], seed: u64) {
+pub(crate) fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = seed;
     for end in (1..items.len()).rev() {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -124,6 +126,10 @@ mod tests {
     fn flows_are_distinct_and_their_frames_valid() {
         let flows: HashSet<Flow> = (0..MAX_FLOWS).map(Flow::numbered).collect();
         assert_eq!(flows.len(), MAX_FLOWS as usize);
+        for number in [0, 1, 77_777, (1 << 22) - 1] {
+            let ports: HashSet<u16> = (0..16).map(|lap| Flow::numbered(number + (lap << 22)).src.1).collect();
+            assert_eq!(ports.len(), 16, "{number}");
+        }
         for flow in flows.iter().take(1000) {
             let frame = flow.frame();
             let layers = Layers::parse(&frame);

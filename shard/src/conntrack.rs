@@ -323,7 +323,9 @@ impl Shard {
         packet.meta.mark = connection.mark();
         packet.meta.label = if flags & flag::LABEL != 0 { self.table.cold(slot.index()).label() } else { 0 };
         packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation() });
-        packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+        if self.shows_original {
+            packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+        }
         if flags & flag::RELATED != 0 {
             self.show_parent(packet, slot.index());
         }

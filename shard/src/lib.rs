@@ -85,6 +85,7 @@ pub use sctp::{SctpState, sctp_machine};
 pub use shard::{DumpCursor, Shard, ShardConfig, ShardError};
 pub use state::CtState;
 pub use steering::{ShardNumber, Steering};
+pub use table::bucket::HINTS;
 pub use tcp::{TcpState, WindowScale, tcp_machine};
 pub use timeouts::{Timeout, Timeouts};
 pub use view::{Carried, ConnectionView, ExpectationView, ProtocolState, Traffic};

@@ -16,6 +16,9 @@ pub struct Lookup {
     /// Of the tuple to look up.
     pub(crate) hash: u64,
     pub(crate) candidate: Option<Slot>,
+    /// What was kept beside the candidate's entry.
+    hint: u16,
+    zone: u16,
     new_connection: Option<u64>,
 }
 
@@ -99,6 +102,23 @@ impl Lookup {
         self.new_connection
     }
 
+    /// What the caller has kept with the connection that this packet seems to belong to, for its direction
+    /// ([`Shard::remember`]); 0 if nothing, or if there is none. After stage 2.
+    ///
+    /// The table has compared 16 bits of the tuple's hash so far, so it may be another connection's.
+    #[inline]
+    #[must_use]
+    pub const fn hint(&self) -> u16 {
+        self.hint
+    }
+
+    /// True if it looks into this zone.
+    #[inline]
+    #[must_use]
+    pub const fn is_for(&self, zone: u16) -> bool {
+        self.zone == zone
+    }
+
     /// Why the packet is invalid whatever connections there are, if it is.
     #[must_use]
     pub const fn invalid(&self) -> Option<Invalid> {
@@ -117,6 +137,14 @@ impl Shard {
         lookup.new_connection.or_else(|| lookup.target.tuple().map(reversed))
     }
 
+    /// Keeps `hint`, below [`HINTS`](crate::HINTS), with the connection that this look-up has found, for its direction.
+    /// It is 0 for a new connection and gone with it.
+    pub fn remember(&mut self, lookup: &Lookup, connection: ConnectionRef, hint: u16) {
+        if lookup.hint != hint && matches!(lookup.target, Target::Packet(_)) {
+            self.table.set_hint(lookup.hash, connection.slot, hint);
+        }
+    }
+
     /// Stage 1: extracts and validates the tuple, hashes it and asks for the index bucket. A packet whose `meta`
     /// names its connection in this zone already needs no look-up. `layers` must be the parse of `frame`.
     #[inline]
@@ -129,7 +157,7 @@ impl Shard {
         meta: &CtMeta,
         checksum_trusted: bool,
     ) -> Lookup {
-        let idle = |target| Lookup { target, hash: 0, candidate: None, new_connection: None };
+        let idle = |target| Lookup { target, hash: 0, candidate: None, hint: 0, zone, new_connection: None };
         if let Some(connection) = meta.connection_in(zone) {
             return idle(Target::Known(connection));
         }
@@ -142,6 +170,8 @@ impl Shard {
                 target: Target::Packet(Tuple::V4(tuple)),
                 hash,
                 candidate: None,
+                hint: 0,
+                zone,
                 new_connection: None,
             };
         }
@@ -149,7 +179,7 @@ impl Shard {
         let Some(tuple) = target.tuple() else { return idle(target) };
         let hash = self.table.hash(tuple);
         self.table.prefetch_bucket(hash);
-        Lookup { target, hash, candidate: None, new_connection: None }
+        Lookup { target, hash, candidate: None, hint: 0, zone, new_connection: None }
     }
 
     /// Stage 2: compares the bucket's tags and asks for the line of the connection that they point to.
@@ -161,8 +191,8 @@ impl Shard {
             }
             return;
         };
-        lookup.candidate = self.table.candidate(lookup.hash);
-        if let Some(slot) = lookup.candidate {
+        if let Some((slot, hint)) = self.table.candidate(lookup.hash) {
+            (lookup.candidate, lookup.hint) = (Some(slot), hint);
             self.table.prefetch_connection(slot, matches!(tuple, Tuple::V6(_)));
         } else if matches!(lookup.target, Target::Packet(_)) {
             let reversed = self.table.hash(&tuple.reversed());

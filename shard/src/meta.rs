@@ -32,7 +32,8 @@ pub struct CtMeta {
     pub mark: u32,
     /// ct_label, host order.
     pub label: u128,
-    /// The original direction's tuple: of the packet's connection, or of the one that it could start.
+    /// The original direction's tuple: of the packet's connection, or of the one that it could start. Not kept true
+    /// where [`Shard::set_shows_original`](crate::Shard::set_shows_original) says so.
     pub original: Option<Tuple>,
     /// The packet's connection, if it has one.
     pub connection: Option<ConnectionRef>,

@@ -104,6 +104,8 @@ pub struct Shard {
     /// Its part in limits that several shards keep together.
     pub(crate) share: Option<Share>,
     pub(crate) liberal_tcp: bool,
+    /// Packets are told their connection's original tuple.
+    pub(crate) shows_original: bool,
     pub(crate) counters: Counters,
     pub(crate) events: Events,
     pub(crate) random: Random,
@@ -198,6 +200,7 @@ impl Shard {
             max_connections: config.max_connections,
             share,
             liberal_tcp: config.liberal_tcp,
+            shows_original: true,
             counters: Counters::default(),
             events: Events::default(),
             // All shards have the same secrets, for addresses are chosen by hash; no two draw the same ports.
@@ -412,6 +415,12 @@ impl Shard {
     /// Sets whether TCP segments outside their window are accepted.
     pub const fn set_liberal_tcp(&mut self, liberal: bool) {
         self.liberal_tcp = liberal;
+    }
+
+    /// Whether packets of known connections are told their original tuple ([`CtMeta::original`](crate::CtMeta::original)).
+    /// They are unless this was called: for callers whose tables do not ask for it, which most do not.
+    pub const fn set_shows_original(&mut self, shows: bool) {
+        self.shows_original = shows;
     }
 
     /// How long connections may be silent.

@@ -515,6 +515,8 @@ pub struct Lcore {
     pub packets: u64,
     /// Times packets went through the datapath again.
     pub recirculations: u64,
+    /// Classifications spared by trajectories.
+    pub trajectory_hits: u64,
     /// Hits in the exact-match cache.
     pub emc_hits: u64,
     /// Hits among the megaflows.

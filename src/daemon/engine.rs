@@ -343,7 +343,7 @@ impl Engine for Datapath {
             .ask(|polling| (*polling.worker().counters(), polling.worker().megaflow_sizes().0))?;
         let mut totals = DatapathTotals::default();
         for (counters, flows) in all {
-            totals.hit += counters.exact_hits + counters.megaflow_hits;
+            totals.hit += counters.hits();
             totals.missed += counters.translations;
             totals.lost += counters.uncached;
             totals.flows += flows as u64;
@@ -371,6 +371,7 @@ impl Engine for Datapath {
                 node: state.placement().node_of(lcore.cpu()),
                 packets: counters.received,
                 recirculations: counters.recirculations,
+                trajectory_hits: counters.trajectory_hits,
                 emc_hits: counters.exact_hits,
                 megaflow_hits: counters.megaflow_hits,
                 misses: counters.translations,

@@ -91,6 +91,7 @@ impl State {
                 shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret,
+                trajectories: true,
             };
             let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);

@@ -236,7 +236,7 @@ pub(crate) mod testing {
     pub(crate) fn lcore_with(snapshot: SnapshotReader, died: impl FnOnce(usize) + Send + 'static) -> Lcore {
         let setup = || {
             let shard = ShardConfig { capacity: 8, max_connections: 8, ..ShardConfig::default() };
-            let config = WorkerConfig { shard, megaflows: 8, secret: [1; 8] };
+            let config = WorkerConfig { shard, megaflows: 8, secret: [1; 8], trajectories: true };
             let worker = Worker::new(config, snapshot).map_err(|e| e.to_string())?;
             Ok((Polling::new(worker, Clock::new(0, 1_000_000_000), Idle::Share), ()))
         };

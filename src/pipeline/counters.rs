@@ -17,6 +17,8 @@ pub struct Counters {
     pub sent: u64,
     /// Packets made by copying another, for more than one output or a recirculation before the last action.
     pub copies: u64,
+    /// Look-ups spared by a trajectory.
+    pub trajectory_hits: u64,
     /// Look-ups answered by the exact-match cache, or by the megaflow of the packet before.
     pub exact_hits: u64,
     /// Look-ups answered by the megaflow search.
@@ -41,6 +43,12 @@ impl Counters {
     #[inline]
     pub fn count_drop(&mut self, cause: DropCause) {
         self.dropped[cause.index()] += 1;
+    }
+
+    /// Look-ups that found a megaflow, whichever way.
+    #[must_use]
+    pub const fn hits(&self) -> u64 {
+        self.trajectory_hits + self.exact_hits + self.megaflow_hits
     }
 
     /// Packets given to other workers.
@@ -96,6 +104,7 @@ impl Counters {
         self.received += other.received;
         self.sent += other.sent;
         self.copies += other.copies;
+        self.trajectory_hits += other.trajectory_hits;
         self.exact_hits += other.exact_hits;
         self.megaflow_hits += other.megaflow_hits;
         self.translations += other.translations;

@@ -14,6 +14,14 @@ fn bytes<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
     frame.get(at..at + N)?.first_chunk().copied()
 }
 
+fn u64_at(frame: &[u8], at: usize) -> u64 {
+    bytes(frame, at).map_or(0, u64::from_be_bytes)
+}
+
+fn u32_at(frame: &[u8], at: usize) -> u32 {
+    bytes(frame, at).map_or(0, u32::from_be_bytes)
+}
+
 fn u16_at(frame: &[u8], at: usize) -> u16 {
     bytes(frame, at).map_or(0, u16::from_be_bytes)
 }
@@ -23,9 +31,8 @@ fn u16_at(frame: &[u8], at: usize) -> u16 {
 pub fn headers(frame: &[u8], layers: &Layers, key: &mut Key) {
     let Some(macs) = bytes::<12>(frame, 0) else { return };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = macs;
-    let mut tci = 0;
+    let tci = outer_tci(frame, layers);
     if layers.vlan_tags > 0 {
-        tci = u16_at(frame, 14) | VLAN_PRESENT;
         key.words[at::VLAN_TPID / 8] |= u64::from(u16_at(frame, 12)) << 32;
         if layers.vlan_tags > 1 {
             key.write(at::VLAN2_TCI, 2, u128::from(u16_at(frame, 18) | VLAN_PRESENT));
@@ -36,6 +43,12 @@ pub fn headers(frame: &[u8], layers: &Layers, key: &mut Key) {
     key.words[at::ETH_DST / 8] = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, t0, t1]);
     key.words[at::ETH_SRC / 8] = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, v0, v1]);
     network(frame, layers, key);
+}
+
+/// The outer VLAN tag's TCI as the key has it; 0 without one.
+#[inline]
+fn outer_tci(frame: &[u8], layers: &Layers) -> u16 {
+    if layers.vlan_tags > 0 { u16_at(frame, 14) | VLAN_PRESENT } else { 0 }
 }
 
 /// (Re-)reads the network and transport fields, after a translation has changed them.
@@ -61,13 +74,18 @@ fn fragment_bits(fragment: Fragment) -> u8 {
     }
 }
 
+/// The upper half of the key's word of the transport layer.
+#[inline]
+fn network_bits(layers: &Layers, tos: u8, ttl: u8) -> u64 {
+    u64::from_be_bytes([layers.protocol, tos, ttl, fragment_bits(layers.fragment), 0, 0, 0, 0])
+}
+
 #[inline]
 fn ipv4(frame: &[u8], l3: usize, layers: &Layers, key: &mut Key) {
     let Some(header) = bytes::<20>(frame, l3) else { return };
     let [_, tos, _, _, _, _, _, _, ttl, _, _, _, a, b, c, d, e, f, g, h] = header;
     key.words[at::NW_SRC / 8] = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let fragment = fragment_bits(layers.fragment);
-    key.words[at::NW_PROTO / 8] = u64::from_be_bytes([layers.protocol, tos, ttl, fragment, 0, 0, 0, 0]);
+    key.words[at::NW_PROTO / 8] = network_bits(layers, tos, ttl);
     transport(frame, layers, key);
 }
 
@@ -76,8 +94,7 @@ fn ipv6(frame: &[u8], l3: usize, layers: &Layers, key: &mut Key) {
     let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
     key.write(at::IPV6_LABEL, 4, u128::from(first & 0xf_ffff));
     let tos = (first >> 20) as u8;
-    let fragment = fragment_bits(layers.fragment);
-    key.words[at::NW_PROTO / 8] = u64::from_be_bytes([layers.protocol, tos, header[7], fragment, 0, 0, 0, 0]);
+    key.words[at::NW_PROTO / 8] = network_bits(layers, tos, header[7]);
     for (offset, from) in [(at::IPV6_SRC, 8), (at::IPV6_DST, 24)] {
         key.write(offset, 16, bytes(&header, from).map_or(0, u128::from_be_bytes));
     }
@@ -89,37 +106,95 @@ fn ipv6(frame: &[u8], l3: usize, layers: &Layers, key: &mut Key) {
 
 #[inline]
 fn transport(frame: &[u8], layers: &Layers, key: &mut Key) {
-    if layers.l4 == 0 {
-        return;
+    key.words[at::TP_SRC / 8] |= ports(frame, layers);
+    if layers.protocol == protocol::TCP {
+        let rest = &mut key.words[at::TCP_FLAGS / 8];
+        *rest = *rest & 0xffff_ffff_ffff | u64::from(tcp_flags(frame, layers)) << 48;
     }
-    let l4 = usize::from(layers.l4);
-    let end = usize::from(layers.l3_end);
-    let present = frame.get(l4..end).unwrap_or_default();
-    let word = &mut key.words[at::TP_SRC / 8];
-    match layers.protocol {
-        protocol::TCP if present.len() >= 20 => {
-            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
-            let flags = u64::from(u16_at(present, 12) & 0x0fff);
-            let rest = &mut key.words[at::TCP_FLAGS / 8];
-            *rest = *rest & 0xffff_ffff_ffff | flags << 48;
+}
+
+/// The lower half of that word: ports, or type and code of an ICMP message.
+#[inline]
+fn ports(frame: &[u8], layers: &Layers) -> u64 {
+    let present = layers.l4_bytes(frame);
+    let header = match layers.protocol {
+        protocol::TCP => 20,
+        protocol::UDP => 8,
+        protocol::SCTP => 12,
+        protocol::ICMP if layers.is_ipv4() => return message(present),
+        protocol::ICMPV6 if layers.is_ipv6() => return message(present),
+        _ => return 0,
+    };
+    if present.len() >= header { u64::from(u32_at(present, 0)) } else { 0 }
+}
+
+/// The flags of a TCP segment (12 bits) whose header is whole, else 0. `layers` says that it is TCP.
+#[inline]
+pub fn tcp_flags(frame: &[u8], layers: &Layers) -> u16 {
+    let present = layers.l4_bytes(frame);
+    if present.len() >= 20 { u16_at(present, 12) & 0x0fff } else { 0 }
+}
+
+/// The words of a key that [`word`] knows.
+pub const SINGLE_WORDS: [usize; 12] = [
+    at::CT_STATE / 8,
+    at::CT_MARK / 8,
+    at::ETH_DST / 8,
+    at::ETH_SRC / 8,
+    at::NW_SRC / 8,
+    at::NW_PROTO / 8,
+    at::CT_LABEL / 8,
+    at::CT_LABEL / 8 + 1,
+    at::IPV6_SRC / 8,
+    at::IPV6_SRC / 8 + 1,
+    at::IPV6_DST / 8,
+    at::IPV6_DST / 8 + 1,
+];
+
+/// One of the [`SINGLE_WORDS`] of the key that [`headers`] and [`connection`] would make of an IP packet, but for the
+/// original tuple's protocol; 0 for any other word.
+#[inline]
+pub fn word(frame: &[u8], layers: &Layers, meta: &CtMeta, word: usize) -> u64 {
+    const STATE: usize = at::CT_STATE / 8;
+    const MARK: usize = at::CT_MARK / 8;
+    const ETH_DST: usize = at::ETH_DST / 8;
+    const ETH_SRC: usize = at::ETH_SRC / 8;
+    const ADDRESSES: usize = at::NW_SRC / 8;
+    const TRANSPORT: usize = at::NW_PROTO / 8;
+    const LABEL: usize = at::CT_LABEL / 8;
+    const IPV6_SRC: usize = at::IPV6_SRC / 8;
+    const LAST: usize = at::IPV6_DST / 8 + 1;
+    let l3 = usize::from(layers.l3);
+    match word {
+        STATE => u64::from(meta.state.0) << 32 | u64::from(meta.zone) << 16,
+        MARK => {
+            let label = if layers.is_ipv6() { u32_at(frame, l3) & 0xf_ffff } else { 0 };
+            u64::from(meta.mark) << 32 | u64::from(label)
         }
-        protocol::UDP if present.len() >= 8 => {
-            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
+        ETH_DST => u64_at(frame, 0) & !0xffff | u64::from(layers.ether_type),
+        ETH_SRC => u64_at(frame, 6) & !0xffff | u64::from(outer_tci(frame, layers)),
+        ADDRESSES if layers.is_ipv4() => u64_at(frame, l3 + 12),
+        TRANSPORT if layers.is_ipv4() => {
+            let [tos, ttl] = [frame.get(l3 + 1), frame.get(l3 + 8)].map(|byte| byte.copied().unwrap_or(0));
+            network_bits(layers, tos, ttl) | ports(frame, layers)
         }
-        protocol::SCTP if present.len() >= 12 => {
-            *word |= bytes(present, 0).map_or(0, |ports| u64::from(u32::from_be_bytes(ports)));
+        TRANSPORT if layers.is_ipv6() => {
+            let (tos, ttl) = ((u32_at(frame, l3) >> 20) as u8, frame.get(l3 + 7).copied().unwrap_or(0));
+            network_bits(layers, tos, ttl) | ports(frame, layers)
         }
-        protocol::ICMP if layers.is_ipv4() => message(present, word),
-        protocol::ICMPV6 if layers.is_ipv6() => message(present, word),
-        _ => {}
+        LABEL => (meta.label >> 64) as u64,
+        word if word == LABEL + 1 => meta.label as u64,
+        IPV6_SRC..=LAST if layers.is_ipv6() => u64_at(frame, l3 + 8 + (word - IPV6_SRC) * 8),
+        _ => 0,
     }
 }
 
 /// Type and code of an ICMP message.
 #[inline]
-fn message(present: &[u8], word: &mut u64) {
-    if let [kind, code, _, _, _, _, _, _, ..] = *present {
-        *word |= u64::from(kind) << 16 | u64::from(code);
+fn message(present: &[u8]) -> u64 {
+    match *present {
+        [kind, code, _, _, _, _, _, _, ..] => u64::from(kind) << 16 | u64::from(code),
+        _ => 0,
     }
 }
 

@@ -23,9 +23,9 @@ use super::DropCause;
 use super::frame::{Frame, Transmit};
 use super::handover::Departure;
 use super::letter::Task;
+use super::packet::{Batch, Changed, Packet};
 use super::step::Step;
-use super::worker::{Batch, Changed, Packet, Start, Worker};
-use crate::flow::key::at;
+use super::worker::{Start, Worker};
 
 /// Where the datagram begins in its buffer: 0 would mean that there is none.
 const START: u16 = 1;
@@ -88,7 +88,7 @@ impl<F> Held<F> {
             id: piece.id,
             protocol: if packet.layers.is_ipv4() { piece.protocol } else { 0 },
             zone,
-            recirculation: u32::try_from(packet.key.read(at::RECIRC_ID, 4)).unwrap_or(0),
+            recirculation: packet.recirculation,
         };
         let place = Place {
             offset: piece.offset,
@@ -256,9 +256,9 @@ const fn without_edit(outcome: Outcome) -> Result<bool, DropReason> {
 impl<F: Frame> Worker<F> {
     /// Works a burst with fragments: each of them apart from the packets in front of it and behind it.
     #[cold]
-    pub(super) fn run_apart<T: Transmit<F>>(&mut self, now: u64, batch: &mut Batch<F>, out: &mut T) {
+    pub(super) fn run_apart<T: Transmit<F>>(&mut self, now: u64, batch: &mut [Packet<F>], out: &mut T) {
         let mut part = Batch::new();
-        for packet in batch.drain(..) {
+        for packet in batch.iter_mut().map(Packet::take) {
             let is_fragment = packet.layers.fragment != Fragment::No;
             if is_fragment {
                 self.run(now, &mut part, out, 0, Start::Classify);

@@ -12,9 +12,11 @@ use weir_wire::Fragment;
 use super::frame::{Burst, Frame, Transmit};
 use super::letter::{Letter, Letters, Parcel, Piece, Task};
 use super::megaflow::Recipe;
+use super::packet::{Batch, Packet};
 use super::recirculation::Context;
 use super::step::Step;
-use super::worker::{Batch, MAX_COPIES, Packet, Start, Worker};
+use super::trajectory::Course;
+use super::worker::{MAX_COPIES, Start, Worker};
 use super::{BURST, DropCause, PortId};
 use crate::flow::key::{Key, at};
 
@@ -178,9 +180,9 @@ impl<F: Frame> Worker<F> {
         if burst.is_empty() {
             return;
         }
-        let mut batch = Batch::new();
-        let (_, fragmented) = Self::parse(burst, &mut batch);
-        self.begin(now, port, &mut batch, fragmented, out);
+        let mut batch = self.room();
+        let (_, fragmented) = Self::parse(port, burst, &mut batch);
+        self.begin(now, port, batch, fragmented, out);
     }
 
     /// Lets packets that have passed their trackers go on.
@@ -299,6 +301,8 @@ impl<F: Frame> Worker<F> {
 
     /// Makes a packet portable.
     fn pack(&self, mut packet: Packet<F>) -> Piece<F> {
+        packet.key(self.snapshot());
+        (packet.course, packet.lookup, packet.connection) = (Course::NONE, None, None);
         packet.meta.connection = None;
         let (mut steps, mut drop) = (Box::default(), None);
         if let Some(flow) = self.megaflows.flow(packet.flow) {
@@ -306,7 +310,7 @@ impl<F: Frame> Worker<F> {
             drop = flow.recipe.drop;
         }
         let mut contexts: Vec<(u32, Context)> = Vec::new();
-        for id in named(&steps).chain([recirculation(&packet.key)]) {
+        for id in named(&steps).chain([packet.recirculation]) {
             if contexts.iter().all(|(known, _)| *known != id)
                 && let Some(context) = self.contexts.find(id)
             {
@@ -344,8 +348,8 @@ impl<F: Frame> Worker<F> {
                 *id = own(*id);
             }
         }
-        let id = own(recirculation(&packet.key));
-        packet.key.write(at::RECIRC_ID, 4, id.into());
+        packet.recirculation = own(packet.recirculation);
+        packet.key.write(at::RECIRC_ID, 4, packet.recirculation.into());
         let contexts = ids.iter().map(|&(_, own)| own).collect();
         // It counts for no rule: its sender has counted it.
         let (rules, learned) = (Box::default(), Box::default());
@@ -362,9 +366,4 @@ fn named(steps: &[Step]) -> impl Iterator<Item = u32> {
         Step::Recirculate(id) => Some(*id),
         _ => None,
     })
-}
-
-/// The recirculation id that a packet was classified under.
-fn recirculation(key: &Key) -> u32 {
-    u32::try_from(key.read(at::RECIRC_ID, 4)).unwrap_or(0)
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use weir_wire::Layers;
 
-use super::worker::{Batch, MAX_COPIES, Packet, Start};
+use super::packet::{Batch, Packet};
+use super::worker::{MAX_COPIES, Start};
 use super::{Frame, PortId, Transmit, Worker};
-use crate::flow::key::at;
 use crate::flow::port::PortNumber;
 use crate::flow::{Action, Match};
 
@@ -35,10 +35,8 @@ impl<F: Frame> Worker<F> {
         let bridge = snapshot.bridges.iter().flatten().find(|bridge| bridge.name == injection.bridge);
         let port = bridge.and_then(|bridge| bridge.port(injection.in_port)).unwrap_or(NOWHERE);
         let layers = Layers::parse(frame.bytes());
-        let mut packet = Packet::new(frame, layers);
-        packet.extract(snapshot.wants_hash);
-        packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
-        packet.flow = self.install(now, &packet.key, injection);
+        let mut packet = Packet::new(frame, layers, port);
+        packet.flow = self.install(now, packet.key(snapshot), injection);
         self.count_received(1);
         self.count(&packet, now);
         self.copies_left = MAX_COPIES;

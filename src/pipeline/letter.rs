@@ -6,9 +6,9 @@ use arrayvec::ArrayVec;
 use weir_shard::{Errand, Notice, Reason};
 
 use super::frame::BURST;
+use super::packet::Packet;
 use super::recirculation::Context;
 use super::step::Step;
-use super::worker::Packet;
 use super::{DropCause, PortId};
 
 /// Letters of one sender, in the order in which they were posted.

@@ -103,6 +103,8 @@ pub struct Megaflow {
     pub used: Option<u64>,
     /// Milliseconds of its making.
     pub created: u64,
+    /// Tells it from all others that its worker ever had.
+    pub serial: u64,
     /// Key and mask again, without the words that are wildcards: what a look-up reads.
     compared: Box<[Compared]>,
     generation: u64,
@@ -145,6 +147,8 @@ pub struct Megaflows {
     seed: u64,
     cursor: usize,
     searches: u32,
+    edition: u64,
+    serial: u64,
 }
 
 /// Searches between two sortings of the subtables by use.
@@ -179,7 +183,22 @@ impl Megaflows {
             seed,
             cursor: 0,
             searches: 0,
+            edition: 0,
+            serial: 0,
         }
+    }
+
+    /// Grows with every burst and whenever flows come or go: while it stays, what was found to be current is.
+    #[inline]
+    #[must_use]
+    pub const fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// Another burst begins. Meanwhile others may have changed what flows rely on.
+    #[inline]
+    pub const fn begin_burst(&mut self) {
+        self.edition += 1;
     }
 
     /// The flow at `index`, which a look-up of the running burst has given.
@@ -207,11 +226,19 @@ impl Megaflows {
         if flow.retired || !flow.matches(key) {
             return false;
         }
-        if flow.generation == generation && flow.recipe.learned.iter().all(Learned::is_current) {
+        if flow.is_current(generation) {
             return true;
         }
         self.retire(index);
         false
+    }
+
+    /// True when the flow at `index` is still the one with this serial number, and current.
+    #[must_use]
+    pub fn is_current(&self, index: u32, serial: u64, generation: u64) -> bool {
+        self.flows
+            .get(index as usize)
+            .is_some_and(|flow| flow.serial == serial && !flow.retired && flow.is_current(generation))
     }
 
     /// The current flow that matches `key`.
@@ -258,6 +285,7 @@ impl Megaflows {
 
     /// Installs a flow for packets that look like `key` where the recipe's mask is 1.
     pub fn insert(&mut self, key: &Key, recipe: Recipe, generation: u64, now: u64) -> u32 {
+        (self.edition, self.serial) = (self.edition + 1, self.serial + 1);
         let mask = recipe.mask;
         let at = match self.subtables.iter().find(|(_, subtable)| subtable.mask == mask) {
             Some((at, _)) => at,
@@ -284,6 +312,7 @@ impl Megaflows {
             tcp_flags: 0,
             used: None,
             created: now,
+            serial: self.serial,
             generation,
             hash,
             subtable: at,
@@ -304,6 +333,7 @@ impl Megaflows {
         if core::mem::replace(&mut flow.retired, true) {
             return;
         }
+        self.edition += 1;
         self.retired.push(index);
         let Some(subtable) = self.subtables.get_mut(flow.subtable) else { return };
         if let Ok(entry) = subtable.flows.find_entry(flow.hash, |&other| other == index) {
@@ -390,9 +420,7 @@ impl Megaflows {
         let (end, last) = (from.saturating_add(slots), self.flows.capacity());
         for slot in from..end.min(last) {
             let Some(flow) = self.flows.get(slot) else { continue };
-            let current =
-                flow.generation == generation && flow.recipe.learned.iter().all(Learned::is_current);
-            if purge || !current {
+            if purge || !flow.is_current(generation) {
                 self.retire(slot as u32);
             }
         }
@@ -425,8 +453,22 @@ impl Megaflows {
 }
 
 impl Megaflow {
+    /// True if no look-up finds it any more.
+    #[must_use]
+    pub const fn is_retired(&self) -> bool {
+        self.retired
+    }
+
+    /// True while it is what the tables of this generation would come to again.
     #[inline]
-    fn matches(&self, key: &Key) -> bool {
+    fn is_current(&self, generation: u64) -> bool {
+        self.generation == generation && self.recipe.learned.iter().all(Learned::is_current)
+    }
+
+    /// True if it is for packets with this key.
+    #[inline]
+    #[must_use]
+    pub fn matches(&self, key: &Key) -> bool {
         self.compared.iter().all(|compared| {
             key.words.get(compared.word).is_some_and(|word| word & compared.mask == compared.value)
         })

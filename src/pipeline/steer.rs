@@ -8,7 +8,8 @@ use weir_wire::{Fragment, Layers};
 
 use super::frame::{Burst, Frame, Transmit};
 use super::letter::Letter;
-use super::worker::{Batch, Packet, Worker};
+use super::packet::Received;
+use super::worker::Worker;
 use super::{DropCause, PortId};
 
 impl<F: Frame> Worker<F> {
@@ -39,7 +40,7 @@ impl<F: Frame> Worker<F> {
         &mut self,
         port: PortId,
         burst: &mut Burst<F>,
-        batch: &mut Batch<F>,
+        batch: &mut Received<F>,
         out: &mut T,
     ) -> (u64, bool) {
         self.post_notices(out);
@@ -54,7 +55,7 @@ impl<F: Frame> Worker<F> {
             let to = steering.home_of_frame(frame.bytes(), &layers).unwrap_or(own);
             if to == own {
                 fragmented |= layers.fragment != Fragment::No;
-                batch.push(Packet::new(frame, layers));
+                batch.push(frame, layers, port);
                 continue;
             }
             let letter = Letter::Packet { port, numbering, frame, why };

@@ -9,22 +9,22 @@ use weir_wire::{Fragment, Layers};
 
 use super::cache::ExactMatch;
 use super::counters::{Counters, PortCounters};
-use super::extract;
 use super::fragments::Held;
 use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
-use super::group;
 use super::handover::Departure;
 use super::inject::Injection;
 use super::letter::Task;
 use super::megaflow::{FlowCopy, Megaflows, Recipe};
 use super::outbox::Outbox;
+use super::packet::{Batch, Changed, Packet, Received};
 use super::payload;
 use super::recirculation::Contexts;
 use super::rewrite;
 use super::step::Step;
+use super::trajectory::{Course, Trajectories};
 use super::translate::{translate, translate_actions};
 use super::{DropCause, PortId, Snapshot, SnapshotReader};
-use crate::flow::key::{Key, at};
+use crate::flow::key::Key;
 
 /// How often a packet may be recirculated.
 const MAX_RECIRCULATIONS: u8 = 32;
@@ -46,6 +46,9 @@ pub struct WorkerConfig {
     pub megaflows: usize,
     /// Random bits that nobody outside knows.
     pub secret: [u64; 8],
+    /// Packets of established connections go where earlier ones went, as long as that is right; without, each is
+    /// classified from its headers. The outcome is the same.
+    pub trajectories: bool,
 }
 
 /// Megaflows cached by default (ovs-vswitchd.conf.db(5), `flow-limit`, is 200000 for all threads together).
@@ -60,6 +63,9 @@ pub struct Worker<F = HeapFrame> {
     /// [`Snapshot::numbering`] when the fragments were held.
     numbering: u64,
     exact: ExactMatch,
+    pub(super) trajectories: Trajectories,
+    /// The packets of the running burst.
+    received: Received<F>,
     pub(super) megaflows: Megaflows,
     pub(super) contexts: Contexts,
     pub(super) counters: Counters,
@@ -77,68 +83,6 @@ pub struct Worker<F = HeapFrame> {
     pub(super) outbox: Outbox,
 }
 
-/// A packet on its way.
-#[derive(Debug)]
-pub(super) struct Packet<F> {
-    /// Gone once it is sent.
-    pub(super) frame: Option<F>,
-    pub(super) layers: Layers,
-    pub(super) key: Key,
-    pub(super) meta: CtMeta,
-    /// Index of its megaflow and the step to do next.
-    pub(super) flow: u32,
-    pub(super) step: usize,
-    pub(super) changed: Changed,
-    /// How often it was recirculated.
-    recirculated: u8,
-}
-
-impl<F> Packet<F> {
-    /// Takes the packet out; what stays is one that went nowhere.
-    pub(super) fn take(&mut self) -> Self {
-        Self { frame: self.frame.take(), ..*self }
-    }
-}
-
-/// How far the headers are from what the key says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Changed {
-    /// Not at all.
-    No,
-    /// A translation has written addresses and ports.
-    Network,
-    /// Anything may be different.
-    Everything,
-}
-
-impl<F: Frame> Packet<F> {
-    /// A packet that has just come in, its key still empty.
-    #[inline(always)]
-    pub(super) fn new(frame: F, layers: Layers) -> Self {
-        Self {
-            frame: Some(frame),
-            layers,
-            key: Key::ZERO,
-            meta: CtMeta::default(),
-            flow: 0,
-            step: 0,
-            changed: Changed::No,
-            recirculated: 0,
-        }
-    }
-
-    /// Fills the key, but for the port.
-    #[inline]
-    pub(super) fn extract(&mut self, with_hash: bool) {
-        let Some(frame) = &self.frame else { return };
-        extract::headers(frame.bytes(), &self.layers, &mut self.key);
-        if with_hash {
-            group::stamp(&mut self.key);
-        }
-    }
-}
-
-pub(super) type Batch<F> = ArrayVec<Packet<F>, BURST>;
 type Indices = ArrayVec<usize, BURST>;
 
 /// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
@@ -162,7 +106,7 @@ pub(super) enum Start {
 }
 
 /// Why a packet's steps paused.
-enum Pause {
+pub(super) enum Pause {
     /// They are done.
     Done,
     /// It waits for the tracker; `step` still points at the ct.
@@ -192,11 +136,15 @@ impl<F: Frame> Worker<F> {
         let ports = vec![PortCounters::default(); snapshot.ports.len()];
         let is_shared = !config.shard.steering.is_alone();
         let held = Held::new(config.shard.fragments, d.rotate_left(16) ^ e);
+        let mut shard = Shard::new(config.shard, [a, b, c, d])?;
+        shard.set_shows_original(snapshot.wants_original_tuple);
         Ok(Self {
-            shard: Shard::new(config.shard, [a, b, c, d])?,
+            shard,
             numbering: snapshot.numbering,
             snapshot,
             exact: ExactMatch::new([e, f, g, h]),
+            trajectories: Trajectories::new(config.trajectories),
+            received: Received::default(),
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
@@ -224,6 +172,7 @@ impl<F: Frame> Worker<F> {
             // What is held may be on its way to a port or a bridge whose number is another one's now.
             self.purge_fragments(&Family::ALL);
         }
+        self.shard.set_shows_original(self.snapshot.wants_original_tuple);
         if self.snapshot.ports.len() > self.ports.len() {
             self.ports.resize(self.snapshot.ports.len(), PortCounters::default());
         }
@@ -342,11 +291,11 @@ impl<F: Frame> Worker<F> {
         }
         self.take_snapshot();
         let packets = burst.len() as u64;
-        let mut batch: Batch<F> = ArrayVec::new();
+        let mut batch = self.room();
         let (bytes, fragmented) = if self.steers(port) {
             self.steer(port, burst, &mut batch, out)
         } else {
-            Self::parse(burst, &mut batch)
+            Self::parse(port, burst, &mut batch)
         };
         self.counters.bursts += 1;
         self.count_received(packets);
@@ -354,21 +303,25 @@ impl<F: Frame> Worker<F> {
             counters.received += packets;
             counters.received_bytes += bytes;
         }
-        self.begin(now, port, &mut batch, fragmented, out);
+        self.begin(now, port, batch, fragmented, out);
         self.tidy();
         self.post_notices(out);
     }
 
-    /// Parses a burst. Gives its bytes, and whether there are fragments in it.
+    /// Memory for a burst, to be given back to [`Worker::begin`].
+    pub(super) fn room(&mut self) -> Received<F> {
+        core::mem::take(&mut self.received)
+    }
+
+    /// Parses a burst that came in by `port`. Gives its bytes, and whether there are fragments in it.
     #[inline(always)]
-    pub(super) fn parse(burst: &mut Burst<F>, batch: &mut Batch<F>) -> (u64, bool) {
+    pub(super) fn parse(port: PortId, burst: &mut Burst<F>, batch: &mut Received<F>) -> (u64, bool) {
         let (mut bytes, mut fragmented) = (0, false);
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
             let layers = Layers::parse(frame.bytes());
             fragmented |= layers.fragment != Fragment::No;
-            // Made where it stays: it is long to move.
-            batch.push(Packet::new(frame, layers));
+            batch.push(frame, layers, port);
         }
         (bytes, fragmented)
     }
@@ -379,25 +332,23 @@ impl<F: Frame> Worker<F> {
         &mut self,
         now: u64,
         port: PortId,
-        batch: &mut Batch<F>,
+        mut received: Received<F>,
         fragmented: bool,
         out: &mut T,
     ) {
-        // In place: a key is long to move.
-        let with_hash = self.snapshot.wants_hash;
-        for packet in &mut *batch {
-            packet.extract(with_hash);
-            packet.key.words[at::IN_PORT / 8] = u64::from(port) << 32;
-        }
+        let batch = received.take();
         self.copies_left = MAX_COPIES;
         if fragmented {
             self.run_apart(now, batch, out);
+        } else if self.trajectories.is_enabled() && self.foresee(now, port, batch) {
+            self.run_in_turn(now, batch, out);
         } else {
             self.run(now, batch, out, 0, Start::Classify);
         }
         if self.held.has_ready() {
             self.run_ready(now, out);
         }
+        self.received = received;
     }
 
     #[inline]
@@ -422,7 +373,7 @@ impl<F: Frame> Worker<F> {
     pub(super) fn run<T: Transmit<F>>(
         &mut self,
         now: u64,
-        batch: &mut Batch<F>,
+        batch: &mut [Packet<F>],
         out: &mut T,
         nesting: usize,
         mut start: Start,
@@ -449,34 +400,43 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Finds each packet's megaflow, translating where there is none.
-    fn classify(&mut self, now: u64, batch: &mut Batch<F>, wave: &Indices) {
+    fn classify(&mut self, now: u64, batch: &mut [Packet<F>], wave: &Indices) {
         let generation = self.snapshot.generation;
         // Neighbours in a burst mostly belong to the same megaflow, so that of the packet before is tried first:
         // any current flow that matches is right, and comparing is cheaper than hashing.
         let mut previous = None;
         for &index in wave {
             let packet = &mut batch[index];
+            if core::mem::take(&mut packet.classified) || self.follow(now, packet) {
+                continue;
+            }
+            packet.course.leave();
+            let key = packet.key(&self.snapshot);
             let flow = match previous {
-                Some(flow) if self.megaflows.verify(flow, &packet.key, generation) => {
+                Some(flow) if self.megaflows.verify(flow, key, generation) => {
                     self.counters.exact_hits += 1;
                     flow
                 }
-                _ => self.look_up(now, &packet.key, generation),
+                _ => self.look_up(now, key, generation),
             };
             previous = Some(flow);
-            packet.flow = flow;
-            packet.step = 0;
-            let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
-            let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
-            self.megaflows.count(flow, length, flags, now);
+            self.assign(now, packet, flow);
         }
     }
 
+    /// Gives a packet its megaflow, and counts it there.
+    #[inline]
+    pub(super) fn assign(&mut self, now: u64, packet: &mut Packet<F>, flow: u32) {
+        packet.flow = flow;
+        packet.step = 0;
+        packet.course.pass(packet.recirculated, flow);
+        self.count(packet, now);
+    }
+
     /// Counts a packet that was given its flow for the flow's rules.
+    #[inline]
     pub(super) fn count(&mut self, packet: &Packet<F>, now: u64) {
-        let flags = (packet.key.words[at::TCP_FLAGS / 8] >> 48) as u16;
-        let length = packet.frame.as_ref().map_or(0, |frame| frame.bytes().len());
-        self.megaflows.count(packet.flow, length, flags, now);
+        self.megaflows.count(packet.flow, packet.length(), packet.tcp_flags(), now);
     }
 
     /// The packet's megaflow by way of the caches, or else of the tables.
@@ -534,7 +494,7 @@ impl<F: Frame> Worker<F> {
     fn steps<T: Transmit<F>>(
         &mut self,
         now: u64,
-        batch: &mut Batch<F>,
+        batch: &mut [Packet<F>],
         pending: &mut Indices,
         next: &mut Indices,
         order: &mut Order,
@@ -548,7 +508,7 @@ impl<F: Frame> Worker<F> {
             for index in pending.drain(..) {
                 let packet = &mut batch[index];
                 match self.advance(packet, out) {
-                    Pause::Done => {}
+                    Pause::Done => self.settle(packet),
                     Pause::Track => tracked.push(index),
                     Pause::Recirculate(id) => {
                         if self.enter(packet, id) {
@@ -571,37 +531,24 @@ impl<F: Frame> Worker<F> {
 
     /// Makes the packet ready to be classified again; false if it was dropped, having been so too often.
     #[inline]
-    fn enter(&mut self, packet: &mut Packet<F>, id: u32) -> bool {
+    pub(super) fn enter(&mut self, packet: &mut Packet<F>, id: u32) -> bool {
         self.counters.recirculations += 1;
-        let Some(frame) = &packet.frame else { return false };
+        if packet.frame.is_none() {
+            return false;
+        }
         if packet.recirculated >= MAX_RECIRCULATIONS {
             packet.frame = None;
             self.counters.count_drop(DropCause::TooManyRecirculations);
             return false;
         }
         packet.recirculated += 1;
-        match packet.changed {
-            Changed::No => {}
-            Changed::Network => extract::network(frame.bytes(), &packet.layers, &mut packet.key),
-            Changed::Everything => {
-                let port = packet.key.words[at::IN_PORT / 8];
-                packet.key = Key::ZERO;
-                extract::headers(frame.bytes(), &packet.layers, &mut packet.key);
-                packet.key.words[at::IN_PORT / 8] = port;
-            }
-        }
-        packet.changed = Changed::No;
-        let word = &mut packet.key.words[at::RECIRC_ID / 8];
-        *word = *word & !0xffff_ffff | u64::from(id);
-        extract::connection(&packet.meta, self.snapshot.wants_original_tuple, &mut packet.key);
-        if self.snapshot.wants_hash {
-            group::stamp(&mut packet.key);
-        }
+        packet.recirculation = id;
+        packet.renew_key(&self.snapshot);
         true
     }
 
     #[cold]
-    fn copy(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
+    pub(super) fn copy(&mut self, packet: &Packet<F>, id: u32, nesting: usize, copies: &mut Batch<F>) {
         self.counters.copies += 1;
         if nesting >= MAX_NESTING || self.copies_left == 0 {
             self.counters.count_drop(DropCause::TooManyRecirculations);
@@ -612,16 +559,7 @@ impl<F: Frame> Worker<F> {
             self.counters.count_drop(DropCause::NoBuffers);
             return;
         };
-        let mut copy = Packet {
-            frame: Some(frame),
-            layers: packet.layers,
-            key: packet.key,
-            meta: packet.meta,
-            flow: packet.flow,
-            step: 0,
-            changed: packet.changed,
-            recirculated: packet.recirculated,
-        };
+        let mut copy = Packet { frame: Some(frame), step: 0, lookup: None, course: Course::NONE, ..*packet };
         if self.enter(&mut copy, id) {
             copies.push(copy);
         }
@@ -633,7 +571,7 @@ impl<F: Frame> Worker<F> {
     fn track<T: Transmit<F>>(
         &mut self,
         now: u64,
-        batch: &mut Batch<F>,
+        batch: &mut [Packet<F>],
         tracked: &Indices,
         resumed: &mut Indices,
         order: &mut Order,
@@ -655,38 +593,22 @@ impl<F: Frame> Worker<F> {
             ) else {
                 continue;
             };
-            let trusted = frame.checksums_verified();
-            let lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted);
+            let lookup = packet.early_lookup(action.zone).copied().unwrap_or_else(|| {
+                let trusted = frame.checksums_verified();
+                shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
+            });
             lookups.push((index, lookup));
         }
         for (_, lookup) in &mut lookups {
             shard.prefetch(lookup);
         }
         for &(index, ref lookup) in &lookups {
-            let Self { shard, megaflows, .. } = self;
-            if !order.opening.is_empty() && order.is_behind(index, shard.connection_hash(lookup)) {
+            if !order.opening.is_empty() && order.is_behind(index, self.shard.connection_hash(lookup)) {
                 order.waiting.push(index);
                 continue;
             }
             let packet = &mut batch[index];
-            let (Some(frame), Some(Step::Ct(action))) = (
-                &mut packet.frame,
-                megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
-            ) else {
-                continue;
-            };
-            packet.step += 1;
-            let outcome =
-                shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
-            if let Outcome::Elsewhere { to, why } = outcome {
-                packet.step -= 1;
-                let task = Task::Track(shard.take_errand());
-                self.hand_over(packet.take(), Vec::new(), Departure { to, why, task, nesting }, out);
-                continue;
-            }
-            out.tracked(frame);
-            self.pass(packet, outcome);
-            if packet.frame.is_none() {
+            if !self.meet(now, packet, Some(lookup), nesting, out) {
                 continue;
             }
             if packet.meta.state.has(CtState::NEW)
@@ -700,6 +622,40 @@ impl<F: Frame> Worker<F> {
         for index in fragments {
             self.track_fragment(now, &mut batch[index], nesting, out);
         }
+    }
+
+    /// Shows a packet, which waits at a `ct`, to the tracker, with its early look-up if no other is given. True if it
+    /// goes on here.
+    #[inline]
+    pub(super) fn meet<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        packet: &mut Packet<F>,
+        lookup: Option<&Lookup>,
+        nesting: usize,
+        out: &mut T,
+    ) -> bool {
+        let Self { shard, megaflows, .. } = self;
+        let (Some(frame), Some(lookup), Some(Step::Ct(action))) = (
+            &mut packet.frame,
+            lookup.or(packet.lookup.as_ref()),
+            megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
+        ) else {
+            return false;
+        };
+        let outcome = shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
+        if let Outcome::Elsewhere { to, why } = outcome {
+            let task = Task::Track(shard.take_errand());
+            self.hand_over(packet.take(), Vec::new(), Departure { to, why, task, nesting }, out);
+            return false;
+        }
+        packet.step += 1;
+        out.tracked(frame);
+        if !packet.course.settled {
+            packet.note_connection();
+        }
+        self.pass(packet, outcome);
+        packet.frame.is_some()
     }
 
     /// Does to a packet what its tracker has said; one that may not go on is gone afterwards.
@@ -725,7 +681,7 @@ impl<F: Frame> Worker<F> {
 
     /// Does a packet's steps up to the next one that needs company.
     #[inline]
-    fn advance<T: Transmit<F>>(&mut self, packet: &mut Packet<F>, out: &mut T) -> Pause {
+    pub(super) fn advance<T: Transmit<F>>(&mut self, packet: &mut Packet<F>, out: &mut T) -> Pause {
         let Self { megaflows, counters, ports, .. } = self;
         let Some(flow) = megaflows.flow(packet.flow) else { return Pause::Done };
         let steps = &flow.recipe.steps;

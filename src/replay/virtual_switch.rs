@@ -201,7 +201,7 @@ impl VirtualSwitch {
         for number in (0..shards).filter_map(ShardNumber::new) {
             let (steering, directory, leases) = (steering.clone(), directory.clone(), leases.clone());
             let shard = ShardConfig { number, steering, directory, leases, ..shard.clone() };
-            let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret };
+            let config = WorkerConfig { shard, megaflows: DEFAULT_MEGAFLOWS, secret, trajectories: true };
             let mut worker = Worker::new(config, published.reader())?;
             ids.iter().for_each(|&(_, port)| worker.set_steered(port, !layout.steered_early));
             // All clocks start together, so that all count their ticks from the same time.

@@ -458,7 +458,7 @@ impl Engine for MemoryEngine {
         let counters = switch.counters();
         let flows: usize = switch.workers().iter().map(|worker| worker.megaflow_sizes().0).sum();
         Ok(DatapathTotals {
-            hit: counters.exact_hits + counters.megaflow_hits,
+            hit: counters.hits(),
             missed: counters.translations,
             lost: counters.uncached,
             flows: u64::try_from(flows).unwrap_or(u64::MAX),

@@ -28,6 +28,7 @@ use crate::log::{self, Mark, Severity};
 use crate::mend;
 use crate::pool::Pool;
 use crate::queue::{RxQueue, TxQueue};
+use crate::source::Installed;
 use error::reason_since;
 
 /// Serialises everything that attaches, detaches or configures: DPDK's control functions are not thread-safe.
@@ -61,6 +62,8 @@ struct State {
     /// The queues' buffers: they outlive the device's use of them.
     pools: Vec<Pool>,
     large: Option<Pool>,
+    /// Who writes the packets that come in, if somebody does.
+    sources: Vec<Installed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +128,8 @@ impl Drop for PortInner {
         let mut owned = control();
         let mark = log::mark();
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if state.started {
+        let (started, sources) = (state.started, std::mem::take(&mut state.sources));
+        if started {
             bound_by_xdp().extend(xdp_interface(&self.devargs));
             // SAFETY: no queue handle is left, since each holds an `Arc` of this.
             let result = unsafe { sys::rte_eth_dev_stop(self.id) };
@@ -133,6 +137,7 @@ impl Drop for PortInner {
                 log::report(Severity::Warning, &format!("{self:?}: stop: {}", reason_since(result, mark)));
             }
         }
+        drop(sources);
         if let Err(error) = remove_device(self.id) {
             log::report(Severity::Warning, &format!("{self:?}: detach: {}", reason_since(error, mark)));
         }
@@ -236,6 +241,7 @@ impl Port {
         state.started = false;
         state.rx.clear();
         state.tx.clear();
+        state.sources.clear();
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::{PortInner, Slot, State, check, info};
 use crate::af_packet;
 use crate::log;
 use crate::pool::Pool;
+use crate::source;
 
 /// See [`super::Port::start`].
 pub(super) fn start(inner: &PortInner, config: &PortConfig) -> Result<Applied, PortError> {
@@ -31,6 +32,7 @@ pub(super) fn start(inner: &PortInner, config: &PortConfig) -> Result<Applied, P
     check(unsafe { sys::rte_eth_dev_start(inner.id) })
         .map_err(|e| inner.failed("starting the device", e, mark))?;
     state.started = true;
+    state.sources = source::install(inner.id, inner.devargs.name(), config.rx_queues);
     state.rx = vec![Slot::Free; usize::from(config.rx_queues)];
     state.tx = vec![Slot::Free; usize::from(config.tx_queues)];
     state.large = config.large.clone();

@@ -180,7 +180,7 @@ pub(crate) fn snapshot(flows: &str) -> Snapshot {
 impl Bench {
     pub(crate) fn new(flows: &str) -> Box<Self> {
         let shard = ShardConfig { capacity: CAPACITY, ..ShardConfig::default() };
-        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(SEED) };
+        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(SEED), trajectories: true };
         let worker = Worker::new(config, PublishedSnapshot::new(snapshot(flows)).reader()).unwrap();
         Box::new(Self { worker, burst: Burst::new(), port: INSIDE, out: Caught::default(), now: 0 })
     }

@@ -7,6 +7,9 @@ use weir_numa::memory::Zeroable;
 /// Entries in a bucket.
 pub(crate) const LANES: usize = 8;
 
+/// Hints that a lane can hold.
+pub const HINTS: u16 = 1 << 12;
+
 /// A direction of a connection: connection index * 2 + direction (0 = original, 1 = reply).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -55,6 +58,10 @@ pub(crate) struct Bucket {
     /// How many entries wanted in here or passed by and live further on: a look-up may stop where this is 0.
     /// Stays at its maximum once it got there.
     pub(super) overflow: u16,
+    /// A number below [`HINTS`] for each lane, 0 where nobody gave one: its low 8 bits,
+    hints_low: [u8; LANES],
+    /// and the 4 above, of two lanes a byte.
+    hints_high: [u8; LANES / 2],
 }
 
 // SAFETY: integers only, for which 0 is valid.
@@ -100,6 +107,40 @@ impl Bucket {
     pub(crate) fn slot(&self, lane: u32) -> Slot {
         self.slots[lane as usize % LANES]
     }
+
+    /// The hint in such a lane.
+    #[inline]
+    pub(crate) fn hint(&self, lane: u32) -> u16 {
+        let lane = lane as usize % LANES;
+        let high = self.hints_high[lane / 2] >> (lane % 2 * 4) & 0xf;
+        u16::from(high) << 8 | u16::from(self.hints_low[lane])
+    }
+
+    /// Sets it; bits above [`HINTS`] are lost.
+    pub(super) fn set_hint(&mut self, lane: usize, hint: u16) {
+        let [high, low] = (hint % HINTS).to_be_bytes();
+        self.hints_low[lane % LANES] = low;
+        let (byte, shift) = (&mut self.hints_high[lane % LANES / 2], lane % 2 * 4);
+        *byte = *byte & !(0xf << shift) | high << shift;
+    }
+
+    /// Puts an entry, whose hint is 0, into a free lane.
+    pub(super) fn fill(&mut self, lane: usize, tag: u16, slot: Slot) {
+        self.tags[lane] = tag;
+        self.slots[lane] = slot;
+        self.set_hint(lane, 0);
+    }
+
+    #[cfg(test)]
+    const fn empty() -> Self {
+        Self {
+            tags: [0; LANES],
+            slots: [Slot(0); LANES],
+            overflow: 0,
+            hints_low: [0; LANES],
+            hints_high: [0; LANES / 2],
+        }
+    }
 }
 
 /// Asks for the cache line of `line`, to be there a few hundred cycles from now.
@@ -134,10 +175,23 @@ mod tests {
         assert_eq!(memoffset::offset_of!(Bucket, tags), 0);
     }
 
+    #[test]
+    fn each_lane_keeps_a_hint_of_its_own_until_its_entry_is_another_one() {
+        let mut bucket = Bucket::empty();
+        let hints = [HINTS - 1, 0, 1, 0x0f0, 0xf0f, 0x800, 0x0ff, 7];
+        for (lane, hint) in hints.into_iter().enumerate() {
+            bucket.set_hint(lane, hint);
+        }
+        assert_eq!(core::array::from_fn(|lane| bucket.hint(lane as u32)), hints);
+        bucket.fill(4, 9, Slot(3));
+        assert_eq!((bucket.hint(4), bucket.hint(5)), (0, 0x800));
+        assert_eq!((bucket.tags[4], bucket.slots[4]), (9, Slot(3)));
+    }
+
     proptest! {
         #[test]
         fn simd_and_portable_comparison_agree(tags: [u16; LANES], pick in 0usize..9, other: u16) {
-            let bucket = Bucket { tags, slots: [Slot(0); LANES], overflow: 0 };
+            let bucket = Bucket { tags, ..Bucket::empty() };
             let tag = tags.get(pick).copied().unwrap_or(other);
             prop_assert_eq!(bucket.matching(tag), bucket.matching_portable(tag));
         }

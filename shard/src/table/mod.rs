@@ -54,6 +54,13 @@ pub enum TableError {
     },
 }
 
+/// Where an entry of the index stands.
+#[derive(Clone, Copy)]
+struct Entry {
+    bucket: usize,
+    lane: u32,
+}
+
 /// The table has no place for one more connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -379,18 +386,18 @@ impl Table {
         self.memory.view_own(index, moment)
     }
 
-    /// Calls `visit` with each slot whose tag fits, until it returns true; the slot it did so for.
+    /// Calls `visit` with each slot whose tag fits, until it returns true; where it did so.
     #[inline]
-    fn probe(&self, hash: u64, mut visit: impl FnMut(Slot) -> bool) -> Option<Slot> {
+    fn probe(&self, hash: u64, mut visit: impl FnMut(Slot) -> bool) -> Option<Entry> {
         let tag = tag_of(hash);
         let mut at = self.home(hash);
         for _ in 0..self.probes() {
             let bucket = &self.buckets[at];
             let mut lanes = bucket.matching(tag);
             while lanes != 0 {
-                let slot = bucket.slot(lanes.trailing_zeros());
-                if visit(slot) {
-                    return Some(slot);
+                let lane = lanes.trailing_zeros();
+                if visit(bucket.slot(lane)) {
+                    return Some(Entry { bucket: at, lane });
                 }
                 lanes &= lanes - 1;
             }
@@ -402,16 +409,26 @@ impl Table {
         None
     }
 
-    /// A slot that may be the tuple's, by its tag alone.
+    /// A slot that may be the tuple's, by its tag alone, and its hint.
     #[inline]
-    pub(crate) fn candidate(&self, hash: u64) -> Option<Slot> {
-        self.probe(hash, |_| true)
+    pub(crate) fn candidate(&self, hash: u64) -> Option<(Slot, u16)> {
+        let Entry { bucket, lane } = self.probe(hash, |_| true)?;
+        let bucket = &self.buckets[bucket];
+        Some((bucket.slot(lane), bucket.hint(lane)))
+    }
+
+    /// Keeps a hint beside the entry of a slot that was found under this hash; nothing if that is gone.
+    pub(crate) fn set_hint(&mut self, hash: u64, slot: Slot, hint: u16) {
+        if let Some(Entry { bucket, lane }) = self.probe(hash, |other| other == slot) {
+            self.buckets[bucket].set_hint(lane as usize, hint);
+        }
     }
 
     /// The slot of a tuple.
     #[inline]
     pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<Slot> {
-        self.probe(hash, |slot| self.holds(slot, tuple, hash))
+        let Entry { bucket, lane } = self.probe(hash, |slot| self.holds(slot, tuple, hash))?;
+        Some(self.buckets[bucket].slot(lane))
     }
 
     /// True if `slot` is this tuple's.
@@ -566,9 +583,7 @@ impl Table {
             let lanes = self.buckets[at].matching(0);
             if lanes != 0 {
                 let lane = lanes.trailing_zeros() as usize % LANES;
-                let bucket = &mut self.buckets[at];
-                bucket.tags[lane] = tag_of(hash);
-                bucket.slots[lane] = slot;
+                self.buckets[at].fill(lane, tag_of(hash), slot);
                 self.mark_passed(home, at, |overflow| overflow.saturating_add(1));
                 return Ok(());
             }

@@ -177,7 +177,7 @@ pub(super) fn stats_show(call: &Call<'_>, daemon: &Daemon, out: &mut Output<'_>)
         out.line(format_args!("  packets received: {}", lcore.packets))?;
         out.line(format_args!("  packet recirculations: {}", lcore.recirculations))?;
         out.line(format_args!("  avg. datapath passes per packet: {:.2}", ratio(passes, lcore.packets)))?;
-        out.line(format_args!("  emc hits: {}", lcore.emc_hits))?;
+        out.line(format_args!("  emc hits: {}", lcore.trajectory_hits.saturating_add(lcore.emc_hits)))?;
         out.line(format_args!("  megaflow hits: {}", lcore.megaflow_hits))?;
         out.line(format_args!("  miss with success upcall: {}", lcore.misses))?;
         out.line(format_args!("  idle cycles: {} ({:.2}%)", lcore.idle_cycles, share(lcore.idle_cycles)))?;

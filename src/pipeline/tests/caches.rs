@@ -117,7 +117,7 @@ fn worker(flows: &str, megaflows: usize) -> (Worker, PortId, (Switch, PublishedS
     switch.add_bridge("br", 0).unwrap();
     let port = switch.add_port("br", "a", None).unwrap();
     switch.replace("br", &parse(flows, Command::Add), false, 0).unwrap();
-    let config = WorkerConfig { shard: shard(), megaflows, secret: secret(1) };
+    let config = WorkerConfig { shard: shard(), megaflows, secret: secret(1), trajectories: true };
     let mut published = PublishedSnapshot::new(switch.snapshot());
     (Worker::new(config, published.reader()).unwrap(), port, (switch, published))
 }

@@ -98,7 +98,7 @@ fn without_room_for_another_context_the_packet_is_dropped_and_the_others_go_on()
     // Every source port is a context of its own.
     let flows = "udp,ct_state=-trk,actions=move:udp_src->reg0[0..15],ct(table=1)\n table=1,actions=in_port";
     switch.replace("br", &parse(flows, Command::Add), false, 0).unwrap();
-    let config = WorkerConfig { shard: shard(), megaflows: 4, secret: secret(1) };
+    let config = WorkerConfig { shard: shard(), megaflows: 4, secret: secret(1), trajectories: true };
     let mut worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader()).unwrap();
     let mut out = Count::default();
     let mut burst = Burst::new();

@@ -1,0 +1,220 @@
+//! A packet on its way through a worker, and the memory that a burst of them is in. A packet's flow key is made when
+//! somebody asks for it: one that follows a trajectory never needs it, and a key is five cache lines.
+
+use arrayvec::ArrayVec;
+use weir_shard::{ConnectionRef, CtMeta, CtState, Lookup};
+use weir_wire::numbers::protocol;
+use weir_wire::{Fragment, Layers};
+
+use super::frame::{BURST, Frame};
+use super::trajectory::Course;
+use super::{PortId, Snapshot, extract, group};
+use crate::flow::key::{Key, at};
+
+/// A packet on its way.
+#[derive(Debug)]
+pub(super) struct Packet<F> {
+    /// Gone once it is sent.
+    pub(super) frame: Option<F>,
+    pub(super) layers: Layers,
+    pub(super) meta: CtMeta,
+    /// The port that it came in by.
+    pub(super) port: PortId,
+    /// The id that it is classified under, 0 for one that came in by a port.
+    pub(super) recirculation: u32,
+    /// How often it was recirculated.
+    pub(super) recirculated: u8,
+    /// How far the headers are from what the key says.
+    pub(super) changed: Changed,
+    /// The key has been made.
+    pub(super) keyed: bool,
+    /// Its megaflow was found before its wave was classified.
+    pub(super) classified: bool,
+    /// Index of its megaflow and the step to do next.
+    pub(super) flow: u32,
+    pub(super) step: usize,
+    pub(super) course: Course,
+    /// Where its connection seemed to be when it came in, for the `ct` that its way is expected to begin with.
+    pub(super) lookup: Option<Lookup>,
+    /// Its connection, if it was established when it met it there.
+    pub(super) connection: Option<ConnectionRef>,
+    /// Nothing of meaning before `keyed`. To be read by [`Packet::key`].
+    pub(super) key: Key,
+}
+
+/// How far the headers are from what the key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Changed {
+    /// Not at all.
+    No,
+    /// A translation has written addresses and ports.
+    Network,
+    /// Anything may be different.
+    Everything,
+}
+
+/// Packets that are worked on together.
+pub(super) type Batch<F> = ArrayVec<Packet<F>, BURST>;
+
+/// The packets of a received burst, in memory that the next burst has again: what a packet does not need is never written.
+#[derive(Debug)]
+pub(super) struct Received<F> {
+    packets: Vec<Packet<F>>,
+    count: usize,
+}
+
+impl<F> Default for Received<F> {
+    fn default() -> Self {
+        Self { packets: Vec::new(), count: 0 }
+    }
+}
+
+impl<F> Received<F> {
+    /// Adds a packet that has just come in by `port`; there is room for a burst.
+    #[inline(always)]
+    pub(super) fn push(&mut self, frame: F, layers: Layers, port: PortId) {
+        match self.packets.get_mut(self.count) {
+            Some(packet) => packet.renew(frame, layers, port),
+            None => self.grow(Packet::new(frame, layers, port)),
+        }
+        self.count += 1;
+    }
+
+    #[cold]
+    fn grow(&mut self, packet: Packet<F>) {
+        self.packets.reserve_exact(BURST.saturating_sub(self.packets.len()));
+        self.packets.push(packet);
+    }
+
+    /// All of them, to be sent, dropped or taken.
+    #[inline]
+    pub(super) fn take(&mut self) -> &mut [Packet<F>] {
+        let count = core::mem::take(&mut self.count);
+        self.packets.get_mut(..count).unwrap_or_default()
+    }
+}
+
+impl<F> Packet<F> {
+    /// A packet that has just come in.
+    pub(super) fn new(frame: F, layers: Layers, port: PortId) -> Self {
+        let mut packet = Self {
+            frame: None,
+            layers,
+            meta: CtMeta::default(),
+            port,
+            recirculation: 0,
+            recirculated: 0,
+            changed: Changed::No,
+            keyed: false,
+            classified: false,
+            flow: 0,
+            step: 0,
+            course: Course::NONE,
+            lookup: None,
+            connection: None,
+            key: Key::ZERO,
+        };
+        packet.renew(frame, layers, port);
+        packet
+    }
+
+    /// The same in the place of another one, whose key stays where it is.
+    #[inline(always)]
+    fn renew(&mut self, frame: F, layers: Layers, port: PortId) {
+        self.frame = Some(frame);
+        self.layers = layers;
+        self.meta = CtMeta::default();
+        self.port = port;
+        self.recirculation = 0;
+        self.recirculated = 0;
+        self.changed = Changed::No;
+        self.keyed = false;
+        self.classified = false;
+        self.flow = 0;
+        self.step = 0;
+        self.course = Course::NONE;
+        self.lookup = None;
+        self.connection = None;
+    }
+
+    /// Takes the packet out; what stays is one that went nowhere.
+    pub(super) fn take(&mut self) -> Self {
+        Self { frame: self.frame.take(), ..*self }
+    }
+}
+
+impl<F> Packet<F> {
+    /// The look-up that was made for it before it was classified, if it stands at the `ct` that this was for.
+    #[inline]
+    pub(super) fn early_lookup(&self, zone: u16) -> Option<&Lookup> {
+        let is_first = self.recirculated == 0 && self.step == 0;
+        self.lookup.as_ref().filter(|lookup| is_first && lookup.is_for(zone))
+    }
+
+    /// It has met the tracker: at its first `ct` the connection is the one of its early look-up.
+    pub(super) fn note_connection(&mut self) {
+        if self.recirculated == 0 && self.step == 1 && self.meta.state.has(CtState::EST) {
+            self.connection = self.meta.connection;
+        }
+    }
+}
+
+impl<F: Frame> Packet<F> {
+    /// Bytes that it has now.
+    #[inline]
+    pub(super) fn length(&self) -> usize {
+        self.frame.as_ref().map_or(0, |frame| frame.bytes().len())
+    }
+
+    /// The flags of a TCP segment that has all of its header, 0 of any other packet.
+    #[inline]
+    pub(super) fn tcp_flags(&self) -> u16 {
+        if self.layers.protocol != protocol::TCP || self.layers.fragment == Fragment::Later {
+            return 0;
+        }
+        self.frame.as_ref().map_or(0, |frame| extract::tcp_flags(frame.bytes(), &self.layers))
+    }
+
+    /// The key as the headers, the tracker and the recirculation say.
+    #[inline]
+    pub(super) fn key(&mut self, snapshot: &Snapshot) -> &Key {
+        if !self.keyed {
+            self.make_key(snapshot);
+        }
+        &self.key
+    }
+
+    #[inline]
+    fn make_key(&mut self, snapshot: &Snapshot) {
+        let Some(frame) = &self.frame else { return };
+        self.key = Key::ZERO;
+        extract::headers(frame.bytes(), &self.layers, &mut self.key);
+        self.key.words[at::IN_PORT / 8] = u64::from(self.port) << 32 | u64::from(self.recirculation);
+        // A packet that came in by a port is untracked, which is 0.
+        if self.recirculated > 0 {
+            extract::connection(&self.meta, snapshot.wants_original_tuple, &mut self.key);
+        }
+        if snapshot.wants_hash {
+            group::stamp(&mut self.key);
+        }
+        (self.keyed, self.changed) = (true, Changed::No);
+    }
+
+    /// Brings a key that was made before the packet was recirculated up to date.
+    #[inline]
+    pub(super) fn renew_key(&mut self, snapshot: &Snapshot) {
+        let (true, Some(frame)) = (self.keyed, &self.frame) else { return };
+        match self.changed {
+            Changed::No => {}
+            Changed::Network => extract::network(frame.bytes(), &self.layers, &mut self.key),
+            Changed::Everything => return self.make_key(snapshot),
+        }
+        self.changed = Changed::No;
+        let word = &mut self.key.words[at::RECIRC_ID / 8];
+        *word = *word & !0xffff_ffff | u64::from(self.recirculation);
+        extract::connection(&self.meta, snapshot.wants_original_tuple, &mut self.key);
+        if snapshot.wants_hash {
+            group::stamp(&mut self.key);
+        }
+    }
+}

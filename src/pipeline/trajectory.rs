@@ -1,0 +1,361 @@
+//! Trajectories: which megaflows a packet has met one after another, each by one classification, remembered for the
+//! packets behind it. A connection keeps the number of its last trajectory for each direction, beside its entry in
+//! the index; so a packet whose connection is looked up before anything else knows what its classifications are going to
+//! come to. For a packet without such a number that of the packets before it at its port is tried.
+//!
+//! A number is no more than a hint. Every megaflow of a trajectory is compared with the packet when its turn comes, by
+//! all bits that translation looked at: port and protocols at once, ct_state, mark and fields of the headers one by one,
+//! out of the packet and not out of a key made of it. A megaflow that is gone, stale or does not fit ends the trajectory,
+//! and the packet is classified like any other. So nothing is served stale, whatever changes, and numbers may be used
+//! again.
+
+use arrayvec::ArrayVec;
+use hashbrown::HashTable;
+use weir_shard::{CtMeta, HINTS};
+use weir_wire::{Fragment, Layers};
+
+use super::PortId;
+use super::extract::{self, SINGLE_WORDS};
+use super::megaflow::{Megaflow, Megaflows};
+use super::step::Step;
+use crate::flow::key::{DATAPATH_WORDS, Key, Mask, at};
+
+/// Classifications of a trajectory; further ones are made as if there were none.
+pub(super) const MAX_HOPS: usize = 4;
+/// Packets that do not fit their port's trajectory and have no connection to keep one with, until one of them replaces it.
+const PATIENCE: u32 = 64;
+
+/// The class of a packet: what no table changes on its way, and what is compared first. 0 where trajectories are not
+/// for it: fragments, and what is not IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(u64);
+
+impl Class {
+    const NONE: Self = Self(0);
+
+    /// Of a packet that came in by `port`.
+    #[inline]
+    pub(super) fn of(port: PortId, layers: &Layers) -> Self {
+        if layers.fragment != Fragment::No || !(layers.is_ipv4() || layers.is_ipv6()) {
+            return Self::NONE;
+        }
+        let kind = u64::from(layers.ether_type) << 16;
+        Self(u64::from(port) << 32 | kind | u64::from(layers.protocol) << 8 | u64::from(layers.vlan_tags))
+    }
+}
+
+/// A packet's part of it: where it is expected to go, and where it has gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    /// The trajectory that it follows, 0 for none.
+    pub(super) number: u16,
+    /// It goes where its connection's trajectory leads, or nobody is to learn where it goes.
+    pub(super) settled: bool,
+    class: Class,
+    /// Its megaflows so far, by how often it had been recirculated.
+    flows: [u32; MAX_HOPS],
+}
+
+impl Course {
+    /// Of a packet that begins in the middle of its way.
+    pub(super) const NONE: Self = Self { number: 0, settled: true, class: Class::NONE, flows: [0; MAX_HOPS] };
+
+    /// Of a packet of this class, whose trajectory is to be learned.
+    #[inline]
+    pub(super) fn begin(&mut self, class: Class) {
+        self.class = class;
+        self.settled = class == Class::NONE;
+    }
+
+    /// The packet was given a megaflow, having been recirculated `hop` times.
+    #[inline]
+    pub(super) fn pass(&mut self, hop: u8, flow: u32) {
+        if let Some(place) = self.flows.get_mut(usize::from(hop)) {
+            *place = flow;
+        }
+    }
+
+    /// The packet's megaflow is not the one of its trajectory.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        self.number = 0;
+        self.settled = self.class == Class::NONE;
+    }
+}
+
+/// A word of the key that has to be compared.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    word: usize,
+    mask: u64,
+    value: u64,
+}
+
+/// One classification.
+#[derive(Clone, Debug)]
+struct Hop {
+    /// Index of the megaflow, and its serial number.
+    flow: u32,
+    serial: u64,
+    /// The recirculation id that it is for.
+    recirculation: u32,
+    /// What the megaflow looks at beside its class.
+    compared: Box<[Compared]>,
+    /// It looks at something that takes a whole key to compare.
+    by_key: bool,
+}
+
+/// What is found at a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The megaflow at this index.
+    Flow(u32),
+    /// The megaflow at this index, if it matches the packet's key.
+    ByKey(u32),
+    /// Nothing.
+    Nothing,
+}
+
+/// Where packets went.
+#[derive(Clone, Debug)]
+struct Trajectory {
+    class: Class,
+    hash: u64,
+    /// The zone of the `ct` that it begins with.
+    zone: Option<u16>,
+    /// Every `ct` on it is in this zone, so that its packets need no other look-up.
+    looks_up_once: bool,
+    /// [`Megaflows::edition`] when all of its megaflows were last seen to be current, and whether they were.
+    seen: (u64, bool),
+    hops: ArrayVec<Hop, MAX_HOPS>,
+}
+
+/// All trajectories of a worker.
+#[derive(Debug)]
+pub(super) struct Trajectories {
+    /// By number; 0 is nobody's.
+    all: Vec<Trajectory>,
+    numbers: HashTable<u16>,
+    /// The next to give way once all numbers are taken.
+    hand: u16,
+    /// By port: the trajectory that its packets take, as it seems.
+    usual: Vec<u16>,
+    patience: u32,
+    enabled: bool,
+}
+
+impl Trajectories {
+    /// None so far; never any unless `enabled`.
+    pub(super) fn new(enabled: bool) -> Self {
+        Self { all: Vec::new(), numbers: HashTable::new(), hand: 0, usual: Vec::new(), patience: 0, enabled }
+    }
+
+    #[inline]
+    pub(super) const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    #[inline]
+    fn find(&self, number: u16) -> Option<&Trajectory> {
+        self.all.get(usize::from(number).wrapping_sub(1))
+    }
+
+    /// The trajectory that packets of a port usually take, 0 if none is known.
+    #[inline]
+    pub(super) fn usual(&self, port: PortId) -> u16 {
+        self.usual.get(port as usize).copied().unwrap_or(0)
+    }
+
+    /// The zone of the `ct` that a trajectory begins with, if it does.
+    #[inline]
+    pub(super) fn zone(&self, number: u16) -> Option<u16> {
+        self.find(number)?.zone
+    }
+
+    /// True if packets on this trajectory need no look-up but the one that comes first.
+    #[inline]
+    pub(super) fn looks_up_once(&self, number: u16) -> bool {
+        self.find(number).is_some_and(|trajectory| trajectory.looks_up_once)
+    }
+
+    /// What its trajectory says of a packet on this course that was recirculated `hop` times, last under the id
+    /// `recirculation`.
+    #[inline]
+    pub(super) fn look(
+        &mut self,
+        course: &Course,
+        (hop, recirculation): (u8, u32),
+        (frame, layers, meta): (&[u8], &Layers, &CtMeta),
+        megaflows: &Megaflows,
+        generation: u64,
+    ) -> Found {
+        let Some(trajectory) = self.all.get_mut(usize::from(course.number).wrapping_sub(1)) else {
+            return Found::Nothing;
+        };
+        if trajectory.class != course.class || !trajectory.is_current(megaflows, generation) {
+            return Found::Nothing;
+        }
+        let Some(hop) = trajectory.hops.get(usize::from(hop)) else { return Found::Nothing };
+        let fits = |compared: &Compared| {
+            extract::word(frame, layers, meta, compared.word) & compared.mask == compared.value
+        };
+        match hop.recirculation == recirculation && hop.compared.iter().all(fits) {
+            true if hop.by_key => Found::ByKey(hop.flow),
+            true => Found::Flow(hop.flow),
+            false => Found::Nothing,
+        }
+    }
+
+    /// The number of the trajectory over the megaflows that a packet has met; 0 if there can be none.
+    pub(super) fn learn(&mut self, course: &Course, hops: u8, megaflows: &Megaflows) -> u16 {
+        let indices = course.flows.get(..=usize::from(hops)).unwrap_or(&course.flows);
+        let mut flows: ArrayVec<(u32, &Megaflow), MAX_HOPS> = ArrayVec::new();
+        for &index in indices {
+            let Some(flow) = megaflows.flow(index).filter(|flow| !flow.is_retired()) else { return 0 };
+            flows.push((index, flow));
+        }
+        let hash = flows.iter().fold(course.class.0, |hash, (_, flow)| {
+            (hash.rotate_left(23) ^ flow.serial).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        let is_same = |trajectory: &Trajectory| {
+            trajectory.class == course.class
+                && trajectory.hops.iter().map(|hop| hop.serial).eq(flows.iter().map(|(_, flow)| flow.serial))
+        };
+        let all = &self.all;
+        let of = |number: &u16| all.get(usize::from(*number).wrapping_sub(1));
+        if let Some(&number) = self.numbers.find(hash, |number| of(number).is_some_and(is_same)) {
+            return number;
+        }
+        let trajectory = Trajectory::new(course.class, hash, &flows);
+        let number = self.put(trajectory);
+        let Self { numbers, all, .. } = self;
+        let hash_of =
+            |number: &u16| all.get(usize::from(*number).wrapping_sub(1)).map_or(0, |other| other.hash);
+        numbers.insert_unique(hash, number, hash_of);
+        number
+    }
+
+    /// Puts a trajectory under a free number, or under that of another one, which is forgotten.
+    fn put(&mut self, trajectory: Trajectory) -> u16 {
+        if let Some(number) = u16::try_from(self.all.len() + 1).ok().filter(|number| *number < HINTS) {
+            self.all.push(trajectory);
+            return number;
+        }
+        self.hand = self.hand % (HINTS - 1) + 1;
+        let number = self.hand;
+        if let Some(place) = self.all.get_mut(usize::from(number) - 1) {
+            if let Ok(entry) = self.numbers.find_entry(place.hash, |other| *other == number) {
+                entry.remove();
+            }
+            *place = trajectory;
+        }
+        number
+    }
+
+    /// Packets of a port usually take this trajectory: one of an established connection does, which `is_sure`, or at
+    /// times one without.
+    pub(super) fn set_usual(&mut self, port: PortId, number: u16, is_sure: bool) {
+        let index = port as usize;
+        if index >= self.usual.len() {
+            self.usual.resize(index + 1, 0);
+        }
+        if let Some(usual) = self.usual.get_mut(index) {
+            *usual = number;
+        }
+        if !is_sure {
+            self.patience = PATIENCE;
+        }
+    }
+
+    /// True if it is time to learn from a packet without a connection what packets of its port usually do.
+    pub(super) fn is_out_of_patience(&mut self, port: PortId) -> bool {
+        self.patience = self.patience.saturating_sub(1);
+        self.patience == 0 || self.usual(port) == 0
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl Trajectory {
+    fn new(class: Class, hash: u64, flows: &[(u32, &Megaflow)]) -> Self {
+        let steps = || flows.iter().flat_map(|(_, flow)| &flow.recipe.steps);
+        let zones = || {
+            steps().filter_map(|step| match step {
+                Step::Ct(action) => Some(action.zone),
+                _ => None,
+            })
+        };
+        let begins_with_ct = matches!(steps().next(), Some(Step::Ct(_)));
+        let zone = zones().next().filter(|_| begins_with_ct);
+        Self {
+            class,
+            hash,
+            zone,
+            looks_up_once: zones().all(|other| Some(other) == zone),
+            seen: (0, false),
+            hops: flows.iter().map(|&(index, flow)| Hop::new(index, flow)).collect(),
+        }
+    }
+
+    /// True while all of its megaflows are what they were.
+    #[inline]
+    fn is_current(&mut self, megaflows: &Megaflows, generation: u64) -> bool {
+        let edition = megaflows.edition();
+        if self.seen.0 != edition {
+            let is_current = |hop: &Hop| megaflows.is_current(hop.flow, hop.serial, generation);
+            self.seen = (edition, self.hops.iter().all(is_current));
+        }
+        self.seen.1
+    }
+}
+
+impl Hop {
+    fn new(index: u32, flow: &Megaflow) -> Self {
+        let (mask, key) = (&flow.recipe.mask, &flow.key);
+        let left = |word: usize| mask.words[word] & !KNOWN.words[word];
+        let is_single = |word: &usize| SINGLE_WORDS.contains(word) && left(*word) & !word_bits(*word) == 0;
+        let (single, other): (Vec<usize>, Vec<usize>) =
+            (0..DATAPATH_WORDS).filter(|&word| left(word) != 0).partition(is_single);
+        let compared = |word: usize| Compared { word, mask: left(word), value: key.words[word] & left(word) };
+        Self {
+            flow: index,
+            serial: flow.serial,
+            recirculation: u32::try_from(key.read(at::RECIRC_ID, 4)).unwrap_or(0),
+            compared: single.into_iter().map(compared).collect(),
+            by_key: !other.is_empty(),
+        }
+    }
+}
+
+/// The bits of a key that a trajectory's [`Class`] and recirculation ids say.
+const KNOWN: Mask = {
+    let mut known = Key::ZERO;
+    let fields = [
+        (at::IN_PORT, 4),
+        (at::RECIRC_ID, 4),
+        (at::ETH_TYPE, 2),
+        (at::NW_PROTO, 1),
+        (at::NW_FRAG, 1),
+        (at::PACKET_TYPE, 4),
+    ];
+    let mut field = 0;
+    while field < fields.len() {
+        known.write(fields[field].0, fields[field].1, u128::MAX);
+        field += 1;
+    }
+    known
+};
+
+/// The bits of a word that [`extract::word`] knows.
+fn word_bits(word: usize) -> u64 {
+    let mut bits = Key::ZERO;
+    bits.words[word] = u64::MAX;
+    bits.write(at::CT_NW_PROTO, 1, 0);
+    bits.words[word]
+}
+
+#[cfg(test)]
+mod tests;
