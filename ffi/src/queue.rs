@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dpdk_sys as sys;
 
-use crate::burst::Burst;
+use crate::burst::{BURST, Burst};
 use crate::mbuf::{Mbuf, MbufError};
 use crate::pool::Pool;
 use crate::port::PortInner;
@@ -49,8 +49,15 @@ impl RxQueue {
     /// Receives as many packets as there are and as fit behind those in `burst`; returns how many came.
     #[inline]
     pub fn rx_burst(&mut self, burst: &mut Burst) -> usize {
+        self.rx_burst_of(burst, BURST)
+    }
+
+    /// Likewise, `most` at the most. Drivers that work on several descriptors at once may need 4 to receive any.
+    #[inline]
+    pub fn rx_burst_of(&mut self, burst: &mut Burst, most: usize) -> usize {
         let before = burst.len();
         let (slots, room) = burst.spare();
+        let room = room.min(most);
         // SAFETY: the port is started and stays so while this handle lives; the handle is the queue's only one and
         // borrowed exclusively; `slots` has room for `room` (at most 32) pointers.
         let count = usize::from(unsafe { sys::shim_rx_burst(self.port.id, self.queue, slots, room as u16) });

@@ -16,6 +16,7 @@ use crate::BenchError;
 use crate::generator::{Ends, Family, Flows, Generator, Shape, Step, Transport};
 use crate::point::{OPENED_BESIDE, Outcome, Point, Traffic};
 use crate::process::Stop;
+use crate::stages::sampling;
 
 const NAT: &str = include_str!("../../examples/nat.flows");
 const ACL: &str = include_str!("../../examples/acl.flows");
@@ -90,10 +91,11 @@ fn refused(error: impl ToString) -> BenchError {
 fn configuration(point: &Point) -> String {
     let profile = if point.lab { "lab" } else { "metal" };
     let capacity = point.capacity().max(CAPACITY);
-    let cpu = point.polling_cpu();
+    let Point { burst, no_trajectories, .. } = point;
+    let (cpu, trajectories) = (point.polling_cpu(), !no_trajectories);
     format!(
         "profile = \"{profile}\"\nlcores = \"{cpu}\"\n[conntrack]\ncapacity = {capacity}\n\
-         [[bridge]]\nname = \"{BRIDGE}\"\nflows = \"table.flows\"\n"
+         [tuning]\nburst = {burst}\ntrajectories = {trajectories}\n[[bridge]]\nname = \"{BRIDGE}\"\nflows = \"table.flows\"\n"
     )
 }
 
@@ -239,7 +241,11 @@ impl<'a> Inside<'a> {
         self.stop.pause(SETTLE)?;
         self.engine.clear_lcore_counters()?;
         self.stop.pause(self.point.time())?;
-        self.outcome()
+        let outcome = self.outcome()?;
+        if let Some(file) = &self.point.samples {
+            sampling::record(std::process::id(), self.point.time(), file).map_err(refused)?;
+        }
+        Ok(outcome)
     }
 
     fn outcome(&self) -> Result<Outcome, BenchError> {

@@ -50,9 +50,9 @@ fn factors(mut number: u64) -> Vec<u64> {
     let mut found = Vec::new();
     let mut factor = 2;
     while factor * factor <= number {
-        if number % factor == 0 {
+        if number.is_multiple_of(factor) {
             found.push(factor);
-            while number % factor == 0 {
+            while number.is_multiple_of(factor) {
                 number /= factor;
             }
         }

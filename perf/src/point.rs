@@ -1,6 +1,7 @@
 //! One point of the bench: what traffic, over how many connections, with which settings. `weir-bench` measures each in
 //! a process of its own, which is told by the same options that a person would give it (`weir-bench one --help`).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -83,6 +84,10 @@ pub struct Point {
     /// The CPU that polls. Default: the second, if there is one.
     #[arg(long)]
     pub cpu: Option<u16>,
+    /// After it was counted, the polling thread is sampled for as long by perf, into this file.
+    #[arg(long)]
+    #[serde(skip)]
+    pub samples: Option<PathBuf>,
 }
 
 impl Default for Point {
@@ -98,6 +103,7 @@ impl Default for Point {
             no_trajectories: false,
             lab: false,
             cpu: None,
+            samples: None,
         }
     }
 }
@@ -130,6 +136,9 @@ impl Point {
         if let Some(cpu) = self.cpu {
             options.extend(["--cpu".to_owned(), cpu.to_string()]);
         }
+        if let Some(samples) = &self.samples {
+            options.extend(["--samples".to_owned(), samples.to_string_lossy().into_owned()]);
+        }
         options
     }
 
@@ -161,6 +170,13 @@ impl Point {
     /// # Errors
     /// For people.
     pub fn check(&self) -> Result<(), String> {
+        let is_endless = matches!(self.traffic, Traffic::Forward | Traffic::Acl | Traffic::Established);
+        if self.samples.is_some() && !is_endless {
+            return Err(format!(
+                "{} cannot be sampled: take --traffic forward, acl or established",
+                self.traffic.name()
+            ));
+        }
         let translated = matches!(self.traffic, Traffic::Established | Traffic::New | Traffic::NewBeside);
         if translated && self.ip == Family::V6 {
             return Err(format!(
@@ -173,7 +189,7 @@ impl Point {
 }
 
 /// What came of a point, and one JSON line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Packets received while it counted.
     pub packets: u64,
@@ -185,6 +201,15 @@ pub struct Outcome {
     pub connections: u64,
     /// Ticks of the time stamp counter in a second.
     pub tsc_hz: u64,
+    /// False if built with the feature no-prefetch.
+    pub prefetch: bool,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        let prefetch = !cfg!(feature = "no-prefetch");
+        Self { packets: 0, cycles: 0, sent: 0, connections: 0, tsc_hz: 0, prefetch }
+    }
 }
 
 impl Outcome {
@@ -227,6 +252,7 @@ mod tests {
             no_trajectories: true,
             lab: true,
             cpu: Some(300),
+            samples: Some("/x/y z".into()),
         };
         assert_eq!(parse(&point.options()), Ok(point));
     }

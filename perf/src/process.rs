@@ -80,6 +80,27 @@ impl Stop {
     }
 }
 
+/// # Errors
+/// [`BenchError::NotRoot`].
+pub fn must_be_root() -> Result<(), BenchError> {
+    let user = run(Command::new("id").arg("-u"))?;
+    if user.trim() == "0" { Ok(()) } else { Err(BenchError::NotRoot) }
+}
+
+/// The program `weir`: the one given, or that beside the running one.
+///
+/// # Errors
+/// If it is not there: said here, with its path, rather than by the first failing command.
+pub fn weir_program(given: Option<&Path>) -> Result<PathBuf, BenchError> {
+    let own = || std::env::current_exe().map(|own| own.with_file_name("weir"));
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => own().map_err(BenchError::at(Path::new("the bench's own path")))?,
+    };
+    std::fs::metadata(&path).map_err(BenchError::at(&path))?;
+    Ok(path)
+}
+
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
@@ -182,6 +203,23 @@ impl Background {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Waits for its end; what it printed.
+    ///
+    /// # Errors
+    /// [`BenchError::Failed`] if it does not end with status 0, [`BenchError::Timeout`], [`BenchError::Interrupted`].
+    pub fn finish(mut self, stop: &Stop, limit: Duration) -> Result<String, BenchError> {
+        let name = self.name.clone();
+        let status = stop.wait_for(&format!("the end of {name}"), limit, || {
+            self.child.try_wait().map_err(|source| BenchError::Start { command: name.clone(), source })
+        })?;
+        if !status.success() {
+            let (status, output) = (status.to_string(), self.log_tail());
+            return Err(BenchError::Failed { command: name, status, output });
+        }
+        let text = std::fs::read(&self.log).map_err(BenchError::at(&self.log))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The last lines that it printed.

@@ -1,10 +1,12 @@
-//! What was measured, as JSON lines for programs and as a table for people.
+//! What was measured beside Open vSwitch: as a table, as markdown, and as the JSON lines that the bench ends with.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::machine::Machine;
+use crate::results::{self, spread};
 use crate::statistics::Summary;
 use crate::switch::{Kind, Statistics};
 use crate::workload::Workload;
@@ -39,36 +41,81 @@ impl Figure {
     }
 }
 
-/// The summary of one workload: one row of the table, and one JSON line.
-#[derive(Clone, Debug, Serialize)]
+/// The rounds of one workload.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Under which traffic.
     pub workload: Workload,
     /// Distinct flows.
-    pub sessions: u32,
+    pub connections: u32,
     /// Cycles a packet of weir.
     pub weir: Option<Summary>,
     /// Cycles a packet of OVS-DPDK.
-    pub ovs_dpdk: Option<Summary>,
-    /// Median of OVS-DPDK through median of weir.
-    pub ratio: Option<f64>,
+    pub ovs: Option<Summary>,
+    /// OVS-DPDK by weir in the same round.
+    pub ratio: Option<Summary>,
 }
 
-/// One row for each workload and number of sessions.
+/// A row as the JSON line that the bench ends with.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Line {
+    workload: Workload,
+    connections: u32,
+    weir: Option<f64>,
+    ovs: Option<f64>,
+    ratio: Option<f64>,
+}
+
+impl Row {
+    /// The medians, as one JSON line: cycles to a tenth, the ratio to a hundredth, null for what was not measured.
+    ///
+    /// # Errors
+    /// None that can happen: the parts are numbers and names.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        let rounded = |summary: &Option<Summary>, parts: f64| {
+            summary.map(|Summary { median, .. }| (median * parts).round() / parts)
+        };
+        let Self { workload, connections, .. } = *self;
+        let (weir, ovs, ratio) =
+            (rounded(&self.weir, 10.0), rounded(&self.ovs, 10.0), rounded(&self.ratio, 100.0));
+        serde_json::to_string(&Line { workload, connections, weir, ovs, ratio })
+    }
+}
+
+/// One row for each workload and number of connections.
 #[must_use]
 pub fn rows(figures: &[Figure]) -> Vec<Row> {
-    let mut groups: BTreeMap<(Workload, u32), [Vec<f64>; 2]> = BTreeMap::new();
-    for figure in figures {
-        let [weir, ovs] = groups.entry((figure.workload, figure.sessions)).or_default();
-        let values = if figure.system == Kind::Weir { weir } else { ovs };
-        values.push(figure.cycles_per_packet);
-    }
-    let row = |((workload, sessions), [weir, ovs]): ((Workload, u32), [Vec<f64>; 2])| {
-        let (weir, ovs_dpdk) = (Summary::of(&weir), Summary::of(&ovs));
-        let ratio = weir.zip(ovs_dpdk).map(|(weir, ovs)| ovs.median / weir.median);
-        Row { workload, sessions, weir, ovs_dpdk, ratio }
+    let keys: BTreeSet<(Workload, u32)> =
+        figures.iter().map(|figure| (figure.workload, figure.sessions)).collect();
+    let row = |(workload, connections)| {
+        let of = |system| {
+            figures.iter().filter(move |figure| {
+                (figure.workload, figure.sessions, figure.system) == (workload, connections, system)
+            })
+        };
+        let summary =
+            |system| Summary::of(&of(system).map(|figure| figure.cycles_per_packet).collect::<Vec<_>>());
+        // Of one round each: a machine that is shared is faster in one round than in another.
+        let ratio = |weir: &Figure| {
+            let ovs = of(Kind::OvsDpdk).find(|ovs| ovs.round == weir.round)?;
+            Some(ovs.cycles_per_packet / weir.cycles_per_packet)
+        };
+        let ratios: Vec<f64> = of(Kind::Weir).filter_map(ratio).collect();
+        let (weir, ovs) = (summary(Kind::Weir), summary(Kind::OvsDpdk));
+        Row { workload, connections, weir, ovs, ratio: Summary::of(&ratios) }
     };
-    groups.into_iter().map(row).collect()
+    keys.into_iter().map(row).collect()
+}
+
+fn shown(summary: Option<Summary>) -> String {
+    summary.map_or_else(|| "-".to_owned(), spread)
+}
+
+fn ratio(row: &Row) -> String {
+    row.ratio.map_or_else(
+        || "-".to_owned(),
+        |Summary { median, min, max }| format!("{median:.1} ({min:.1} to {max:.1})"),
+    )
 }
 
 /// The rows for people.
@@ -76,18 +123,28 @@ pub fn rows(figures: &[Figure]) -> Vec<Row> {
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "cycles a packet, median (min to max)\n\
-         workload     connections  weir                        OVS-DPDK                    ratio\n",
+         workload     connections  weir                        OVS-DPDK                    OVS / weir\n",
     );
-    let shown = |summary: Option<Summary>| {
-        summary.map_or_else(
-            || "-".to_owned(),
-            |Summary { median, min, max }| format!("{median:.0} ({min:.0} to {max:.0})"),
-        )
-    };
     for row in rows {
-        let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}"));
-        let (weir, ovs) = (shown(row.weir), shown(row.ovs_dpdk));
-        let _ = writeln!(text, "{:<12} {:>11}  {weir:<26}  {ovs:<26}  {ratio}", row.workload, row.sessions);
+        let (weir, ovs, ratio) = (shown(row.weir), shown(row.ovs), ratio(row));
+        let _ =
+            writeln!(text, "{:<12} {:>11}  {weir:<26}  {ovs:<26}  {ratio}", row.workload, row.connections);
+    }
+    text
+}
+
+/// The rows for documents, with what they were measured on.
+#[must_use]
+pub fn markdown(rows: &[Row], machine: &Machine, rounds: u32) -> String {
+    let ovs = machine.ovs.as_deref().unwrap_or("Open vSwitch");
+    let mut text = format!(
+        "{rounds} rounds: {}; {ovs}.\n\n| workload | connections | weir | OVS-DPDK | OVS / weir |\n|---|---:|---:|---:|---:|\n",
+        machine.sentence()
+    );
+    for row in rows {
+        let (workload, connections) = (row.workload.description(), results::short(row.connections));
+        let (weir, ovs, ratio) = (shown(row.weir), shown(row.ovs), ratio(row));
+        let _ = writeln!(text, "| {workload} | {connections} | {weir} | {ovs} | {ratio} |");
     }
     text
 }
@@ -101,29 +158,42 @@ mod tests {
         Figure::new(system, Workload::Established, 1000, round, counted)
     }
 
-    #[test]
-    fn rounds_are_summed_up_and_compared() {
-        let figures = [
+    fn three_rounds() -> Vec<Row> {
+        rows(&[
             figure(Kind::Weir, 1, 3000),
             figure(Kind::OvsDpdk, 1, 9000),
             figure(Kind::Weir, 2, 2000),
             figure(Kind::OvsDpdk, 2, 9200),
             figure(Kind::Weir, 3, 3100),
             figure(Kind::OvsDpdk, 3, 8000),
-        ];
-        let rows = rows(&figures);
+        ])
+    }
+
+    #[test]
+    fn ratios_are_of_one_round_each() {
         assert_eq!(
-            table(&rows),
+            table(&three_rounds()),
             "cycles a packet, median (min to max)\n\
-             workload     connections  weir                        OVS-DPDK                    ratio\n\
-             established         1000  300 (200 to 310)            900 (800 to 920)            3.0\n"
+             workload     connections  weir                        OVS-DPDK                    OVS / weir\n\
+             established         1000  300 (200 to 310)            900 (800 to 920)            3.0 (2.6 to 4.6)\n"
         );
     }
 
     #[test]
-    fn a_switch_without_figures_is_a_dash() {
-        let rows = rows(&[figure(Kind::Weir, 1, 3000)]);
-        assert!(table(&rows).ends_with("300 (300 to 300)            -                           -\n"));
+    fn a_row_is_the_line_that_the_bench_ends_with() {
+        let line = r#"{"workload":"established","connections":1000,"weir":300.0,"ovs":900.0,"ratio":3.0}"#;
+        assert_eq!(three_rounds()[0].json().unwrap(), line);
+        let alone = rows(&[figure(Kind::Weir, 1, 3001)]);
+        let line = r#"{"workload":"established","connections":1000,"weir":300.1,"ovs":null,"ratio":null}"#;
+        assert_eq!(alone[0].json().unwrap(), line);
+        assert!(table(&alone).ends_with("300 (300 to 300)            -                           -\n"));
+    }
+
+    #[test]
+    fn a_document_has_the_same_rows() {
+        let text = markdown(&three_rounds(), &Machine::default(), 3);
+        let row = "| established, translated both ways | 1 k | 300 (200 to 310) | 900 (800 to 920) | 3.0 (2.6 to 4.6) |\n";
+        assert!(text.ends_with(row), "{text}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -19,7 +19,7 @@ use weir_wire::numbers::protocol;
 use crate::BenchError;
 use crate::process::Stop;
 use crate::statistics::Summary;
-use crate::switch::{LcoreStatistics, Switch};
+use crate::switch::{Kind, LcoreStatistics, Setup, Switch};
 use crate::traffic::{self, Flow};
 
 /// The key word that the bench knows, so that it knows whose packets are whose.
@@ -124,6 +124,34 @@ struct Input {
 }
 
 impl Scale<'_> {
+    /// Several rounds of one lcore and of two, in turn, each with a switch of its own below `directory`; `tell` is told
+    /// of each figure.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub fn rounds(
+        &self,
+        setup: &Setup,
+        directory: &Path,
+        rounds: u32,
+        arrivals: &[Arrival],
+        tell: &mut dyn FnMut(&Figure),
+    ) -> Result<Vec<Figure>, BenchError> {
+        let mut figures = Vec::new();
+        for round in 1..=rounds {
+            for cores in [vec![1], vec![0, 1]] {
+                let lcores = cores.len();
+                eprintln!("round {round} of {rounds}: {lcores} lcores");
+                let setup = Setup { cores, settings: SETTINGS, ..setup.clone() };
+                let switch = Switch::start(Kind::Weir, &setup, directory.join(format!("{round}-{lcores}")))?;
+                let measured = self.run(&switch, lcores, round, arrivals)?;
+                measured.iter().for_each(&mut *tell);
+                figures.extend(measured);
+            }
+        }
+        Ok(figures)
+    }
+
     /// Measures what is in `arrivals` on a switch that has just started with this many lcores.
     ///
     /// # Errors

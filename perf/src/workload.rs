@@ -1,5 +1,5 @@
-//! What is measured, step by step, the same for every switch. Packets come from captures that net_pcap loops from
-//! memory and go to net_null.
+//! What is measured beside Open vSwitch, step by step, the same for every switch. Packets come from captures that net_pcap
+//! loops from memory; the same device, or net_null, frees what is sent. The flow table is the README's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::process::Stop;
 use crate::switch::{Statistics, Switch};
 use crate::traffic::{self, Flow};
 
-const NAT: &str = include_str!("../nat.flows");
+const NAT: &str = include_str!("../../examples/nat.flows");
 const FORWARD: &str = include_str!("../forward.flows");
 /// After the ports are there: caches fill, megaflows are made.
 const SETTLE: Duration = Duration::from_millis(700);
@@ -26,6 +26,18 @@ pub enum Workload {
     Established,
     /// The NAT table, every packet opens a connection.
     New,
+}
+
+impl Workload {
+    /// For documents.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Forward => "forward, one flow, no tracking",
+            Self::Established => "established, translated both ways",
+            Self::New => "new, each packet a connection",
+        }
+    }
 }
 
 impl std::fmt::Display for Workload {
@@ -63,28 +75,33 @@ impl Measurement<'_> {
         let capture = self.switch.file("flows.pcap");
         traffic::write(&capture, (0..self.sessions).map(Flow::numbered).collect(), 1)?;
         self.switch.set_flows(if workload == Workload::Forward { FORWARD } else { NAT })?;
-        self.switch.add_port("pout", 2, &format!("net_null{},no-rx=1", self.number))?;
+        self.add_sink()?;
         let measured = match workload {
             Workload::Forward => self.forward(&capture),
             Workload::Established => self.established(&capture),
             Workload::New => self.new_connections(&capture),
         }?;
-        self.switch.del_port("pout")?;
+        self.switch.del_port("outside")?;
         self.switch.flush()?;
         Ok(measured)
     }
 
+    /// Port 2, where nothing comes in.
+    fn add_sink(&self) -> Result<(), BenchError> {
+        self.switch.add_port("outside", 2, &format!("net_null{},no-rx=1", self.number))
+    }
+
     fn forward(&self, capture: &Path) -> Result<Statistics, BenchError> {
-        self.add_input("pin", 1, 'a', capture, true)?;
+        self.add_input("inside", 1, 'a', capture, true)?;
         let measured = self.count()?;
-        self.switch.del_port("pin")?;
+        self.switch.del_port("inside")?;
         Ok(measured)
     }
 
     fn established(&self, capture: &Path) -> Result<Statistics, BenchError> {
-        self.add_input("pin", 1, 'a', capture, true)?;
+        self.add_input("inside", 1, 'a', capture, true)?;
         self.wait_for_connections()?;
-        self.switch.del_port("pin")?;
+        self.switch.del_port("inside")?;
         let connections = traffic::connections(&self.switch.dump_connections()?);
         let (found, wanted) = (connections.len().try_into().unwrap_or(u64::MAX), u64::from(self.sessions));
         if found != wanted {
@@ -94,11 +111,12 @@ impl Measurement<'_> {
         let (forth, back) = (self.switch.file("forth.pcap"), self.switch.file("back.pcap"));
         traffic::write(&forth, inside, 2)?;
         traffic::write(&back, outside, 3)?;
-        self.add_input("pin", 1, 'b', &forth, true)?;
-        self.add_input("pback", 3, 'c', &back, true)?;
+        // Answers come in where they do in the README: by port 2, which frees what leaves by it.
+        self.switch.del_port("outside")?;
+        self.add_input("outside", 2, 'c', &back, true)?;
+        self.add_input("inside", 1, 'b', &forth, true)?;
         let measured = self.count()?;
-        self.switch.del_port("pin")?;
-        self.switch.del_port("pback")?;
+        self.switch.del_port("inside")?;
         Ok(measured)
     }
 
@@ -108,7 +126,7 @@ impl Measurement<'_> {
     fn new_connections(&self, capture: &Path) -> Result<Statistics, BenchError> {
         let wanted = u64::from(self.sessions);
         self.switch.clear_statistics()?;
-        self.add_input("pin", 1, 'a', capture, false)?;
+        self.add_input("inside", 1, 'a', capture, false)?;
         let measured =
             self.stop.wait_for("the whole capture", SET_UP, || match self.switch.statistics() {
                 Ok(counted) => Ok((counted.packets >= wanted).then_some(counted)),
@@ -119,7 +137,7 @@ impl Measurement<'_> {
         if found < wanted / 2 {
             return Err(BenchError::Connections { found, wanted });
         }
-        self.switch.del_port("pin")?;
+        self.switch.del_port("inside")?;
         Ok(Statistics { packets: found, ..measured })
     }
 

@@ -16,7 +16,7 @@ use weir_shard::timeouts::LONGEST;
 use weir_shard::{FragmentSettings, Timeout, Timeouts};
 
 use super::types::{
-    Bridge, Config, Conntrack, DevArgs, Lcores, Name, Peer, Pool, Port, PortNumber, is_system_name,
+    Bridge, Config, Conntrack, DevArgs, Lcores, Name, Peer, Pool, Port, PortNumber, Tuning, is_system_name,
 };
 use super::{ZoneTimeouts, Zones, file, steering, unknown};
 
@@ -31,6 +31,8 @@ const MBUFS: RangeInclusive<i64> = 1_023..=(1 << 24);
 /// 128 bytes of headroom and the shortest frame; the upper end is DPDK's (16 bits).
 const DATA_ROOM: RangeInclusive<i64> = 192..=65_535;
 const RX_QUEUES: RangeInclusive<i64> = 1..=64;
+/// As many as a [`weir_ffi::Burst`] holds.
+const BURST: RangeInclusive<i64> = 1..=weir_ffi::BURST as i64;
 
 /// A fault and its place in the text, in bytes.
 #[derive(Debug)]
@@ -63,7 +65,16 @@ pub(super) fn check(file: file::File, directory: &Path) -> Result<Config, Fault>
             mbufs: number("mbufs", file.pool.mbufs, MBUFS, 32_767)?,
             data_room: number("data_room", file.pool.data_room, DATA_ROOM, 2_176)?,
         },
+        tuning: tuning(file.tuning)?,
         bridges: bridges(file.bridge, directory)?,
+    })
+}
+
+fn tuning(file: file::Tuning) -> Result<Tuning, Fault> {
+    let Tuning { burst, trajectories } = Tuning::default();
+    Ok(Tuning {
+        burst: number("burst", file.burst, BURST, burst)?,
+        trajectories: file.trajectories.unwrap_or(trajectories),
     })
 }
 

@@ -23,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) pool: Pool,
     #[serde(default)]
+    pub(super) tuning: Tuning,
+    #[serde(default)]
     pub(super) bridge: Vec<Bridge>,
 }
 
@@ -86,6 +88,13 @@ pub(super) struct SteeredZone {
 pub(super) struct Pool {
     pub(super) mbufs: Option<Spanned<i64>>,
     pub(super) data_room: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tuning {
+    pub(super) burst: Option<Spanned<i64>>,
+    pub(super) trajectories: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

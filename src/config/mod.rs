@@ -20,7 +20,7 @@ pub use flows::{FlowsError, Tables, flows, groups};
 pub use steering::{Role, Steering};
 pub use types::{
     Bridge, Config, Conntrack, DevArgs, DevArgsError, Lcores, Name, NameError, Peer, Pool, Port, PortNumber,
-    Profile, is_system_name,
+    Profile, Tuning, is_system_name,
 };
 pub use zones::{ZoneTimeouts, Zones};
 

@@ -32,6 +32,7 @@ fn the_example_parses_and_states_the_defaults() {
     let default = config("").unwrap();
     assert_eq!(example.conntrack, default.conntrack);
     assert_eq!(example.pool, default.pool);
+    assert_eq!(example.tuning, default.tuning);
     assert_eq!((example.profile, example.memory_mib), (default.profile, default.memory_mib));
     for timeout in Timeout::ALL {
         let line = format!("\n{} = ", timeout.name());
@@ -78,7 +79,7 @@ fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
     assert_eq!(
         error("colour = 1\n").lines().next().unwrap(),
         "etc/weir.toml:1:1: unknown key `colour`; known are profile, socket, lcores, memory_mib, conntrack, \
-         steering, pool, bridge"
+         steering, pool, tuning, bridge"
     );
     assert_eq!(
         error("[conntrack.timeouts]\nudp_frist = 1"),
@@ -109,6 +110,8 @@ fn numbers_out_of_range_say_the_range() {
         ("[conntrack.fragments]\nmax = 5001", "2:7: max is 5001; it must be 0 to 5000"),
         ("[pool]\nmbufs = 5", "2:9: mbufs is 5; it must be 1023 to 16777216"),
         ("[pool]\ndata_room = 70000", "2:13: data_room is 70000; it must be 192 to 65535"),
+        ("[tuning]\nburst = 0", "2:9: burst is 0; it must be 1 to 32"),
+        ("[tuning]\nburst = 33", "2:9: burst is 33; it must be 1 to 32"),
     ] {
         assert_eq!(error(text).lines().next().unwrap(), format!("etc/weir.toml:{message}"));
     }
@@ -228,4 +231,11 @@ fn a_zone_that_cannot_be_is_pointed_at() {
         let error = error(&format!("[[conntrack.zone]]\n{text}\n"));
         assert!(error.contains(message), "{text}: {error}");
     }
+}
+
+#[test]
+fn the_packet_path_can_be_made_slower() {
+    let tuning = config("[tuning]\nburst = 4\ntrajectories = false\n").unwrap().tuning;
+    assert_eq!(tuning, Tuning { burst: 4, trajectories: false });
+    assert_eq!(config("").unwrap().tuning, Tuning { burst: 32, trajectories: true });
 }

@@ -208,6 +208,8 @@ pub struct Config {
     pub steering: Steering,
     /// Packet buffers.
     pub pool: Pool,
+    /// How the packet path works.
+    pub tuning: Tuning,
     /// Bridges, in the file's order.
     pub bridges: Vec<Bridge>,
 }
@@ -254,6 +256,21 @@ pub struct Pool {
     pub mbufs: u32,
     /// Bytes in each, 128 of headroom included.
     pub data_room: u16,
+}
+
+/// How the packet path works: the same results, at another price. For measuring what its parts are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tuning {
+    /// Packets received at once, at most [`weir_ffi::BURST`].
+    pub burst: usize,
+    /// Packets of known connections follow trajectories.
+    pub trajectories: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { burst: weir_ffi::BURST, trajectories: true }
+    }
 }
 
 /// A bridge.

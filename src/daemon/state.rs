@@ -91,9 +91,10 @@ impl State {
                 shard: shard_config(&config.conntrack, &shards, index),
                 megaflows: DEFAULT_MEGAFLOWS,
                 secret,
-                trajectories: true,
+                trajectories: config.tuning.trajectories,
             };
-            let setting = Setting { lcore: *lcore, clock, profile: config.profile, eal: eal.clone() };
+            let Config { profile, tuning, .. } = *config;
+            let setting = Setting { lcore: *lcore, clock, profile, burst: tuning.burst, eal: eal.clone() };
             lcores.push(start_lcore(setting, worker, mailboxes, published.reader(), died)?);
         }
         let cpus: Vec<_> = placement.lcores.iter().map(|lcore| lcore.cpu).collect();
@@ -261,6 +262,7 @@ struct Setting {
     lcore: Place,
     clock: Clock,
     profile: Profile,
+    burst: usize,
     eal: Eal,
 }
 
@@ -271,7 +273,7 @@ fn start_lcore(
     snapshot: SnapshotReader,
     died: &Died,
 ) -> Result<Lcore, DaemonError> {
-    let Setting { lcore: Place { cpu, node }, clock, profile, eal } = setting;
+    let Setting { lcore: Place { cpu, node }, clock, profile, burst, eal } = setting;
     worker.shard.memory = Placing { node: Some(node), hugepages: profile == Profile::Metal };
     let setup = move || {
         // Pinned first: DPDK notes the thread's node, and the shard's memory comes from it.
@@ -284,7 +286,7 @@ fn start_lcore(
         } else {
             Idle::Share
         };
-        Ok((Polling::new(worker, clock, idle).with_mailboxes(mailboxes), guard))
+        Ok((Polling::new(worker, clock, idle).with_burst(burst).with_mailboxes(mailboxes), guard))
     };
     let died = Arc::clone(died);
     let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);

@@ -80,6 +80,8 @@ pub struct Polling {
     letters: Incoming<Mbuf>,
     clock: Clock,
     idle: Idle,
+    /// Packets that are received at once.
+    burst: usize,
     cycles: Cycles,
     stopping: bool,
 }
@@ -95,9 +97,17 @@ impl Polling {
             letters: Incoming::default(),
             clock,
             idle,
+            burst: weir_ffi::BURST,
             cycles: Cycles::default(),
             stopping: false,
         }
+    }
+
+    /// Receives at most so many packets at once.
+    #[must_use]
+    pub fn with_burst(mut self, burst: usize) -> Self {
+        self.burst = burst;
+        self
     }
 
     /// Exchanges letters with the other lcores by these mailboxes.
@@ -284,7 +294,7 @@ impl Polling {
         });
         for input in &mut self.inputs {
             let mut received = Burst::new();
-            if input.queue.rx_burst(&mut received) == 0 {
+            if input.queue.rx_burst_of(&mut received, self.burst) == 0 {
                 continue;
             }
             any = true;

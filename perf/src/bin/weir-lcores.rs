@@ -92,21 +92,12 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &Args) -> Result<(), BenchError> {
-    let user = process::run(std::process::Command::new("id").arg("-u"))?;
-    if user.trim() != "0" {
-        return Err(BenchError::NotRoot);
-    }
+    process::must_be_root()?;
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return Err(BenchError::OneCpu);
     }
     let stop = Stop::on_signals().map_err(BenchError::at(Path::new("signal handlers")))?;
-    let own = || std::env::current_exe().map(|own| own.with_file_name("weir"));
-    let weir = match &args.weir {
-        Some(path) => path.clone(),
-        None => own().map_err(BenchError::at(Path::new("the bench's own path")))?,
-    };
-    // Said here, with the path, rather than by the first failing command.
-    std::fs::metadata(&weir).map_err(BenchError::at(&weir))?;
+    let weir = process::weir_program(args.weir.as_deref())?;
     // Dropped in the reverse order: hugepages, directory.
     let directory = Directory::new()?;
     let table = if matches!(args.what, What::Load { .. }) { TABLE_PAGES } else { 0 };
@@ -128,19 +119,8 @@ fn bench(args: &Args) -> Result<(), BenchError> {
         What::Scale { rounds, milliseconds, sessions, arrivals } => {
             let time = Duration::from_millis(*milliseconds);
             let scale = Scale { sessions: *sessions, time, stop: &stop };
-            let mut figures = Vec::new();
-            for round in 1..=*rounds {
-                for cores in [vec![1], vec![0, 1]] {
-                    eprintln!("round {round} of {rounds}: {} lcores", cores.len());
-                    let place = directory.path().join(format!("{round}-{}", cores.len()));
-                    let lcores = cores.len();
-                    let setup = Setup { cores, settings: scale::SETTINGS, ..setup.clone() };
-                    let switch = Switch::start(Kind::Weir, &setup, place)?;
-                    let measured = scale.run(&switch, lcores, round, arrivals)?;
-                    measured.iter().for_each(print_json);
-                    figures.extend(measured);
-                }
-            }
+            let figures = scale
+                .rounds(&setup, directory.path(), *rounds, arrivals, &mut |figure| print_json(figure))?;
             let rows = scale::rows(&figures);
             rows.iter().for_each(print_json);
             if !args.json {

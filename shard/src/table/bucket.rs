@@ -152,14 +152,14 @@ pub(crate) fn prefetch<T>(line: &T) {
 /// Likewise; who reads it but `ONCE` leaves as little of it behind in the caches as the CPU can.
 #[inline]
 pub(crate) fn prefetch_for<const ONCE: bool, T>(line: &T) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(feature = "no-prefetch")))]
     {
         use core::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};
         let line = core::ptr::from_ref(line).cast();
         // SAFETY: SSE is part of x86-64; a prefetch reads nothing and never faults.
         unsafe { if ONCE { _mm_prefetch::<_MM_HINT_NTA>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) } }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), feature = "no-prefetch"))]
     let _ = line;
 }
 
