@@ -44,7 +44,7 @@ pub fn translate(frame: &mut [u8], layers: &Layers, to: &Tuple) -> Result<(), Un
 ///
 /// # Errors
 /// See [`translate`].
-#[inline]
+#[inline(always)]
 pub fn translate_v4(frame: &mut [u8], layers: &Layers, to: &Tuple4) -> Result<(), Untranslatable> {
     if !layers.is_ipv4() || layers.protocol != to.protocol {
         return Err(Untranslatable::Mismatch);
@@ -93,7 +93,7 @@ struct Ports {
 }
 
 /// The IP header (extension headers included) and what follows it. Without L4 everything is header.
-#[inline]
+#[inline(always)]
 fn split<'f>(frame: &'f mut [u8], layers: &Layers) -> Result<(&'f mut [u8], &'f mut [u8]), Untranslatable> {
     let packet = layers.l3_bytes_mut(frame);
     match (layers.l4.checked_sub(layers.l3), layers.fragment) {
@@ -106,7 +106,7 @@ fn split<'f>(frame: &'f mut [u8], layers: &Layers) -> Result<(&'f mut [u8], &'f 
 }
 
 /// Ports or identifier, and the L4 checksum; `covered` is what changed in the pseudo header.
-#[inline]
+#[inline(always)]
 fn rewrite_l4(
     l4: &mut [u8],
     layers: &Layers,

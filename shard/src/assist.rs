@@ -70,7 +70,7 @@ impl Shard {
                 Err(Refusal::Drop(reason)) => return Outcome::Drop(reason),
             }
         }
-        self.apply_nat(packet, slot, None)
+        self.translate(packet, slot, None)
     }
 
     /// A data connection shows its parent's tuple as the original one.

@@ -36,6 +36,7 @@ pub(crate) const UNTOUCHED: Outcome = Outcome::Continue { rewritten: false };
 impl Shard {
     /// Stage 3: verifies, tracks, commits and translates. `lookup` is what [`Shard::prepare`] made of the same frame,
     /// `layers`, `meta` and zone. Packets of one burst are executed in order.
+    #[inline]
     pub fn execute(
         &mut self,
         now: Millis,
@@ -58,7 +59,7 @@ impl Shard {
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
     }
 
-    #[inline]
+    #[inline(always)]
     fn execute_target(
         &mut self,
         packet: &mut Packet<'_>,
@@ -80,7 +81,7 @@ impl Shard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn execute_packet(
         &mut self,
         packet: &mut Packet<'_>,
@@ -149,7 +150,7 @@ impl Shard {
                 return UNTOUCHED;
             }
             return match packet.inner_layers() {
-                Ok(inner_layers) => self.apply_nat(packet, slot, inner_layers.as_ref()),
+                Ok(inner_layers) => self.translate(packet, slot, inner_layers.as_ref()),
                 Err(()) => self.drop_untranslated(DropReason::Untranslatable),
             };
         }
@@ -197,7 +198,7 @@ impl Shard {
             Direction::Reply => CtState::REL.with(CtState::RPL),
         });
         self.belong(packet, slot);
-        self.apply_nat(packet, slot, Some(inner_layers))
+        self.translate(packet, slot, Some(inner_layers))
     }
 
     /// The slot, unless its connection has expired: then it is removed on sight.
@@ -301,11 +302,11 @@ impl Shard {
     pub(crate) fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
         let _ = packet.judge_invalid();
         self.show(packet, slot);
-        self.apply_nat(packet, slot, None)
+        self.translate(packet, slot, None)
     }
 
     /// Takes mark and label of a commit over into the connection, and the connection's into the packet.
-    #[inline]
+    #[inline(always)]
     fn belong(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         if packet.action.commit {
             let changes = self.refresh(packet.action, slot.index());
@@ -316,7 +317,7 @@ impl Shard {
         self.show(packet, slot);
     }
 
-    #[inline]
+    #[inline(always)]
     fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) {
         let connection = self.table.connection(slot.index());
         let flags = connection.flags();
@@ -361,6 +362,7 @@ impl Shard {
     }
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
+    #[inline(never)]
     fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
         let outcome = self.begin(packet, tuple, hash);
         if let Some(share) = &mut self.share {
@@ -467,7 +469,7 @@ impl Shard {
         let outcome = if self.table.connection(index).has(flag::ASSISTED) {
             self.assist(packet, slot)
         } else {
-            self.apply_nat(packet, slot, None)
+            self.translate(packet, slot, None)
         };
         self.sweep_to(packet.moment, TOLL);
         outcome
@@ -543,10 +545,21 @@ impl Shard {
         }
     }
 
+    /// [`Shard::apply_nat`], but for packets of established connections, which have it in line.
+    #[inline(never)]
+    pub(crate) fn translate(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: Slot,
+        inner_layers: Option<&Layers>,
+    ) -> Outcome {
+        self.apply_nat(packet, slot, inner_layers)
+    }
+
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
-    #[inline]
-    pub(crate) fn apply_nat(
+    #[inline(always)]
+    fn apply_nat(
         &mut self,
         packet: &mut Packet<'_>,
         slot: Slot,

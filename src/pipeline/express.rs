@@ -7,7 +7,6 @@
 use super::PortId;
 use super::frame::{Frame, Transmit};
 use super::packet::{Batch, Packet};
-use super::step::Step;
 use super::trajectory::{Class, Found};
 use super::worker::{Pause, Start, Worker};
 
@@ -23,8 +22,8 @@ impl<F: Frame> Worker<F> {
             for packet in &mut *batch {
                 let Some(frame) = &packet.frame else { continue };
                 let trusted = frame.checksums_verified();
-                packet.lookup =
-                    Some(shard.prepare(frame.bytes(), &packet.layers, zone, &packet.meta, trusted));
+                let (bytes, place) = (frame.bytes(), &mut packet.lookup);
+                shard.prepare_into(place, bytes, &packet.layers, zone, &packet.meta, trusted);
             }
             for packet in &mut *batch {
                 packet.lookup.iter_mut().for_each(|lookup| shard.prefetch(lookup));
@@ -53,19 +52,14 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Gives a packet the megaflow that its trajectory says, if that is right; else it has no trajectory any more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn follow(&mut self, now: u64, packet: &mut Packet<F>) -> bool {
-        let (1.., Some(frame)) = (packet.course.number, &packet.frame) else { return false };
+        if packet.course.number == 0 {
+            return false;
+        }
         let generation = self.snapshot().generation;
         let Self { trajectories, megaflows, .. } = self;
-        let found = trajectories.look(
-            &packet.course,
-            (packet.recirculated, packet.recirculation),
-            (frame.bytes(), &packet.layers, &packet.meta),
-            megaflows,
-            generation,
-        );
-        let flow = match found {
+        let flow = match trajectories.look(packet, megaflows, generation) {
             Found::Flow(flow) => flow,
             Found::ByKey(flow) if self.matches(packet, flow) => flow,
             Found::ByKey(_) | Found::Nothing => {
@@ -79,6 +73,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// True if a megaflow matches a packet's key.
+    #[inline(never)]
     fn matches(&self, packet: &mut Packet<F>, flow: u32) -> bool {
         let key = packet.key(self.snapshot());
         self.megaflows.flow(flow).is_some_and(|flow| flow.matches(key))
@@ -96,13 +91,13 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Takes a packet that has its first megaflow all its way.
-    #[inline]
+    #[inline(always)]
     fn go<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) {
         loop {
             match self.advance(packet, out) {
                 Pause::Done => return self.settle(packet),
                 Pause::Track => {
-                    if !self.meet_alone(now, packet, out) {
+                    if !self.meet(now, packet, None, 0, out) {
                         return;
                     }
                 }
@@ -121,21 +116,6 @@ impl<F: Frame> Worker<F> {
                 }
             }
         }
-    }
-
-    /// Shows a packet to the tracker by itself, by its early look-up where it has one for this `ct`.
-    #[inline]
-    fn meet_alone<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) -> bool {
-        let Self { shard, megaflows, .. } = self;
-        let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
-        let (Some(frame), Some(Step::Ct(action))) = (&packet.frame, step) else { return false };
-        if packet.early_lookup(action.zone).is_some() {
-            return self.meet(now, packet, None, 0, out);
-        }
-        let trusted = frame.checksums_verified();
-        let mut lookup = shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted);
-        shard.prefetch(&mut lookup);
-        self.meet(now, packet, Some(&lookup), 0, out)
     }
 
     /// A packet is through: where its connection does not know the way yet, it learns it.

@@ -70,20 +70,33 @@ impl<F> Default for Received<F> {
 }
 
 impl<F> Received<F> {
-    /// Adds a packet that has just come in by `port`; there is room for a burst.
+    /// Parses a frame that has just come in by `port` and adds it; there is room for a burst. Gives its bytes and what
+    /// was found.
     #[inline(always)]
-    pub(super) fn push(&mut self, frame: F, layers: Layers, port: PortId) {
-        match self.packets.get_mut(self.count) {
-            Some(packet) => packet.renew(frame, layers, port),
-            None => self.grow(Packet::new(frame, layers, port)),
+    pub(super) fn push(&mut self, frame: F, port: PortId) -> (&[u8], &Layers)
+    where
+        F: Frame,
+    {
+        if self.count >= self.packets.len() {
+            self.grow();
         }
+        let packet = &mut self.packets[self.count];
         self.count += 1;
+        packet.layers.parse_into(frame.bytes());
+        packet.renew(frame, port);
+        (packet.frame.as_ref().map_or(&[], Frame::bytes), &packet.layers)
     }
 
     #[cold]
-    fn grow(&mut self, packet: Packet<F>) {
-        self.packets.reserve_exact(BURST.saturating_sub(self.packets.len()));
-        self.packets.push(packet);
+    fn grow(&mut self) {
+        self.packets.resize_with(self.count.next_multiple_of(BURST).max(BURST), Packet::empty);
+    }
+
+    /// Takes the frame that was added last away again.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<F> {
+        self.count = self.count.checked_sub(1)?;
+        self.packets.get_mut(self.count)?.frame.take()
     }
 
     /// All of them, to be sent, dropped or taken.
@@ -97,11 +110,18 @@ impl<F> Received<F> {
 impl<F> Packet<F> {
     /// A packet that has just come in.
     pub(super) fn new(frame: F, layers: Layers, port: PortId) -> Self {
-        let mut packet = Self {
+        let mut packet = Self { layers, ..Self::empty() };
+        packet.renew(frame, port);
+        packet
+    }
+
+    /// Room for a packet.
+    fn empty() -> Self {
+        Self {
             frame: None,
-            layers,
+            layers: Layers::default(),
             meta: CtMeta::default(),
-            port,
+            port: 0,
             recirculation: 0,
             recirculated: 0,
             changed: Changed::No,
@@ -113,16 +133,13 @@ impl<F> Packet<F> {
             lookup: None,
             connection: None,
             key: Key::ZERO,
-        };
-        packet.renew(frame, layers, port);
-        packet
+        }
     }
 
-    /// The same in the place of another one, whose key stays where it is.
+    /// Begins with another frame, which has been parsed; the key stays where it is.
     #[inline(always)]
-    fn renew(&mut self, frame: F, layers: Layers, port: PortId) {
+    fn renew(&mut self, frame: F, port: PortId) {
         self.frame = Some(frame);
-        self.layers = layers;
         self.meta = CtMeta::default();
         self.port = port;
         self.recirculation = 0;
@@ -144,16 +161,17 @@ impl<F> Packet<F> {
 }
 
 impl<F> Packet<F> {
-    /// The look-up that was made for it before it was classified, if it stands at the `ct` that this was for.
+    /// True while nothing has been done to it, so that its early look-up is for what it is.
     #[inline]
-    pub(super) fn early_lookup(&self, zone: u16) -> Option<&Lookup> {
-        let is_first = self.recirculated == 0 && self.step == 0;
-        self.lookup.as_ref().filter(|lookup| is_first && lookup.is_for(zone))
+    pub(super) fn is_at_its_first_step(&self) -> bool {
+        self.recirculated == 0 && self.step == 0
     }
 
     /// It has met the tracker: at its first `ct` the connection is the one of its early look-up.
     pub(super) fn note_connection(&mut self) {
-        if self.recirculated == 0 && self.step == 1 && self.meta.state.has(CtState::EST) {
+        let is_first = self.recirculated == 0 && self.step == 1;
+        let is_found = self.lookup.as_ref().is_some_and(|lookup| lookup.is_for(self.meta.zone));
+        if is_first && is_found && self.meta.state.has(CtState::EST) {
             self.connection = self.meta.connection;
         }
     }

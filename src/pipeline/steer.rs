@@ -4,7 +4,7 @@
 //! the wrong shard in spite of it is handed over at its `ct`.
 
 use weir_shard::Reason;
-use weir_wire::{Fragment, Layers};
+use weir_wire::Fragment;
 
 use super::frame::{Burst, Frame, Transmit};
 use super::letter::Letter;
@@ -51,13 +51,15 @@ impl<F: Frame> Worker<F> {
         let why = Reason::Steered;
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let layers = Layers::parse(frame.bytes());
-            let to = steering.home_of_frame(frame.bytes(), &layers).unwrap_or(own);
+            let (to, is_fragment) = {
+                let (bytes, layers) = batch.push(frame, port);
+                (steering.home_of_frame(bytes, layers).unwrap_or(own), layers.fragment != Fragment::No)
+            };
             if to == own {
-                fragmented |= layers.fragment != Fragment::No;
-                batch.push(frame, layers, port);
+                fragmented |= is_fragment;
                 continue;
             }
+            let Some(frame) = batch.pop() else { continue };
             let letter = Letter::Packet { port, numbering, frame, why };
             let posted = if outbox.is_behind(to) { Err(letter) } else { out.post(to, letter) };
             let Err(letter) = posted else {

@@ -11,12 +11,14 @@
 
 use arrayvec::ArrayVec;
 use hashbrown::HashTable;
-use weir_shard::{CtMeta, HINTS};
+use weir_shard::HINTS;
 use weir_wire::{Fragment, Layers};
 
 use super::PortId;
 use super::extract::{self, SINGLE_WORDS};
+use super::frame::Frame;
 use super::megaflow::{Megaflow, Megaflows};
+use super::packet::Packet;
 use super::step::Step;
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, at};
 
@@ -99,7 +101,9 @@ struct Hop {
     serial: u64,
     /// The recirculation id that it is for.
     recirculation: u32,
-    /// What the megaflow looks at beside its class.
+    /// The bits of ct_state that the megaflow looks at, and what they are.
+    state: [u32; 2],
+    /// What else it looks at beside its class.
     compared: Box<[Compared]>,
     /// It looks at something that takes a whole key to compare.
     by_key: bool,
@@ -178,28 +182,27 @@ impl Trajectories {
         self.find(number).is_some_and(|trajectory| trajectory.looks_up_once)
     }
 
-    /// What its trajectory says of a packet on this course that was recirculated `hop` times, last under the id
-    /// `recirculation`.
-    #[inline]
-    pub(super) fn look(
+    /// What its trajectory says of a packet that is about to be classified.
+    #[inline(always)]
+    pub(super) fn look<F: Frame>(
         &mut self,
-        course: &Course,
-        (hop, recirculation): (u8, u32),
-        (frame, layers, meta): (&[u8], &Layers, &CtMeta),
+        packet: &Packet<F>,
         megaflows: &Megaflows,
         generation: u64,
     ) -> Found {
+        let course = &packet.course;
         let Some(trajectory) = self.all.get_mut(usize::from(course.number).wrapping_sub(1)) else {
             return Found::Nothing;
         };
         if trajectory.class != course.class || !trajectory.is_current(megaflows, generation) {
             return Found::Nothing;
         }
-        let Some(hop) = trajectory.hops.get(usize::from(hop)) else { return Found::Nothing };
-        let fits = |compared: &Compared| {
-            extract::word(frame, layers, meta, compared.word) & compared.mask == compared.value
-        };
-        match hop.recirculation == recirculation && hop.compared.iter().all(fits) {
+        let Some(hop) = trajectory.hops.get(usize::from(packet.recirculated)) else { return Found::Nothing };
+        let [mask, state] = hop.state;
+        if hop.recirculation != packet.recirculation || u32::from(packet.meta.state.0) & mask != state {
+            return Found::Nothing;
+        }
+        match hop.compared.is_empty() || hop.fits(packet) {
             true if hop.by_key => Found::ByKey(hop.flow),
             true => Found::Flow(hop.flow),
             false => Found::Nothing,
@@ -315,6 +318,7 @@ impl Trajectory {
 impl Hop {
     fn new(index: u32, flow: &Megaflow) -> Self {
         let (mask, key) = (&flow.recipe.mask, &flow.key);
+        let state = |key: &Key| u32::try_from(key.read(at::CT_STATE, 4)).unwrap_or(0);
         let left = |word: usize| mask.words[word] & !KNOWN.words[word];
         let is_single = |word: &usize| SINGLE_WORDS.contains(word) && left(*word) & !word_bits(*word) == 0;
         let (single, other): (Vec<usize>, Vec<usize>) =
@@ -324,18 +328,29 @@ impl Hop {
             flow: index,
             serial: flow.serial,
             recirculation: u32::try_from(key.read(at::RECIRC_ID, 4)).unwrap_or(0),
+            state: [state(mask), state(key)],
             compared: single.into_iter().map(compared).collect(),
             by_key: !other.is_empty(),
         }
     }
+
+    #[inline(never)]
+    fn fits<F: Frame>(&self, packet: &Packet<F>) -> bool {
+        let Some(frame) = &packet.frame else { return false };
+        let (bytes, layers, meta) = (frame.bytes(), &packet.layers, &packet.meta);
+        self.compared.iter().all(|compared| {
+            extract::word(bytes, layers, meta, compared.word) & compared.mask == compared.value
+        })
+    }
 }
 
-/// The bits of a key that a trajectory's [`Class`] and recirculation ids say.
+/// The bits of a key that a trajectory's [`Class`], recirculation ids and states say.
 const KNOWN: Mask = {
     let mut known = Key::ZERO;
     let fields = [
         (at::IN_PORT, 4),
         (at::RECIRC_ID, 4),
+        (at::CT_STATE, 4),
         (at::ETH_TYPE, 2),
         (at::NW_PROTO, 1),
         (at::NW_FRAG, 1),

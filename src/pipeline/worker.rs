@@ -319,9 +319,7 @@ impl<F: Frame> Worker<F> {
         let (mut bytes, mut fragmented) = (0, false);
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
-            let layers = Layers::parse(frame.bytes());
-            fragmented |= layers.fragment != Fragment::No;
-            batch.push(frame, layers, port);
+            fragmented |= batch.push(frame, port).1.fragment != Fragment::No;
         }
         (bytes, fragmented)
     }
@@ -593,11 +591,17 @@ impl<F: Frame> Worker<F> {
             ) else {
                 continue;
             };
-            let lookup = packet.early_lookup(action.zone).copied().unwrap_or_else(|| {
-                let trusted = frame.checksums_verified();
-                shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
-            });
-            lookups.push((index, lookup));
+            let is_first = packet.is_at_its_first_step();
+            lookups.push((
+                index,
+                match &packet.lookup {
+                    Some(early) if is_first && early.is_for(action.zone) => *early,
+                    _ => {
+                        let trusted = frame.checksums_verified();
+                        shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
+                    }
+                },
+            ));
         }
         for (_, lookup) in &mut lookups {
             shard.prefetch(lookup);
@@ -626,7 +630,7 @@ impl<F: Frame> Worker<F> {
 
     /// Shows a packet, which waits at a `ct`, to the tracker, with its early look-up if no other is given. True if it
     /// goes on here.
-    #[inline]
+    #[inline(always)]
     pub(super) fn meet<T: Transmit<F>>(
         &mut self,
         now: u64,
@@ -636,13 +640,19 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) -> bool {
         let Self { shard, megaflows, .. } = self;
-        let (Some(frame), Some(lookup), Some(Step::Ct(action))) = (
-            &mut packet.frame,
-            lookup.or(packet.lookup.as_ref()),
-            megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step)),
-        ) else {
-            return false;
+        let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
+        let Some(Step::Ct(action)) = step else { return false };
+        let is_first = packet.is_at_its_first_step();
+        let early = packet.lookup.as_ref().filter(|early| is_first && early.is_for(action.zone));
+        let alone;
+        let lookup = match lookup.or(early) {
+            Some(lookup) => lookup,
+            None => {
+                alone = look_up(shard, packet, action.zone);
+                &alone
+            }
         };
+        let Some(frame) = &mut packet.frame else { return false };
         let outcome = shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
         if let Outcome::Elsewhere { to, why } = outcome {
             let task = Task::Track(shard.take_errand());
@@ -744,6 +754,16 @@ impl<F: Frame> Worker<F> {
         }
         Pause::Done
     }
+}
+
+/// Looks a packet's connection up, both stages at once.
+#[inline(never)]
+fn look_up<F: Frame>(shard: &Shard, packet: &Packet<F>, zone: u16) -> Lookup {
+    let (bytes, trusted) =
+        packet.frame.as_ref().map_or((&[][..], false), |frame| (frame.bytes(), frame.checksums_verified()));
+    let mut lookup = shard.prepare(bytes, &packet.layers, zone, &packet.meta, trusted);
+    shard.prefetch(&mut lookup);
+    lookup
 }
 
 /// Edits the payload of a packet as the tracker has said.

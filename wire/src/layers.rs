@@ -52,32 +52,44 @@ impl Layers {
     #[inline]
     #[must_use]
     pub fn parse(frame: &[u8]) -> Self {
-        let frame = frame.get(..MAX_FRAME).unwrap_or(frame);
-        Self::plain_ipv4(frame).unwrap_or_else(|| Self::parse_any(frame))
+        let mut layers = Self::default();
+        layers.parse_into(frame);
+        layers
     }
 
-    /// What nearly every frame is: a whole IPv4 packet without options behind an untagged Ethernet header. Made in
-    /// one piece, because a structure that is filled in step by step is slow to be read right afterwards.
-    #[inline]
-    fn plain_ipv4(frame: &[u8]) -> Option<Self> {
-        let (link, rest) = frame.split_first_chunk::<14>()?;
-        let ip = rest.first_chunk::<20>()?;
+    /// [`Layers::parse`] in the place where the result is to stay. A structure that is copied right after its fields
+    /// were written has to wait until these have reached the cache, some twenty cycles.
+    #[inline(always)]
+    pub fn parse_into(&mut self, frame: &[u8]) {
+        let frame = frame.get(..MAX_FRAME).unwrap_or(frame);
+        if !self.parse_plain_ipv4(frame) {
+            *self = Self::parse_any(frame);
+        }
+    }
+
+    /// What nearly every frame is: a whole IPv4 packet without options behind an untagged Ethernet header. False, and
+    /// nothing is written, of any other.
+    #[inline(always)]
+    fn parse_plain_ipv4(&mut self, frame: &[u8]) -> bool {
+        let Some((link, rest)) = frame.split_first_chunk::<14>() else { return false };
+        let Some(ip) = rest.first_chunk::<20>() else { return false };
         let total_len = u16::from_be_bytes([ip[2], ip[3]]);
         let is_plain = [link[12], link[13]] == [0x08, 0x00]
             && ip[0] == 0x45
             && total_len >= 20
             && usize::from(total_len) <= rest.len()
             && u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff == 0;
-        is_plain.then(|| Self {
-            ether_type: ether_type::IPV4,
-            vlan_tags: 0,
-            protocol: ip[9],
-            fragment: Fragment::No,
-            l3: 14,
-            l4: 34,
+        if is_plain {
+            self.ether_type = ether_type::IPV4;
+            self.vlan_tags = 0;
+            self.protocol = ip[9];
+            self.fragment = Fragment::No;
+            self.l3 = 14;
+            self.l4 = 34;
             // No more than the frame's length, which fits.
-            l3_end: total_len.saturating_add(14),
-        })
+            self.l3_end = total_len.saturating_add(14);
+        }
+        is_plain
     }
 
     #[inline(never)]
