@@ -559,12 +559,7 @@ impl Shard {
     /// Translates the packet as its connection and direction say, if the action asks for it and no earlier one in
     /// this zone has. An ICMP error comes with the headers that it quotes.
     #[inline(always)]
-    fn apply_nat(
-        &mut self,
-        packet: &mut Packet<'_>,
-        slot: Slot,
-        inner_layers: Option<&Layers>,
-    ) -> Outcome {
+    fn apply_nat(&mut self, packet: &mut Packet<'_>, slot: Slot, inner_layers: Option<&Layers>) -> Outcome {
         let flags = self.table.connection(slot.index()).flags();
         if !packet.wants_nat()
             || flags & (flag::SOURCE_NAT | flag::DESTINATION_NAT) == 0

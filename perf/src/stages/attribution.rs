@@ -113,7 +113,6 @@ const RULES: &[Rule] = &[
     some("src/pipeline/worker.rs", &["count", "count_received"], Stage::Account),
     some("src/pipeline/worker.rs", &["advance", "steps", "edit"], Stage::Transmit),
     some("src/pipeline/worker.rs", &["process", "begin", "run", "take_snapshot"], Stage::Rest),
-    some("src/pipeline/express.rs", &["meet_alone"], Stage::Track),
     some("src/pipeline/megaflow.rs", &["sweep", "report", "reclaim"], Stage::Housekeeping),
     some("src/pipeline/megaflow.rs", &["count"], Stage::Account),
     some("src/pipeline/packet.rs", &["length", "tcp_flags"], Stage::Account),
@@ -126,7 +125,8 @@ const RULES: &[Rule] = &[
     shared("src/pipeline/frame.rs"),
     all("src/pipeline/", Stage::Classify),
     all("src/flow/", Stage::Classify),
-    some("shard/src/shard.rs", &["sweep", "sweep_to", "sweep_hungry", "look_at"], Stage::Housekeeping),
+    some("shard/src/shard.rs", &["sweep", "sweep_to", "look_at"], Stage::Housekeeping),
+    some("shard/src/admission.rs", &["sweep_hungry"], Stage::Housekeeping),
     some("shard/src/conntrack.rs", &["apply_nat"], Stage::Rewrite),
     some(
         "shard/src/conntrack.rs",

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use addr2line::Loader;
+use addr2line::{Loader, demangle_auto};
 use object::{Object as _, ObjectSegment as _};
 
 use super::StagesError;
@@ -64,12 +64,17 @@ impl Symbols {
         };
         let part = self.parts.iter().find(|(start, length, _)| (*start..start + length).contains(&offset));
         let Some((start, _, address)) = part else { return Ok(Vec::new()) };
-        let mut found = self.loader.find_frames(offset - start + address).map_err(|error| failed(&error))?;
+        let address = offset - start + address;
+        let mut found = self.loader.find_frames(address).map_err(|error| failed(&error))?;
         let mut frames = Vec::new();
         while let Some(frame) = found.next().map_err(|error| failed(&error))? {
             let function = match &frame.function {
                 Some(function) => own_name(&function.demangle().map_err(|error| failed(&error))?),
-                None => String::new(),
+                // Line tables alone do not name a function that nothing was inlined into.
+                None => own_name(&demangle_auto(
+                    self.loader.find_symbol(address).unwrap_or_default().into(),
+                    None,
+                )),
             };
             let (file, line) = frame.location.map_or(("", 0), |location| {
                 (location.file.unwrap_or_default(), location.line.unwrap_or_default())
@@ -139,7 +144,7 @@ mod tests {
         let frames = symbols.frames(offset.expect("it is mapped") as u64).expect("frames");
         let last = frames.last().expect("a frame");
         assert!(last.file.ends_with("stages/symbols.rs") && last.line > 0, "{last:?}");
-        assert_eq!(last.function, "somewhere");
+        assert_eq!(last.function, "somewhere", "{frames:?}");
         assert_eq!(symbols.frames(u64::MAX - 1).expect("nothing is there"), []);
     }
 
