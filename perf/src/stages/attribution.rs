@@ -179,7 +179,8 @@ pub struct Line {
 pub fn attribute(frames: &[Frame]) -> (Stage, Option<Line>) {
     let rule = |frame: &Frame| RULES.iter().find(|rule| rule.fits(frame));
     let stage = frames.iter().find_map(|frame| rule(frame)?.stage).unwrap_or(Stage::Rest);
-    let line = frames.iter().find_map(|frame| {
+    // Code that the compiler has made of several lines has number 0.
+    let line = frames.iter().filter(|frame| frame.line > 0).find_map(|frame| {
         let at = rule(frame)?.place(&frame.file)?;
         Some(Line { file: frame.file.get(at..)?.to_owned(), line: frame.line })
     });
@@ -250,6 +251,10 @@ mod tests {
         let line = Line { file: "wire/src/checksum.rs".to_owned(), line: 7 };
         assert_eq!(attribute(&path), (Stage::Rewrite, Some(line)));
         assert_eq!(attribute(&frames(&[CORE])), (Stage::Rest, None));
+        let mut merged = path;
+        merged.iter_mut().take(2).for_each(|frame| frame.line = 0);
+        let line = Line { file: "nat/src/rewrite.rs".to_owned(), line: 7 };
+        assert_eq!(attribute(&merged), (Stage::Rewrite, Some(line)), "no line, so the next one around it");
     }
 
     #[test]
