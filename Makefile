@@ -1,11 +1,11 @@
 # weir: the two commands that matter are `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench build lint clean sweep
+.PHONY: help demo test bench bench-ovs ablation build lint clean sweep
 
 CARGO ?= cargo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the NAT example between two network namespaces (without root: on a capture)
 	@tools/demo
@@ -16,8 +16,14 @@ test: ## everything: unit, property, golden, namespace and documentation tests
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace $(shell [ "$$(id -u)" -eq 0 ] || echo --profile unprivileged)
 
-bench: ## cycles a packet, beside Open vSwitch's where it is installed (root, hugepages, about a minute)
+bench: ## cycles a packet, by traffic and connections (root, hugepages, some 15 minutes; perf/bench --quick)
 	@perf/bench
+
+bench-ovs: ## cycles a packet, of weir and of Open vSwitch in turn (root, hugepages, some 4 minutes)
+	@perf/bench-ovs
+
+ablation: ## what prefetching, trajectories and bursts are worth (root, hugepages, some 10 minutes)
+	@perf/ablation
 
 build: ## the program, optimised: target/release/weir
 	tools/setup

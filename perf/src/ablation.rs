@@ -88,6 +88,8 @@ pub struct Row {
 pub struct Results {
     /// On what.
     pub machine: Machine,
+    /// How often each variant was measured.
+    pub rounds: u32,
     /// Every measurement.
     pub figures: Vec<Measured>,
     /// Their medians.
@@ -131,7 +133,8 @@ impl Results {
         let mut sizes: Vec<u32> = self.rows.iter().map(|row| row.connections).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        let mut text = format!("{}.\n\n| established, NAT both ways |", self.machine.sentence());
+        let mut text =
+            format!("{} rounds: {}.\n\n| established, NAT both ways |", self.rounds, self.machine.sentence());
         for &size in &sizes {
             let _ = write!(text, " {} | factor |", short(size));
         }
@@ -178,7 +181,7 @@ mod tests {
             measured(Variant::NoPrefetch, 1000, 2, 8000),
             measured(Variant::Whole, 100_000, 1, 3000),
         ];
-        let results = Results { machine: Machine::default(), rows: rows(&figures), figures };
+        let results = Results { machine: Machine::default(), rounds: 2, rows: rows(&figures), figures };
         let table: Vec<String> = results.markdown().lines().skip(2).map(str::to_owned).collect();
         assert_eq!(
             table,

@@ -1,9 +1,13 @@
-//! Measuring: cycles a packet on one polling core, weir beside Debian's OVS-DPDK in the same run, with captures that
-//! DPDK loops from memory. `weir-bench` (`perf/bench`) is the program; the modules are its parts.
-//! `weir-lcores` (`perf/lcores`) measures what a second lcore brings and what commands cost under full load.
-//! `weir-reclaim` (`perf/reclaim`) compares two ways of giving memory back.
-//! `weir-stages` (`perf/stages`) says where the cycles of a packet go.
-//! `weir-instructions` (`perf/instructions`) holds the instructions a packet against those of before.
+//! Measuring. Each program has a script of the same name in `perf/` that builds what it needs:
+//! `weir-bench` (`perf/bench`): cycles for each packet of weir over kinds of traffic and numbers of connections, with a
+//! generator of its own;
+//! `weir-bench-ovs` (`perf/bench-ovs`): weir beside Debian's OVS-DPDK in the same run, with captures that DPDK loops from
+//! memory;
+//! `weir-ablation` (`perf/ablation`): what prefetching, trajectories and whole bursts are worth;
+//! `weir-instructions` (`perf/instructions`): the instructions a packet, held against those of before;
+//! `weir-lcores` (`perf/lcores`): what a second lcore brings and what commands cost under full load;
+//! `weir-reclaim` (`perf/reclaim`): two ways of giving memory back;
+//! `weir-stages` (`perf/stages`): where the cycles of a packet go, by stage and by line.
 #![forbid(unsafe_code)]
 
 pub mod ablation;

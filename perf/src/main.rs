@@ -128,7 +128,8 @@ impl Bench {
         } else {
             Vec::new()
         };
-        let results = Results { machine: Machine::here(), rows: rows(&figures), figures, lcores: scaled };
+        let results =
+            Results { machine: Machine::here(), rounds, rows: rows(&figures), figures, lcores: scaled };
         self.write(&results)
     }
 

@@ -40,6 +40,8 @@ pub struct Row {
 pub struct Results {
     /// On what.
     pub machine: Machine,
+    /// How often each point was measured.
+    pub rounds: u32,
     /// Every measurement.
     pub figures: Vec<Figure>,
     /// Their medians.
@@ -146,7 +148,8 @@ impl Results {
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = format!(
-            "{}.\n\n| traffic | connections | cycles | Mpps |\n|---|---:|---:|---:|\n",
+            "{} rounds: {}.\n\n| traffic | connections | cycles | Mpps |\n|---|---:|---:|---:|\n",
+            self.rounds,
             self.machine.sentence()
         );
         for Row { point, cycles, mpps } in &self.rows {
@@ -206,7 +209,7 @@ mod tests {
             figure(1_000_000, 2, 2600),
             figure(1000, 3, 900),
         ];
-        Results { machine: Machine::default(), rows: rows(&figures), figures, lcores: Vec::new() }
+        Results { machine: Machine::default(), rounds: 3, rows: rows(&figures), figures, lcores: Vec::new() }
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn ablate(args: &Args) -> Result<(), BenchError> {
             }
         }
     }
-    let results = Results { machine: Machine::here(), rows: rows(&figures), figures };
+    let results = Results { machine: Machine::here(), rounds: args.rounds, rows: rows(&figures), figures };
     let json =
         serde_json::to_string_pretty(&results).map_err(|error| BenchError::Refused(error.to_string()))?;
     let text = results.markdown();
