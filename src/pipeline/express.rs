@@ -4,20 +4,34 @@
 //! packets do. A burst in which many have none is worked in waves, as in [`Worker::run`], where trajectories save those
 //! that have one their keys.
 
-use super::PortId;
+use weir_shard::Outcome;
+use weir_wire::numbers::protocol;
+
 use super::frame::{Frame, Transmit};
+use super::megaflow::Tally;
 use super::packet::{Batch, Packet};
-use super::trajectory::{Class, Found};
+use super::step::Step;
+use super::trajectory::{Class, Course, Found, Shape};
 use super::worker::{Pause, Start, Worker};
+use super::{PortId, extract};
+
+/// What is foreseen of packets of a class.
+struct Foreseen {
+    class: Class,
+    /// Their trajectory.
+    number: u16,
+    /// It needs no further look-up.
+    is_ready: bool,
+}
 
 impl<F: Frame> Worker<F> {
     /// Looks the connections of a burst up that came in by `port`, and finds the first megaflow of each packet, as far
     /// as trajectories tell. True if most packets have a trajectory on which nothing else needs to be looked up.
     #[inline]
-    pub(super) fn foresee(&mut self, now: u64, port: PortId, batch: &mut [Packet<F>]) -> bool {
+    pub(super) fn foresee(&mut self, port: PortId, batch: &mut [Packet<F>]) -> bool {
         self.megaflows.begin_burst();
         let usual = self.trajectories.usual(port);
-        if let Some(zone) = self.trajectories.zone(usual) {
+        if let Some(zone) = self.trajectories.find(usual).and_then(|trajectory| trajectory.zone) {
             let shard = &self.shard;
             for packet in &mut *batch {
                 let Some(frame) = &packet.frame else { continue };
@@ -29,30 +43,37 @@ impl<F: Frame> Worker<F> {
                 packet.lookup.iter_mut().for_each(|lookup| shard.prefetch(lookup));
             }
         }
-        let mut ready = 0;
+        let (mut ready, mut last) = (0, Foreseen { class: Class::NONE, number: 0, is_ready: false });
         for packet in &mut *batch {
-            packet.course.begin(Class::of(port, &packet.layers));
-            if packet.course.settled {
-                continue;
-            }
+            let class = Class::of(port, &packet.layers);
             let known = packet.lookup.as_ref().map(|lookup| lookup.hint());
-            packet.course.number = known.filter(|number| *number != 0).unwrap_or(usual);
-            packet.classified = self.follow(now, packet);
-            if !packet.classified && known.is_some_and(|number| number != 0 && number != usual) {
-                packet.course.number = usual;
-                packet.classified = self.follow(now, packet);
+            let number = known.filter(|number| *number != 0).unwrap_or(usual);
+            if last.number != number || last.class != class {
+                last = self.foresee_class(class, number, usual);
             }
-            if packet.classified {
-                let number = packet.course.number;
-                packet.course.settled = known.is_none_or(|known| known == number);
-                ready += usize::from(packet.course.settled && self.trajectories.looks_up_once(number));
-            }
+            packet.course.begin(class, last.number);
+            packet.course.settled =
+                class == Class::NONE || (last.number != 0 && known.is_none_or(|known| known == last.number));
+            ready += usize::from(packet.course.settled && last.is_ready);
         }
         ready * 4 >= batch.len() * 3
     }
 
+    /// The trajectory of packets of a class, of which one has kept a number, or another one that is usual.
+    #[inline(never)]
+    fn foresee_class(&mut self, class: Class, number: u16, usual: u16) -> Foreseen {
+        let generation = self.snapshot().generation;
+        let Self { trajectories, megaflows, .. } = self;
+        let number = [number, usual]
+            .into_iter()
+            .find(|number| trajectories.is_for(*number, class, megaflows, generation))
+            .unwrap_or(0);
+        let is_ready = trajectories.find(number).is_some_and(|trajectory| trajectory.looks_up_once);
+        Foreseen { class, number, is_ready }
+    }
+
     /// Gives a packet the megaflow that its trajectory says, if that is right; else it has no trajectory any more.
-    #[inline(always)]
+    #[inline]
     pub(super) fn follow(&mut self, now: u64, packet: &mut Packet<F>) -> bool {
         if packet.course.number == 0 {
             return false;
@@ -82,16 +103,139 @@ impl<F: Frame> Worker<F> {
     /// Takes the packets of a burst one after another all their way.
     #[inline]
     pub(super) fn run_in_turn<T: Transmit<F>>(&mut self, now: u64, batch: &mut [Packet<F>], out: &mut T) {
-        for packet in batch {
-            match core::mem::take(&mut packet.classified) {
+        let mut at = 0;
+        while let Some(left) = batch.get_mut(at..).filter(|left| !left.is_empty()) {
+            let alike = self.run_alike(now, left, out);
+            at += alike.max(1);
+            let Some(packet) = left.first_mut().filter(|_| alike == 0) else { continue };
+            match self.follow(now, packet) {
                 true => self.go(now, packet, out),
                 false => self.run(now, core::slice::from_mut(packet), out, 0, Start::Classify),
             }
         }
     }
 
-    /// Takes a packet that has its first megaflow all its way.
+    /// Takes the first packets along that have the same trajectory, if it is one for runs; says how many these were.
+    #[inline]
+    fn run_alike<T: Transmit<F>>(&mut self, now: u64, batch: &mut [Packet<F>], out: &mut T) -> usize {
+        let Some(Course { number, class, .. }) = batch.first().map(|packet| packet.course) else { return 0 };
+        let generation = self.snapshot().generation;
+        // What packets in front have brought about may have ended it.
+        if !self.trajectories.is_for(number, class, &self.megaflows, generation) {
+            return 0;
+        }
+        let Some(trajectory) = self.trajectories.find(number) else { return 0 };
+        match (trajectory.shape, &*trajectory.hops) {
+            (Shape::Tracked(port), [first, second]) if first.fits_all_untracked() && !second.by_key => {
+                self.run_tracked(now, number, port, batch, out)
+            }
+            (Shape::Output(port), [only]) if only.fits_all_untracked() => {
+                let flow = only.flow;
+                self.run_output(now, number, (port, flow), batch, out)
+            }
+            _ => 0,
+        }
+    }
+
+    /// [`Worker::run_alike`] of packets that are tracked and go out by `port`.
     #[inline(always)]
+    fn run_tracked<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        number: u16,
+        port: PortId,
+        batch: &mut [Packet<F>],
+        out: &mut T,
+    ) -> usize {
+        let Self { trajectories, megaflows, shard, .. } = self;
+        let Some([first, second]) = trajectories.find(number).map(|trajectory| &*trajectory.hops) else {
+            return 0;
+        };
+        let flows = (first.flow, second.flow);
+        let Some(Step::Ct(action)) = megaflows.flow(flows.0).and_then(|flow| flow.recipe.steps.first())
+        else {
+            return 0;
+        };
+        let (mut met, mut sent) = (Tally::default(), Tally::default());
+        let mut taken = 0_usize;
+        let mut left = None;
+        for packet in &mut *batch {
+            let is_alike = packet.course.number == number && packet.course.settled;
+            let (Some(frame), Some(lookup), true) = (&mut packet.frame, &packet.lookup, is_alike) else {
+                break;
+            };
+            if !lookup.is_for(action.zone) {
+                break;
+            }
+            taken += 1;
+            let (layers, meta) = (&packet.layers, &mut packet.meta);
+            let flags =
+                if layers.protocol == protocol::TCP { extract::tcp_flags(frame.bytes(), layers) } else { 0 };
+            met.add(frame.bytes().len(), flags);
+            let outcome = shard.execute(now, frame.bytes_mut(), layers, lookup, action, meta);
+            if !matches!(outcome, Outcome::Continue { .. }) || !second.fits(packet) {
+                left = Some(outcome);
+                break;
+            }
+            if let Some(frame) = packet.frame.take() {
+                out.tracked(&frame);
+                sent.add(frame.bytes().len(), flags);
+                out.send(port, frame);
+            }
+        }
+        self.megaflows.count(flows.0, met, now);
+        self.megaflows.count(flows.1, sent, now);
+        self.counters.trajectory_hits += met.packets + sent.packets;
+        self.counters.recirculations += sent.packets;
+        self.count_sent(port, sent);
+        if let (Some(outcome), Some(packet)) = (left, batch.get_mut(taken.saturating_sub(1))) {
+            packet.flow = flows.0;
+            packet.course.pass(0, flows.0);
+            if self.leave_tracker(packet, outcome, 0, out) {
+                self.go(now, packet, out);
+            }
+        }
+        taken
+    }
+
+    /// [`Worker::run_alike`] of packets that go out by a port as the one megaflow says that they meet.
+    #[inline(always)]
+    fn run_output<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        number: u16,
+        (port, flow): (PortId, u32),
+        batch: &mut [Packet<F>],
+        out: &mut T,
+    ) -> usize {
+        let (mut sent, mut taken) = (Tally::default(), 0);
+        for packet in batch {
+            if packet.course.number != number {
+                break;
+            }
+            taken += 1;
+            let flags = packet.tcp_flags();
+            if let Some(frame) = packet.frame.take() {
+                sent.add(frame.bytes().len(), flags);
+                out.send(port, frame);
+            }
+        }
+        self.megaflows.count(flow, sent, now);
+        self.counters.trajectory_hits += sent.packets;
+        self.count_sent(port, sent);
+        taken
+    }
+
+    fn count_sent(&mut self, port: PortId, sent: Tally) {
+        self.counters.sent += sent.packets;
+        if let Some(port) = self.ports.get_mut(port as usize) {
+            port.sent += sent.packets;
+            port.sent_bytes += sent.bytes;
+        }
+    }
+
+    /// Takes a packet that has its first megaflow all its way.
+    #[inline(never)]
     fn go<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) {
         loop {
             match self.advance(packet, out) {

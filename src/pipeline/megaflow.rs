@@ -53,6 +53,27 @@ pub struct Recipe {
     pub drop: Option<super::DropCause>,
 }
 
+/// Some packets of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The union of their TCP flags.
+    pub tcp_flags: u16,
+}
+
+impl Tally {
+    /// One more packet.
+    #[inline]
+    pub const fn add(&mut self, bytes: usize, tcp_flags: u16) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+        self.tcp_flags |= tcp_flags;
+    }
+}
+
 /// What is shown of a cached flow.
 #[derive(Clone, Debug)]
 pub struct FlowCopy {
@@ -208,13 +229,13 @@ impl Megaflows {
         self.flows.get(index as usize)
     }
 
-    /// Counts one packet of `bytes` for the flow at `index`.
+    /// Counts packets for the flow at `index`.
     #[inline]
-    pub fn count(&mut self, index: u32, bytes: usize, tcp_flags: u16, now: u64) {
+    pub fn count(&mut self, index: u32, tally: Tally, now: u64) {
         if let Some(flow) = self.flows.get_mut(index as usize) {
-            flow.packets += 1;
-            flow.bytes += bytes as u64;
-            flow.tcp_flags |= tcp_flags;
+            flow.packets += tally.packets;
+            flow.bytes += tally.bytes;
+            flow.tcp_flags |= tally.tcp_flags;
             flow.used = Some(now);
         }
     }

@@ -28,8 +28,6 @@ pub(super) struct Packet<F> {
     pub(super) changed: Changed,
     /// The key has been made.
     pub(super) keyed: bool,
-    /// Its megaflow was found before its wave was classified.
-    pub(super) classified: bool,
     /// Index of its megaflow and the step to do next.
     pub(super) flow: u32,
     pub(super) step: usize,
@@ -126,7 +124,6 @@ impl<F> Packet<F> {
             recirculated: 0,
             changed: Changed::No,
             keyed: false,
-            classified: false,
             flow: 0,
             step: 0,
             course: Course::NONE,
@@ -146,7 +143,6 @@ impl<F> Packet<F> {
         self.recirculated = 0;
         self.changed = Changed::No;
         self.keyed = false;
-        self.classified = false;
         self.flow = 0;
         self.step = 0;
         self.course = Course::NONE;

@@ -33,7 +33,7 @@ const PATIENCE: u32 = 64;
 pub(super) struct Class(u64);
 
 impl Class {
-    const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
     /// Of a packet that came in by `port`.
     #[inline]
@@ -53,7 +53,7 @@ pub(super) struct Course {
     pub(super) number: u16,
     /// It goes where its connection's trajectory leads, or nobody is to learn where it goes.
     pub(super) settled: bool,
-    class: Class,
+    pub(super) class: Class,
     /// Its megaflows so far, by how often it had been recirculated.
     flows: [u32; MAX_HOPS],
 }
@@ -62,11 +62,11 @@ impl Course {
     /// Of a packet that begins in the middle of its way.
     pub(super) const NONE: Self = Self { number: 0, settled: true, class: Class::NONE, flows: [0; MAX_HOPS] };
 
-    /// Of a packet of this class, whose trajectory is to be learned.
+    /// Of a packet of this class that begins with trajectory `number`.
     #[inline]
-    pub(super) fn begin(&mut self, class: Class) {
+    pub(super) fn begin(&mut self, class: Class, number: u16) {
         self.class = class;
-        self.settled = class == Class::NONE;
+        self.number = number;
     }
 
     /// The packet was given a megaflow, having been recirculated `hop` times.
@@ -95,9 +95,9 @@ struct Compared {
 
 /// One classification.
 #[derive(Clone, Debug)]
-struct Hop {
+pub(super) struct Hop {
     /// Index of the megaflow, and its serial number.
-    flow: u32,
+    pub(super) flow: u32,
     serial: u64,
     /// The recirculation id that it is for.
     recirculation: u32,
@@ -106,7 +106,7 @@ struct Hop {
     /// What else it looks at beside its class.
     compared: Box<[Compared]>,
     /// It looks at something that takes a whole key to compare.
-    by_key: bool,
+    pub(super) by_key: bool,
 }
 
 /// What is found at a hop.
@@ -120,18 +120,30 @@ pub(super) enum Found {
     Nothing,
 }
 
+/// Trajectories that whole runs of packets are taken along at once; nearly all established traffic is on one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Out by this port.
+    Output(PortId),
+    /// Tracked, recirculated, and out by this port.
+    Tracked(PortId),
+    /// Any other.
+    Other,
+}
+
 /// Where packets went.
 #[derive(Clone, Debug)]
-struct Trajectory {
+pub(super) struct Trajectory {
     class: Class,
     hash: u64,
     /// The zone of the `ct` that it begins with.
-    zone: Option<u16>,
+    pub(super) zone: Option<u16>,
     /// Every `ct` on it is in this zone, so that its packets need no other look-up.
-    looks_up_once: bool,
+    pub(super) looks_up_once: bool,
+    pub(super) shape: Shape,
     /// [`Megaflows::edition`] when all of its megaflows were last seen to be current, and whether they were.
     seen: (u64, bool),
-    hops: ArrayVec<Hop, MAX_HOPS>,
+    pub(super) hops: ArrayVec<Hop, MAX_HOPS>,
 }
 
 /// All trajectories of a worker.
@@ -160,7 +172,7 @@ impl Trajectories {
     }
 
     #[inline]
-    fn find(&self, number: u16) -> Option<&Trajectory> {
+    pub(super) fn find(&self, number: u16) -> Option<&Trajectory> {
         self.all.get(usize::from(number).wrapping_sub(1))
     }
 
@@ -170,16 +182,17 @@ impl Trajectories {
         self.usual.get(port as usize).copied().unwrap_or(0)
     }
 
-    /// The zone of the `ct` that a trajectory begins with, if it does.
-    #[inline]
-    pub(super) fn zone(&self, number: u16) -> Option<u16> {
-        self.find(number)?.zone
-    }
-
-    /// True if packets on this trajectory need no look-up but the one that comes first.
-    #[inline]
-    pub(super) fn looks_up_once(&self, number: u16) -> bool {
-        self.find(number).is_some_and(|trajectory| trajectory.looks_up_once)
+    /// True if there is a trajectory with this number for this class, all current.
+    pub(super) fn is_for(
+        &mut self,
+        number: u16,
+        class: Class,
+        megaflows: &Megaflows,
+        generation: u64,
+    ) -> bool {
+        self.all.get_mut(usize::from(number).wrapping_sub(1)).is_some_and(|trajectory| {
+            trajectory.class == class && trajectory.is_current(megaflows, generation)
+        })
     }
 
     /// What its trajectory says of a packet that is about to be classified.
@@ -197,15 +210,12 @@ impl Trajectories {
         if trajectory.class != course.class || !trajectory.is_current(megaflows, generation) {
             return Found::Nothing;
         }
-        let Some(hop) = trajectory.hops.get(usize::from(packet.recirculated)) else { return Found::Nothing };
-        let [mask, state] = hop.state;
-        if hop.recirculation != packet.recirculation || u32::from(packet.meta.state.0) & mask != state {
-            return Found::Nothing;
-        }
-        match hop.compared.is_empty() || hop.fits(packet) {
-            true if hop.by_key => Found::ByKey(hop.flow),
-            true => Found::Flow(hop.flow),
-            false => Found::Nothing,
+        match trajectory.hops.get(usize::from(packet.recirculated)) {
+            Some(hop) if hop.recirculation == packet.recirculation && hop.fits(packet) => match hop.by_key {
+                true => Found::ByKey(hop.flow),
+                false => Found::Flow(hop.flow),
+            },
+            _ => Found::Nothing,
         }
     }
 
@@ -298,6 +308,7 @@ impl Trajectory {
             hash,
             zone,
             looks_up_once: zones().all(|other| Some(other) == zone),
+            shape: Shape::of(flows),
             seen: (0, false),
             hops: flows.iter().map(|&(index, flow)| Hop::new(index, flow)).collect(),
         }
@@ -312,6 +323,19 @@ impl Trajectory {
             self.seen = (edition, self.hops.iter().all(is_current));
         }
         self.seen.1
+    }
+}
+
+impl Shape {
+    fn of(flows: &[(u32, &Megaflow)]) -> Self {
+        let mut steps = flows.iter().map(|(_, flow)| &*flow.recipe.steps);
+        match (steps.next(), steps.next(), steps.next()) {
+            (Some([Step::Output(port)]), None, None) => Self::Output(*port),
+            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Output(port)]), None) => {
+                Self::Tracked(*port)
+            }
+            _ => Self::Other,
+        }
     }
 }
 
@@ -334,8 +358,22 @@ impl Hop {
         }
     }
 
+    /// True if the packet is what the megaflow looked at, but for what takes a key to compare.
+    #[inline(always)]
+    pub(super) fn fits<F: Frame>(&self, packet: &Packet<F>) -> bool {
+        let [mask, state] = self.state;
+        u32::from(packet.meta.state.0) & mask == state
+            && (self.compared.is_empty() || self.fields_fit(packet))
+    }
+
+    /// True if all packets of the class fit that the tracker has not seen.
+    #[inline]
+    pub(super) fn fits_all_untracked(&self) -> bool {
+        self.state[1] == 0 && self.compared.is_empty() && !self.by_key
+    }
+
     #[inline(never)]
-    fn fits<F: Frame>(&self, packet: &Packet<F>) -> bool {
+    fn fields_fit<F: Frame>(&self, packet: &Packet<F>) -> bool {
         let Some(frame) = &packet.frame else { return false };
         let (bytes, layers, meta) = (frame.bytes(), &packet.layers, &packet.meta);
         self.compared.iter().all(|compared| {

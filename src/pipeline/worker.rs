@@ -14,7 +14,7 @@ use super::frame::{BURST, Burst, Frame, HeapFrame, Transmit};
 use super::handover::Departure;
 use super::inject::Injection;
 use super::letter::Task;
-use super::megaflow::{FlowCopy, Megaflows, Recipe};
+use super::megaflow::{FlowCopy, Megaflows, Recipe, Tally};
 use super::outbox::Outbox;
 use super::packet::{Batch, Changed, Packet, Received};
 use super::payload;
@@ -72,7 +72,7 @@ pub struct Worker<F = HeapFrame> {
     /// Fragments that wait for the rest of their datagrams.
     pub(super) held: Held<F>,
     /// By [`PortId`], one for every port that some snapshot had so far.
-    ports: Vec<PortCounters>,
+    pub(super) ports: Vec<PortCounters>,
     /// Recirculated copies that the running burst may still make.
     pub(super) copies_left: u32,
     /// There are other shards.
@@ -338,7 +338,7 @@ impl<F: Frame> Worker<F> {
         self.copies_left = MAX_COPIES;
         if fragmented {
             self.run_apart(now, batch, out);
-        } else if self.trajectories.is_enabled() && self.foresee(now, port, batch) {
+        } else if self.trajectories.is_enabled() && self.foresee(port, batch) {
             self.run_in_turn(now, batch, out);
         } else {
             self.run(now, batch, out, 0, Start::Classify);
@@ -405,7 +405,7 @@ impl<F: Frame> Worker<F> {
         let mut previous = None;
         for &index in wave {
             let packet = &mut batch[index];
-            if core::mem::take(&mut packet.classified) || self.follow(now, packet) {
+            if self.follow(now, packet) {
                 continue;
             }
             packet.course.leave();
@@ -434,7 +434,9 @@ impl<F: Frame> Worker<F> {
     /// Counts a packet that was given its flow for the flow's rules.
     #[inline]
     pub(super) fn count(&mut self, packet: &Packet<F>, now: u64) {
-        self.megaflows.count(packet.flow, packet.length(), packet.tcp_flags(), now);
+        let mut tally = Tally::default();
+        tally.add(packet.length(), packet.tcp_flags());
+        self.megaflows.count(packet.flow, tally, now);
     }
 
     /// The packet's megaflow by way of the caches, or else of the tables.
@@ -654,13 +656,25 @@ impl<F: Frame> Worker<F> {
         };
         let Some(frame) = &mut packet.frame else { return false };
         let outcome = shard.execute(now, frame.bytes_mut(), &packet.layers, lookup, action, &mut packet.meta);
+        self.leave_tracker(packet, outcome, nesting, out)
+    }
+
+    /// Does what the tracker has said to a packet that stands at its `ct`. True if it goes on here.
+    #[inline(always)]
+    pub(super) fn leave_tracker<T: Transmit<F>>(
+        &mut self,
+        packet: &mut Packet<F>,
+        outcome: Outcome,
+        nesting: usize,
+        out: &mut T,
+    ) -> bool {
         if let Outcome::Elsewhere { to, why } = outcome {
-            let task = Task::Track(shard.take_errand());
+            let task = Task::Track(self.shard.take_errand());
             self.hand_over(packet.take(), Vec::new(), Departure { to, why, task, nesting }, out);
             return false;
         }
         packet.step += 1;
-        out.tracked(frame);
+        packet.frame.iter().for_each(|frame| out.tracked(frame));
         if !packet.course.settled {
             packet.note_connection();
         }

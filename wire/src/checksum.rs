@@ -8,15 +8,21 @@ use crate::layers::{Fragment, Layers};
 use crate::numbers::{ether_type, protocol};
 
 /// Unfolded ones-complement sum of `bytes` as 16-bit words in machine order; an odd last byte is padded with
-/// 0. Cannot overflow below 2^33 bytes, so that sums may be added up before they are folded.
+/// 0. Below 2^34, so that sums may be added up before they are folded.
 #[inline]
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
+    // 2^16 is 1 in ones-complement arithmetic of 16 bits: words of any width may be added, each carry as a 1.
+    let (words, rest) = bytes.as_chunks::<8>();
     let mut total = 0u64;
     for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
+        let (sum, carry) = total.overflowing_add(u64::from_ne_bytes(*word));
+        total = sum + u64::from(carry);
     }
+    let (half, rest) = match rest.split_first_chunk::<4>() {
+        Some((half, rest)) => (u32::from_ne_bytes(*half), rest),
+        None => (0, rest),
+    };
     // Not by way of an array: it would be written in bytes and read as a word, which costs as much as all the rest.
     let tail = match *rest {
         [a, b, c] => u32::from_ne_bytes([a, b, c, 0]),
@@ -24,18 +30,17 @@ pub fn sum(bytes: &[u8]) -> u64 {
         [a] => u16::from_ne_bytes([a, 0]).into(),
         _ => 0,
     };
-    total + u64::from(tail)
+    (total & 0xffff_ffff) + (total >> 32) + u64::from(half) + u64::from(tail)
 }
 
 /// Folds a sum to 16 bits. 0 comes out only if 0 went in.
 #[inline]
 #[must_use]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // Below 0x10000 now, or exactly that much with a carry left.
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum + carry as u32;
+    // In the upper half both halves and the carry of their sum.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum to write for a sum: its complement, as header bytes.
@@ -46,7 +51,7 @@ pub const fn finish(sum: u64) -> [u8; 2] {
 }
 
 /// True if data that includes its checksum sums up right.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub const fn is_valid(sum: u64) -> bool {
     fold(sum) == 0xffff
@@ -272,14 +277,20 @@ pub fn fill(frame: &mut [u8], layers: &Layers) {
 #[inline]
 fn pseudo(frame: &[u8], layers: &Layers, len: usize) -> u64 {
     let packet = layers.l3_bytes(frame);
-    // L4 lies within one frame of at most 65535 bytes.
-    let len = u16::try_from(len).unwrap_or(u16::MAX);
     // Sums need no order: the two addresses are added up as one slice.
     let addresses =
         if layers.ether_type == ether_type::IPV6 { packet.get(8..40) } else { packet.get(12..20) };
-    sum(addresses.unwrap_or_default())
+    pseudo_sum(sum(addresses.unwrap_or_default()), layers.protocol, len)
+}
+
+/// Sum of a pseudo header whose addresses sum up to `addresses`; `len` is that of L4.
+#[inline(always)]
+pub(crate) fn pseudo_sum(addresses: u64, protocol: u8, len: usize) -> u64 {
+    // L4 lies within one frame of at most 65535 bytes.
+    let len = u16::try_from(len).unwrap_or(u16::MAX);
+    addresses
         + u64::from(u16::from_ne_bytes(len.to_be_bytes()))
-        + u64::from(u16::from_ne_bytes([0, layers.protocol]))
+        + u64::from(u16::from_ne_bytes([0, protocol]))
 }
 
 fn ipv4_header(packet: &[u8]) -> Option<&[u8]> {

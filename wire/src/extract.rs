@@ -150,22 +150,33 @@ impl Tuple4 {
     // Always: a tuple that is given back in memory is written in pieces, and read as words at once to be hashed.
     #[inline(always)]
     fn of_plain(frame: &[u8], layers: &Layers, zone: u16, trust: ChecksumTrust) -> Result<Self, Invalid> {
-        if !trust.ip && !checksum::ipv4_header_is_valid(frame, layers) {
+        let packet = layers.l3_bytes(frame);
+        let header_len = usize::from(layers.l4.wrapping_sub(layers.l3));
+        let (header, l4) = packet.split_at_checked(header_len).ok_or(Invalid::IpHeader)?;
+        let (header, options) = header.split_first_chunk::<20>().ok_or(Invalid::IpHeader)?;
+        // The addresses count twice: in the header and in the pseudo header.
+        let addresses = checksum::sum(&header[12..]);
+        if !trust.ip && !checksum::is_valid(checksum::sum(&header[..12]) + addresses + checksum::sum(options))
+        {
             return Err(Invalid::Ipv4Checksum);
         }
-        let tuple = addresses_v4(layers.l3_bytes(frame), layers.protocol, zone).ok_or(Invalid::IpHeader)?;
-        let l4 = layers.l4_bytes(frame);
-        let wrong_checksum = if layers.protocol == protocol::TCP {
+        let (wrong_checksum, has_checksum) = if layers.protocol == protocol::TCP {
             check_tcp(l4)?;
-            Invalid::TcpChecksum
+            (Invalid::TcpChecksum, true)
         } else {
             check_udp(l4, false)?;
-            Invalid::UdpChecksum
+            (Invalid::UdpChecksum, l4.get(6..8) != Some(&[0, 0]))
         };
         let (src_port, dst_port) = ports(l4)?;
-        if !trust.l4 && !checksum::l4_is_valid(frame, layers) {
+        if !trust.l4
+            && has_checksum
+            && !checksum::is_valid(
+                checksum::pseudo_sum(addresses, layers.protocol, l4.len()) + checksum::sum(l4),
+            )
+        {
             return Err(wrong_checksum);
         }
+        let tuple = addresses_v4(packet, layers.protocol, zone).ok_or(Invalid::IpHeader)?;
         Ok(Self { src_port, dst_port, ..tuple })
     }
 }
