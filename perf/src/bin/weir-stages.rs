@@ -78,6 +78,7 @@ fn run(args: &Args) -> Result<(), StagesError> {
         ..Point::default()
     };
     let mut points: Vec<Point> = args.connections.iter().map(point).collect();
+    points.iter().try_for_each(Point::check).map_err(BenchError::Refused)?;
     let _hugepages = if lab { None } else { reserve(&mut points, directory.path()) };
     let runner = Runner { program: program.clone(), directory: directory.path(), stop: &stop };
     let mut sections = Vec::new();
