@@ -9,7 +9,8 @@ use weir_ffi::{Burst, Eal, EalConfig, Pool, Port, PortConfig, source};
 use weir_numa::pin::pin_current_thread;
 
 use crate::BenchError;
-use crate::generator::{Flows, Generator, Shape, Step};
+use crate::frames::{Ends, Shape, Step};
+use crate::generator::{Flows, Generator};
 use crate::point::{Outcome, Point};
 use crate::process::Stop;
 use crate::traffic::Flow;
@@ -39,7 +40,7 @@ pub fn run(point: &Point, config: &Config, stop: &Stop) -> Result<Outcome, Bench
     };
     let forth = Generator::endless(shape(Step::Forth), Flows::numbered(0, point.connections, 4));
     // The answers as a list, which is what those of translated connections are.
-    let ends = |number| crate::generator::Ends::of(&Flow::numbered(number), point.transport).reversed();
+    let ends = |number| Ends::of(&Flow::numbered(number), point.transport).reversed();
     let list = Flows::listed((0..point.connections).map(ends).collect(), 5);
     let back = Generator::endless(shape(Step::Back), list);
     let ports = [("net_null0", forth), ("net_null1", back)].map(|(device, generator)| {

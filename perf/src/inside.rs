@@ -13,7 +13,8 @@ use weir::control::engine::{Change, ConnectionFilter, Cursor, EngineError, NewPo
 use weir_ffi::source;
 
 use crate::BenchError;
-use crate::generator::{Ends, Family, Flows, Generator, Shape, Step, Transport};
+use crate::frames::{Ends, Family, Shape, Step, Transport};
+use crate::generator::{Flows, Generator};
 use crate::point::{OPENED_BESIDE, Outcome, Point, Traffic};
 use crate::process::Stop;
 use crate::stages::sampling;
@@ -161,7 +162,7 @@ impl<'a> Inside<'a> {
     fn open_all(&mut self) -> Result<(), BenchError> {
         let count = self.point.connections;
         let flows = |seed| Flows::numbered(0, count, seed);
-        self.send_once(1, Step::Open, flows(1), count)?;
+        self.send_once(1, Step::Open, Flows::Counted(0), count)?;
         self.expect_connections(count)?;
         if self.point.transport == Transport::Tcp {
             let answers = self.answers(2)?;
@@ -222,7 +223,7 @@ impl<'a> Inside<'a> {
         Ok(counted)
     }
 
-    /// Opens `count` connections from the flow `first` on.
+    /// Opens `count` connections from the flow `first` on, in no order.
     fn new_connections(&mut self, first: u32, count: u32) -> Result<Outcome, BenchError> {
         self.send_once(1, Step::Open, Flows::numbered(first, count, 6), count)?;
         self.expect_connections(first + count)?;

@@ -13,6 +13,7 @@
 pub mod ablation;
 pub mod documents;
 pub mod error;
+pub mod frames;
 pub mod generator;
 pub mod harness;
 pub mod hugepages;

@@ -3,7 +3,7 @@
 
 use clap::Args;
 
-use crate::generator::{Family, Frames, Transport};
+use crate::frames::{Family, Frames, Transport};
 use crate::point::{MAX_CONNECTIONS, Point, Traffic};
 
 /// The axes. What is not given has its usual value; if none is given, the default choice is measured.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::generator::{Family, Frames, Transport};
+use crate::frames::{Family, Frames, Transport};
 
 /// A kind of traffic.
 #[derive(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::generator::{Family, Frames, Transport};
+use crate::frames::{Family, Frames, Transport};
 use crate::machine::Machine;
 use crate::plot::{self, Line};
 use crate::point::{Outcome, Point, Traffic};
