@@ -103,6 +103,29 @@ pub struct Request<'r> {
 }
 
 impl Request<'_> {
+    /// The reply tuple that [`reply_tuple`] asks about first, to be looked up before it is asked for: where it is free,
+    /// it is what the search gives, unless that knows better. `None` where the search has to say what is wrong. The null
+    /// translation has one too.
+    #[must_use]
+    pub fn first_reply(&self, random: &mut impl FnMut() -> u32) -> Option<Tuple> {
+        let (range, end) = match self.action {
+            NatAction::Apply => return Some(self.original.reversed()),
+            NatAction::Source(range) => (range, End::Source),
+            NatAction::Destination(range) => (range, End::Destination),
+        };
+        let hash = if range.persistent { self.source_hash } else { self.hash };
+        let addresses = AddressRing::new(range, self.original, end, hash).ok()?;
+        let translated = if addresses.keep {
+            *self.original
+        } else {
+            let ports = PortRing::new(range, self.original, end, self.hash, random);
+            let address = addresses.first.wrapping_add(addresses.start);
+            with_end(self.original, end, address, ports.kept.unwrap_or(ports.at(0)))
+        };
+        let reply = translated.reversed();
+        (reply != *self.original).then_some(reply)
+    }
+
     /// True if there are enough ports to choose from that each of many shards may well have some: then draw one that
     /// leads home. False where a single tuple, or one of a few, is wanted: those are tried in order, whatever home each
     /// has ([`InOrder`](crate::slices::InOrder)). That goes for destinations too, which ports must not choose among.

@@ -302,11 +302,21 @@ proptest! {
             tcp(src_port)
         };
         let mut asked = 0;
-        let refused = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |_| { asked += 1; false });
+        let mut first_asked = None;
+        let refused = reply_tuple(&action, &original, hash, 0, &mut || 0, &mut |reply| {
+            first_asked.get_or_insert(*reply);
+            asked += 1;
+            false
+        });
         // A destination range has a second pass, with source ports; the null address one question more.
         let passes = if destination { 2 } else { 1 };
         prop_assert!(asked <= passes * PROBES + 1, "{} questions", asked);
         prop_assert_eq!(refused, Err(ChooseError::Exhausted { probes: asked }));
+        // What is foreseen is what is asked about, unless that is the tuple itself.
+        let request = Request { action: &action, original: &original, hash, source_hash: 0 };
+        if let Some(foreseen) = request.first_reply(&mut || 0) {
+            prop_assert_eq!(Some(foreseen), first_asked);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! `weir-ablation` (`perf/ablation`): what prefetching, trajectories and whole bursts are worth;
 //! `weir-instructions` (`perf/instructions`): the instructions a packet, held against those of before;
 //! `weir-lcores` (`perf/lcores`): what a second lcore brings and what commands cost under full load;
+//! `weir-lifetimes` (`perf/lifetimes`): connections that begin, and bursts while others end;
 //! `weir-reclaim` (`perf/reclaim`): two ways of giving memory back;
 //! `weir-stages` (`perf/stages`): where the cycles of a packet go, by stage and by line.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod harness;
 pub mod hugepages;
 pub mod inside;
 pub mod instructions;
+pub mod lifetimes;
 pub mod load;
 pub mod machine;
 pub mod matrix;

@@ -17,13 +17,14 @@ use crate::lookup::{Lookup, Target};
 use crate::meta::{ConnectionRef, CtMeta};
 use crate::outcome::{DropReason, Outcome};
 use crate::sequence::{Round, Stream};
-use crate::shard::Shard;
+use crate::shard::{AT_ONCE, Shard};
 use crate::state::CtState;
 use crate::table::Full;
 use crate::table::bucket::{Direction, Slot};
 use crate::table::connection::{Connection, Owned, Rest, flag};
 use crate::tcp::{self, Peer, Segment};
 use crate::timeouts::Timeout;
+use crate::translation::{Draft, DraftNumber};
 use crate::verdict::Verdict;
 use crate::{datagram, icmp, sctp};
 
@@ -55,7 +56,8 @@ impl Shard {
             *meta = CtMeta { zone: action.zone, ..CtMeta::default() };
         }
         let again = meta.state.has(CtState::TRK);
-        let mut packet = Packet { moment, frame, layers, action, meta, again };
+        let draft = lookup.draft;
+        let mut packet = Packet { moment, frame, layers, action, meta, again, draft };
         self.execute_target(&mut packet, &lookup.target, lookup.hash, lookup.candidate)
     }
 
@@ -257,19 +259,19 @@ impl Shard {
             row.connection.set_deadline(deadline);
             if deadline.is_before(before) {
                 // The wheel only ever finds out that it is too early.
-                self.arm(slot.index());
+                self.arm_earlier(slot.index());
             }
         }
         verdict
     }
 
-    /// Puts a connection where the wheel finds it at its deadline.
+    /// Puts a connection where the wheel finds it at its deadline, which has moved closer.
     #[cold]
-    fn arm(&mut self, index: u32) {
+    fn arm_earlier(&mut self, index: u32) {
         let now = tick(self.clock.moment());
         let connection = self.table.connection(index);
         let (zone, deadline) = (connection.zone(), connection.deadline().near(now));
-        self.zones.arm(self.table.links(), zone, index, deadline, now);
+        self.zones.arm_again(self.table.links(), zone, index, deadline, now);
     }
 
     /// A segment whose flags make it invalid before any window is looked at.
@@ -405,26 +407,17 @@ impl Shard {
         }
         // A packet that an earlier ct action of this zone has found new is counted there.
         self.counters.new += u64::from(!packet.again);
-        let reply = match reply {
-            Ok(reply) => reply,
+        let Draft { reply, hash: reply_hash } = match reply {
+            Ok(chosen) => chosen,
             Err(outcome) => return outcome,
         };
-        let index = match self.table.insert(tuple, hash, &reply) {
+        let index = match self.insert(packet.moment, (tuple, hash), (&reply, reply_hash)) {
             Ok(index) => index,
             Err(Full) => {
-                // Where slots wait for readers, no ended connection gives one at once.
-                if !self.table.is_held_up() {
-                    let _ = self.make_room(packet.moment, None, |shard| shard.table.has_free_slot());
-                }
-                match self.table.insert(tuple, hash, &reply) {
-                    Ok(index) => index,
-                    Err(Full) => {
-                        let held_up = self.table.is_held_up();
-                        self.counters.refused_by_readers += u64::from(held_up);
-                        self.counters.refused_by_full_table += u64::from(!held_up);
-                        return packet.refused();
-                    }
-                }
+                let held_up = self.table.is_held_up();
+                self.counters.refused_by_readers += u64::from(held_up);
+                self.counters.refused_by_full_table += u64::from(!held_up);
+                return packet.refused();
             }
         };
         self.counters.created += 1;
@@ -461,7 +454,8 @@ impl Shard {
         }
         // Readers on other threads see it from here on, with all that it begins with.
         self.table.publish(index, tuple);
-        self.arm(index);
+        let now = tick(packet.moment);
+        self.zones.arm(self.table.links(), packet.action.zone, index, deadline.near(now), now);
         if self.events.listening() {
             self.record(index, EventKind::New);
         }
@@ -471,8 +465,38 @@ impl Shard {
         } else {
             self.translate(packet, slot, None)
         };
-        self.sweep_to(packet.moment, TOLL);
+        self.pay_toll(packet.moment);
         outcome
+    }
+
+    /// Has a new connection pay for others' ends, a few connections at once: what they touch is asked for together.
+    #[inline]
+    fn pay_toll(&mut self, moment: Moment) {
+        self.toll += TOLL;
+        if self.toll >= AT_ONCE {
+            let budget = core::mem::take(&mut self.toll);
+            self.sweep_to(moment, budget);
+        }
+    }
+
+    /// Puts a connection into the table; where that is full, what has expired makes way.
+    #[inline]
+    fn insert(&mut self, moment: Moment, original: (&Tuple, u64), reply: (&Tuple, u64)) -> Result<u32, Full> {
+        self.table.insert(original, reply).or_else(|Full| self.insert_after_sweep(moment, original, reply))
+    }
+
+    #[cold]
+    fn insert_after_sweep(
+        &mut self,
+        moment: Moment,
+        original: (&Tuple, u64),
+        reply: (&Tuple, u64),
+    ) -> Result<u32, Full> {
+        // Where slots wait for readers, no ended connection gives one at once.
+        if !self.table.is_held_up() {
+            let _ = self.make_room(moment, None, |shard| shard.table.has_free_slot());
+        }
+        self.table.insert(original, reply)
     }
 
     /// Whether there may be one more connection in the packet's zone, and in all; or what becomes of the packet.
@@ -498,20 +522,27 @@ impl Shard {
         Ok(())
     }
 
-    /// The reply tuple that a new connection gets, free in the table; or what becomes of its packet instead.
+    /// The reply tuple that a new connection gets, free in the table, and its hash; or what becomes of its packet instead.
     fn choose_reply(
         &mut self,
         packet: &mut Packet<'_>,
         tuple: &Tuple,
         hash: u64,
         expected: Option<&Expectation>,
-    ) -> Result<Tuple, Outcome> {
+    ) -> Result<Draft, Outcome> {
         self.admit(packet)?;
         if self.is_one_of_many {
-            return self.choose_among_many(packet, tuple, hash, expected);
+            let reply = self.choose_among_many(packet, tuple, hash, expected)?;
+            return Ok(self.draft_of(reply));
         }
         if let Some(expected) = expected {
-            return self.expected_reply(packet, tuple, expected);
+            let reply = self.expected_reply(packet, tuple, expected)?;
+            return Ok(self.draft_of(reply));
+        }
+        if let Some(draft) = self.drafts.get(packet.draft)
+            && self.table.find(&draft.reply, draft.hash).is_none()
+        {
+            return Ok(draft);
         }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {
@@ -524,12 +555,13 @@ impl Shard {
         };
         // Free, or another connection's: one that has expired, or of an untranslated tuple that somebody's
         // translation has taken.
-        let owner = self.table.find(&reply, self.table.hash(&reply));
+        let chosen = self.draft_of(reply);
+        let owner = self.table.find(&reply, chosen.hash);
         if owner.and_then(|slot| self.if_live(slot, packet.moment)).is_some() {
             self.counters.refused_by_clash += 1;
             return Err(UNTOUCHED);
         }
-        Ok(reply)
+        Ok(chosen)
     }
 
     /// What becomes of a packet for whose connection no translation was found.
@@ -608,6 +640,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) meta: &'a mut CtMeta,
     /// An earlier ct action of this zone has seen it, and counted it.
     pub(crate) again: bool,
+    /// What [`Shard::foresee`] expects of its connection, if it is to start one.
+    pub(crate) draft: DraftNumber,
 }
 
 impl Packet<'_> {

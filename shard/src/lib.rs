@@ -1,7 +1,8 @@
 //! What one lcore owns: the connection table, the protocol trackers, timers and zones.
 //!
 //! A burst meets a [`Shard`] in three stages: [`Shard::prepare`] for every packet, [`Shard::prefetch`] for every
-//! packet, [`Shard::execute`] for every packet in order. Between bursts the lcore calls [`Shard::sweep`].
+//! packet, [`Shard::execute`] for every packet in order. Before the last of them [`Shard::foresee`] prepares for
+//! connections that begin. Between bursts the lcore calls [`Shard::sweep`].
 //!
 //! ```
 //! use weir_shard::{CtAction, CtMeta, CtState, Outcome, Shard, ShardConfig};

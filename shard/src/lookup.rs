@@ -9,6 +9,7 @@ use crate::meta::{ConnectionRef, CtMeta};
 use crate::shard::Shard;
 use crate::state::CtState;
 use crate::table::bucket::Slot;
+use crate::translation::DraftNumber;
 
 /// A packet on its way to [`Shard::execute`].
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,8 @@ pub struct Lookup {
     hint: u16,
     zone: u16,
     new_connection: Option<u64>,
+    /// What its connection's reply tuple may be, if it is the first of one.
+    pub(crate) draft: DraftNumber,
 }
 
 /// What is to be looked up.
@@ -96,7 +99,8 @@ fn impossible_segment(
 impl Lookup {
     const fn of_nothing(zone: u16) -> Self {
         let target = Target::Invalid(Invalid::NotIp);
-        Self { target, hash: 0, candidate: None, hint: 0, zone, new_connection: None }
+        let draft = DraftNumber::NONE;
+        Self { target, hash: 0, candidate: None, hint: 0, zone, new_connection: None, draft }
     }
 
     /// A hash that both directions of a connection share, if the packet may be the first of one: it has a tuple of
@@ -188,7 +192,9 @@ impl Shard {
             let hash = self.table.hash4(&tuple);
             self.table.prefetch_bucket(hash);
             let target = Target::Packet(Tuple::V4(tuple));
-            *place = Some(Lookup { target, hash, candidate: None, hint: 0, zone, new_connection: None });
+            let draft = DraftNumber::NONE;
+            *place =
+                Some(Lookup { target, hash, candidate: None, hint: 0, zone, new_connection: None, draft });
             return;
         }
         self.prepare_any(place, frame, layers, zone, meta, trust);
@@ -204,9 +210,16 @@ impl Shard {
         meta: &CtMeta,
         trust: ChecksumTrust,
     ) {
+        // What an earlier ct action of this zone took for valid was verified then; what may have been set since was set
+        // with its checksums.
+        let is_verified = meta.is_tracked_in(zone) && !meta.state.has(CtState::INV);
+        let trust = if is_verified { ChecksumTrust::ALL } else { trust };
         let target = match meta.connection_in(zone) {
             Some(connection) => Target::Known(connection),
-            None => Target::of(frame, layers, zone, trust),
+            None => match Tuple4::extract_plain(frame, layers, zone, trust) {
+                Some(Ok(tuple)) => Target::Packet(Tuple::V4(tuple)),
+                _ => Target::of(frame, layers, zone, trust),
+            },
         };
         let mut hash = 0;
         if let Some(tuple) = target.tuple() {

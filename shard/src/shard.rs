@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::admission::Share;
@@ -23,12 +24,16 @@ use crate::table::bucket::Direction;
 use crate::table::connection::flag;
 use crate::table::{Table, TableError};
 use crate::timeouts::Timeouts;
+use crate::translation::Drafts;
 use crate::view::ConnectionView;
 use crate::zones::{Due, TooManyPolicies, Zones};
 use weir_nat::Occupancy;
 use weir_nat::alg::Edits;
 use weir_numa::memory::Placing;
 use weir_numa::residence::Span;
+
+/// Connections that are looked at together when some may end: they fit the first cache with the lines of each.
+pub(crate) const AT_ONCE: u32 = 32;
 
 /// What a shard is made for.
 #[derive(Clone, Debug)]
@@ -130,6 +135,10 @@ pub struct Shard {
     pub(crate) own_entries: OwnEntries,
     /// There are other shards too.
     pub(crate) is_one_of_many: bool,
+    /// Reply tuples that were foreseen.
+    pub(crate) drafts: Drafts,
+    /// Connections that new ones have yet to look at.
+    pub(crate) toll: u32,
     /// Of the packet that goes elsewhere.
     pub(crate) errand: Errand,
     /// Of the packet that came from elsewhere and is being executed.
@@ -218,6 +227,8 @@ impl Shard {
             notices: Notices::default(),
             own_entries: OwnEntries::new(&config.steering, config.number),
             steering: config.steering,
+            drafts: Drafts::new(),
+            toll: 0,
             errand: Errand::default(),
             arrived: None,
         })
@@ -261,14 +272,29 @@ impl Shard {
         if !self.expectations.is_empty() {
             self.expectations.expire(moment, budget);
         }
-        for done in 0..budget {
-            match self.zones.next(self.table.links(), until) {
-                Due::Connection(index) => self.look_at(index, until),
-                Due::Zone => {}
-                Due::Nothing => return done,
+        let mut looked_at = 0;
+        while looked_at < budget {
+            let mut due: ArrayVec<u32, { AT_ONCE as usize }> = ArrayVec::new();
+            let stop = budget.min(looked_at + AT_ONCE);
+            let mut is_done = false;
+            while looked_at < stop && !is_done {
+                match self.zones.next(self.table.links(), until) {
+                    Due::Connection(index) => due.push(index),
+                    Due::Zone => {}
+                    Due::Nothing => is_done = true,
+                }
+                looked_at += u32::from(!is_done);
+            }
+            // Together, so that what one needs is on its way while others end.
+            self.table.prefetch_removals(due.iter().copied());
+            for index in due {
+                self.look_at(index, until);
+            }
+            if is_done {
+                break;
             }
         }
-        budget
+        looked_at
     }
 
     /// Ends expired connections, of `zone` if there is one, until `has_room` or none of them is left: true if it
@@ -534,10 +560,8 @@ impl Shard {
         filter: &mut dyn FnMut(&ConnectionView) -> bool,
     ) -> u32 {
         let moment = self.clock.advance(now);
-        /// Fits the first cache with the lines of each.
-        const AT_ONCE: usize = 32;
         let mut removed = 0;
-        for named in named.chunks(AT_ONCE) {
+        for named in named.chunks(AT_ONCE as usize) {
             self.table.prefetch_removals(named.iter().map(ConnectionRef::index));
             for name in named {
                 // One whose generation has come round once more is at least one that is meant.

@@ -9,7 +9,9 @@ use weir_nat::choose::{ChooseError, Request, reply_tuple, reply_tuple_at};
 use weir_nat::{InOrder, NatAction, Occupancy};
 use weir_wire::{Tuple, Tuple4};
 
+use crate::action::CtAction;
 use crate::clock::Moment;
+use crate::lookup::{Lookup, Target};
 use crate::shard::Shard;
 use crate::steering::slices::Own;
 use crate::table::Table;
@@ -19,7 +21,91 @@ use crate::table::Table;
 /// in all; more are left to the sweeps that run anyway.
 const PIECES: [u32; 6] = [64, 128, 256, 512, 1024, 2048];
 
+/// What a new connection's reply tuple is, or may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draft {
+    pub(crate) reply: Tuple,
+    /// Of the reply tuple, keyed as the table's.
+    pub(crate) hash: u64,
+}
+
+/// Names a draft until as many others were made as are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DraftNumber(u32);
+
+impl DraftNumber {
+    /// No draft.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+/// Drafts that are kept: those of a burst, twice over.
+const DRAFTS: u32 = 64;
+
+/// The drafts made last. They lie here and not in the look-ups they belong to, because those are copied.
+pub(crate) struct Drafts {
+    ring: [Draft; DRAFTS as usize],
+    last: u32,
+}
+
+impl Drafts {
+    pub(crate) fn new() -> Self {
+        Self { ring: [Draft { reply: Tuple::V4(Tuple4::default()), hash: 0 }; DRAFTS as usize], last: 0 }
+    }
+
+    #[inline]
+    fn keep(&mut self, draft: Draft) -> DraftNumber {
+        // 0 is none.
+        self.last = self.last.wrapping_add(1).max(1);
+        self.ring[(self.last % DRAFTS) as usize] = draft;
+        DraftNumber(self.last)
+    }
+
+    /// The draft of this number, if it is still kept.
+    #[inline]
+    pub(crate) fn get(&self, DraftNumber(number): DraftNumber) -> Option<Draft> {
+        let is_kept = number != 0 && self.last.wrapping_sub(number) < DRAFTS - 1;
+        is_kept.then(|| self.ring[(number % DRAFTS) as usize])
+    }
+}
+
 impl Shard {
+    /// Between stages 2 and 3, of a packet that [may be a connection's first](Lookup::new_connection_hash): says which
+    /// reply tuple its connection will probably get under `action`, and asks for the line of the index where that goes.
+    /// [`Shard::execute`] looks there before it searches.
+    #[inline]
+    pub fn foresee(&mut self, lookup: &mut Lookup, action: &CtAction) {
+        // Among several shards the home of a reply decides, and the search is another one.
+        if !action.commit || self.is_one_of_many || lookup.new_connection_hash().is_none() {
+            return;
+        }
+        let Target::Packet(tuple) = &lookup.target else { return };
+        let nat = action.nat.unwrap_or(NatAction::Apply);
+        let source_hash = self.source_hash(&nat, tuple);
+        let request = Request { action: &nat, original: tuple, hash: lookup.hash, source_hash };
+        let Self { table, random, drafts, .. } = self;
+        let Some(reply) = request.first_reply(&mut || random.next()) else { return };
+        let hash = table.hash(&reply);
+        table.prefetch_bucket(hash);
+        lookup.draft = drafts.keep(Draft { reply, hash });
+    }
+
+    /// A reply tuple with its hash.
+    #[inline]
+    pub(crate) fn draft_of(&self, reply: Tuple) -> Draft {
+        Draft { reply, hash: self.table.hash(&reply) }
+    }
+
+    /// What `persistent` ranges choose the address by; 0 for others, which do not ask.
+    #[inline]
+    fn source_hash(&self, nat: &NatAction, tuple: &Tuple) -> u64 {
+        match nat {
+            NatAction::Source(range) | NatAction::Destination(range) if range.persistent => {
+                source_of(tuple).hash(&self.address_secret)
+            }
+            _ => 0,
+        }
+    }
+
     /// The reply tuple of a new connection of a shard alone, free in the table.
     pub(crate) fn choose_translation(
         &mut self,
@@ -42,7 +128,7 @@ impl Shard {
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
         self.choose_swept(moment, |shard| {
-            let source_hash = source_of(tuple).hash(&shard.address_secret);
+            let source_hash = shard.source_hash(nat, tuple);
             let Self { table, random, occupancy, redirects, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
@@ -65,7 +151,7 @@ impl Shard {
         refused: &[Tuple],
     ) -> Result<Tuple, ChooseError> {
         self.choose_swept(moment, |shard| {
-            let source_hash = source_of(tuple).hash(&shard.address_secret);
+            let source_hash = shard.source_hash(nat, tuple);
             let Self { table, random, occupancy, steering, number, own_entries, .. } = shard;
             let request = Request { action: nat, original: tuple, hash, source_hash };
             let homes = Own { steering, number: *number, entries: own_entries };
@@ -89,7 +175,7 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, ChooseError> {
-        let source_hash = source_of(tuple).hash(&self.address_secret);
+        let source_hash = self.source_hash(nat, tuple);
         let Self { table, random, occupancy, .. } = self;
         let mut is_free = |reply: &Tuple| is_free(table, moment, reply);
         reply_tuple(nat, tuple, hash, source_hash, &mut || random.next(), occupancy, &mut is_free)

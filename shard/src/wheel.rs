@@ -47,16 +47,27 @@ pub(crate) struct Wheel {
     /// The levels that were needed so far: four reach three days.
     heads: Vec<[u32; SLOTS]>,
     occupied: [u64; LEVELS],
+    /// A bit for each level with an element.
+    levels: u16,
+    /// Nothing has to be looked at before this tick: what the last search for it found, less what came since.
+    quiet: u64,
 }
 
 impl Wheel {
     pub(crate) const fn new() -> Self {
-        Self { now: 0, heads: Vec::new(), occupied: [0; LEVELS] }
+        Self { now: 0, heads: Vec::new(), occupied: [0; LEVELS], levels: 0, quiet: 0 }
+    }
+
+    /// True without elements.
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.levels == 0
     }
 
     /// Brings a wheel without elements to `tick`, so that what comes next lands on a low level.
+    #[inline]
     pub(crate) fn start_at(&mut self, tick: u64) {
-        if self.occupied == [0; LEVELS] {
+        if self.is_empty() {
             self.now = self.now.max(tick);
         }
     }
@@ -72,6 +83,7 @@ impl Wheel {
             self.heads.resize(level as usize + 1, [NONE; SLOTS]);
         }
         self.occupied[level as usize] |= 1 << slot;
+        self.levels |= 1 << level;
         let head = &mut self.heads[level as usize][slot as usize];
         let place = (level * SLOTS as u32 + slot as u32 + 1) as u16;
         *links.link(index) = Link { next: *head, prev: NONE, place };
@@ -79,7 +91,9 @@ impl Wheel {
             links.link(*head).prev = index;
         }
         *head = index;
-        tick >> (level * BITS) << (level * BITS)
+        let start = tick >> (level * BITS) << (level * BITS);
+        self.quiet = self.quiet.min(start);
+        start
     }
 
     /// Unlinks `index` if it is linked.
@@ -97,35 +111,37 @@ impl Wheel {
         self.heads[level][slot] = link.next;
         if link.next == NONE {
             self.occupied[level] &= !(1 << slot);
+            self.levels &= !(u16::from(self.occupied[level] == 0) << level);
         }
     }
 
     /// Unlinks and returns the next element whose slot starts at `until` or before; its own tick may be later, then
     /// it goes back by [`Wheel::insert`]. `None` when there is none: the wheel has then come to `until`.
     pub(crate) fn pop(&mut self, links: &mut impl Links, until: u64) -> Option<u32> {
-        match self.earliest() {
-            Some((start, level, slot)) if start <= until => {
-                self.now = self.now.max(start);
-                let index = self.heads[level][slot];
-                self.remove(links, index);
-                Some(index)
-            }
-            _ => {
-                self.now = self.now.max(until);
-                None
-            }
-        }
+        let index = self.peek(until)?;
+        self.remove(links, index);
+        Some(index)
     }
 
     /// What [`Wheel::pop`] would return, which stays linked.
+    #[inline]
     pub(crate) fn peek(&mut self, until: u64) -> Option<u32> {
+        if until < self.quiet {
+            self.now = self.now.max(until);
+            return None;
+        }
+        self.search(until)
+    }
+
+    fn search(&mut self, until: u64) -> Option<u32> {
         match self.earliest() {
             Some((start, level, slot)) if start <= until => {
                 self.now = self.now.max(start);
                 Some(self.heads[level][slot])
             }
-            _ => {
+            later => {
                 self.now = self.now.max(until);
+                self.quiet = later.map_or(u64::MAX, |(start, ..)| start);
                 None
             }
         }
@@ -139,18 +155,18 @@ impl Wheel {
     /// First tick, level and slot of the occupied slot that starts first.
     fn earliest(&self) -> Option<(u64, usize, usize)> {
         let mut best: Option<(u64, usize, usize)> = None;
-        for (level, &occupied) in self.occupied.iter().enumerate() {
-            if occupied == 0 {
-                continue;
-            }
-            let shift = level as u32 * BITS;
-            let slot = occupied.trailing_zeros();
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let shift = level * BITS;
+            let slot = self.occupied[level as usize].trailing_zeros();
             // The bits above this level are the wheel's own.
             let above =
                 self.now.checked_shr(shift + BITS).unwrap_or(0).checked_shl(shift + BITS).unwrap_or(0);
             let start = above | u64::from(slot) << shift;
             if best.is_none_or(|(earliest, ..)| start < earliest) {
-                best = Some((start, level, slot as usize));
+                best = Some((start, level as usize, slot as usize));
             }
         }
         best
@@ -167,6 +183,46 @@ mod tests {
         fn link(&mut self, index: u32) -> &mut Link {
             &mut self[index as usize]
         }
+    }
+
+    /// Links that count how often one of them is asked for.
+    struct Counted {
+        links: Vec<Link>,
+        asked: usize,
+    }
+
+    impl Links for Counted {
+        fn link(&mut self, index: u32) -> &mut Link {
+            self.asked += 1;
+            &mut self.links[index as usize]
+        }
+    }
+
+    #[test]
+    fn of_a_million_elements_armed_for_one_tick_those_alone_are_touched_that_come_up() {
+        const ELEMENTS: u32 = 1_000_000;
+        let mut links = Counted { links: vec![Link::default(); ELEMENTS as usize], asked: 0 };
+        let mut wheel = Wheel::new();
+        // Far enough that they stand on the fourth level.
+        let tick = 300_000;
+        for index in 0..ELEMENTS {
+            wheel.insert(&mut links, index, tick);
+        }
+        // Their slot comes up long before they do: no level is emptied into the ones below it at once.
+        let start = wheel.next().unwrap();
+        assert!(start < tick - 10_000);
+        for now in [start, tick] {
+            links.asked = 0;
+            for number in 1..=32 {
+                let index = wheel.pop(&mut links, now).unwrap();
+                if now < tick {
+                    wheel.insert(&mut links, index, tick);
+                }
+                // Itself, and at most one neighbour in the list that it leaves and one in that it comes to.
+                assert!(links.asked <= 4 * number, "{} links for {number} elements", links.asked);
+            }
+        }
+        assert_eq!(wheel.pop(&mut links, start - 1), None);
     }
 
     #[derive(Clone, Debug)]

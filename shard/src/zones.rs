@@ -238,18 +238,31 @@ impl Zones {
         }
     }
 
-    /// Puts a connection where its wheel finds it at `tick`; `now` is the present one.
+    /// Puts a connection that is in no wheel where its zone's finds it at `tick`; `now` is the present one.
+    #[inline]
     pub(crate) fn arm(&mut self, links: &mut impl Links, zone: u16, index: u32, tick: u64, now: u64) {
         let Some(at) = self.at(zone) else { return };
         let active = &mut self.active[at as usize];
-        active.wheel.remove(links, index);
         active.wheel.start_at(now);
         let due = active.wheel.insert(links, index, tick);
         if active.link == Link::default() || due < active.due {
-            active.due = due;
-            self.above.remove(&mut self.active, at);
-            self.above.insert(&mut self.active, at, due);
+            self.look_earlier(at, due);
         }
+    }
+
+    /// The same of a connection that may be in its zone's wheel already.
+    pub(crate) fn arm_again(&mut self, links: &mut impl Links, zone: u16, index: u32, tick: u64, now: u64) {
+        let Some(at) = self.at(zone) else { return };
+        self.active[at as usize].wheel.remove(links, index);
+        self.arm(links, zone, index, tick, now);
+    }
+
+    /// A zone has to be looked at by `due`.
+    #[cold]
+    fn look_earlier(&mut self, at: u32, due: u64) {
+        self.active[at as usize].due = due;
+        self.above.remove(&mut self.active, at);
+        self.above.insert(&mut self.active, at, due);
     }
 
     /// The next of all connections that has to be looked at by `until`.
@@ -257,6 +270,9 @@ impl Zones {
         let Some(at) = self.above.peek(until) else { return Due::Nothing };
         let active = &mut self.active[at as usize];
         if let Some(index) = active.wheel.pop(links, until) {
+            if active.wheel.is_empty() {
+                self.above.remove(&mut self.active, at);
+            }
             return Due::Connection(index);
         }
         let next = active.wheel.next();

@@ -17,6 +17,7 @@ mod handover;
 pub mod inject;
 pub mod letter;
 pub mod megaflow;
+mod order;
 mod outbox;
 mod packet;
 pub mod payload;

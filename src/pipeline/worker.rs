@@ -15,6 +15,7 @@ use super::handover::Departure;
 use super::inject::Injection;
 use super::letter::Task;
 use super::megaflow::{FlowCopy, Megaflows, Recipe, Tally};
+use super::order::Order;
 use super::outbox::Outbox;
 use super::packet::{Batch, Changed, Packet, Received};
 use super::payload;
@@ -32,8 +33,6 @@ const MAX_RECIRCULATIONS: u8 = 32;
 /// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
 pub(super) const MAX_COPIES: u32 = 2048;
-/// Connections that packets of one batch may be about to open.
-const MAX_OPENING: usize = 2 * BURST;
 /// Connections and megaflows that one housekeeping looks at, at the most.
 const SWEEP: u32 = 32;
 
@@ -85,17 +84,6 @@ pub struct Worker<F = HeapFrame> {
 
 type Indices = ArrayVec<usize, BURST>;
 
-/// Packets of one batch that have to keep their order. A packet that its tracker has called new may be about to
-/// open, or to reopen, a connection; those behind it that belong to the same one wait at their ct until it is
-/// through, so that a burst comes out as its packets would one by one. (Not those of an established connection
-/// whose mark or label a packet in front of them is about to change: they may still see the old one.)
-#[derive(Default)]
-struct Order {
-    /// The connection's hash, the same for both directions, and the packet.
-    opening: ArrayVec<(u64, usize), MAX_OPENING>,
-    waiting: Indices,
-}
-
 /// Where the packets of a batch begin.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
@@ -115,15 +103,6 @@ pub(super) enum Pause {
     Recirculate(u32),
     /// A copy goes on under this id, and the packet with its next step.
     RecirculateCopy(u32),
-}
-
-impl Order {
-    /// True if the packet at `index`, of the connection with this hash, has to wait for another one.
-    fn is_behind(&self, index: usize, hash: Option<u64>) -> bool {
-        hash.is_some_and(|hash| {
-            self.opening.iter().any(|&(opening, other)| opening == hash && other != index)
-        })
-    }
 }
 
 impl<F: Frame> Worker<F> {
@@ -390,7 +369,7 @@ impl<F: Frame> Worker<F> {
                     break;
                 }
                 // All the others are through.
-                order.opening.clear();
+                order.settle();
                 pending = core::mem::take(&mut order.waiting);
             }
             wave = next;
@@ -605,11 +584,18 @@ impl<F: Frame> Worker<F> {
                 },
             ));
         }
-        for (_, lookup) in &mut lookups {
+        for (index, lookup) in &mut lookups {
             shard.prefetch(lookup);
+            let packet = &batch[*index];
+            if lookup.new_connection_hash().is_some()
+                && let Some(Step::Ct(action)) =
+                    megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step))
+            {
+                shard.foresee(lookup, action);
+            }
         }
         for &(index, ref lookup) in &lookups {
-            if !order.opening.is_empty() && order.is_behind(index, self.shard.connection_hash(lookup)) {
+            if !order.is_free() && order.is_behind(index, self.shard.connection_hash(lookup)) {
                 order.waiting.push(index);
                 continue;
             }
@@ -620,8 +606,7 @@ impl<F: Frame> Worker<F> {
             if packet.meta.state.has(CtState::NEW)
                 && let Some(hash) = self.shard.connection_hash(lookup)
             {
-                // More than fit are packets of tables with a ct in many zones: their order is lost.
-                let _ = order.opening.try_push((hash, index));
+                order.open(index, hash);
             }
             resumed.push(index);
         }

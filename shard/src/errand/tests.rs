@@ -95,6 +95,7 @@ impl Net {
         } else {
             let mut lookup = shard.prepare(&frame.bytes, &frame.layers, action.zone, meta, false);
             shard.prefetch(&mut lookup);
+            shard.foresee(&mut lookup, action);
             shard.execute(self.now, &mut frame.bytes, &frame.layers, &lookup, action, meta)
         };
         let Outcome::Elsewhere { to, .. } = outcome else {

@@ -13,6 +13,7 @@ use crate::meta::CtMeta;
 use crate::outcome::{DropReason, Outcome};
 use crate::shard::Shard;
 use crate::steering::ShardNumber;
+use crate::translation::DraftNumber;
 
 impl Shard {
     /// Where the packet of no connection here goes that would start one. `None` if it is to be decided here.
@@ -127,7 +128,7 @@ impl Shard {
         }
         let again = errand.again || meta.is_tracked_in(action.zone);
         meta.leave(action.zone);
-        let mut packet = Packet { moment, frame, layers, action, meta, again };
+        let mut packet = Packet { moment, frame, layers, action, meta, again, draft: DraftNumber::NONE };
         let outcome = self.serve(&mut packet, errand);
         if let Some(mut errand) = self.arrived.take() {
             self.release_given(&mut errand);

@@ -12,6 +12,7 @@ mod account;
 pub(crate) mod bucket;
 pub(crate) mod connection;
 pub(crate) mod memory;
+mod ready;
 mod shared;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use self::account::Account;
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
+use self::ready::{AHEAD, Ready, prefetch_slot};
 use crate::clock::Moment;
 use crate::epoch::limbo::{Epochs, Limbo, Next, RESERVE};
 use crate::meta::ConnectionRef;
@@ -72,8 +74,9 @@ pub(crate) struct Table {
     places: NodeSlice<Place>,
     secret: [u64; 2],
     capacity: u32,
-    /// First free slot + 1 of those that were used before; 0 = none.
+    /// First free slot + 1 of those that were used before and are not `ready`; 0 = none.
     free: u32,
+    ready: Ready,
     /// Slots from here on were never used.
     used: u32,
     len: u32,
@@ -175,6 +178,7 @@ impl Table {
             secret,
             capacity,
             free: 0,
+            ready: Ready::default(),
             used: 0,
             len: 0,
             limbo: Limbo::new(),
@@ -204,7 +208,8 @@ impl Table {
 
     /// False when there is no place for one more connection, but by its tuples.
     pub(crate) fn has_free_slot(&self) -> bool {
-        self.len < self.capacity && (self.free != 0 || (self.used as usize) < self.places.len())
+        let is_any = self.free != 0 || !self.ready.is_empty() || (self.used as usize) < self.places.len();
+        self.len < self.capacity && is_any
     }
 
     /// True if there is no place only because so many slots wait for readers.
@@ -507,33 +512,22 @@ impl Table {
     /// Adds a connection, all zero but for its tuples. Neither tuple may be in the table; both are in one zone, of
     /// one family and protocol. If they are equal they make one entry. It is neither found nor shown until it is
     /// [published](Table::publish).
-    pub(crate) fn insert(&mut self, original: &Tuple, hash: u64, reply: &Tuple) -> Result<u32, Full> {
+    pub(crate) fn insert(
+        &mut self,
+        (original, hash): (&Tuple, u64),
+        (reply, reply_hash): (&Tuple, u64),
+    ) -> Result<u32, Full> {
         if self.len >= self.capacity {
             return Err(Full);
         }
-        if self.free == 0 && self.limbo.len() != 0 {
-            self.limbo.reap(&mut self.places, &mut self.free);
-        }
-        let index = match self.free.checked_sub(1) {
-            Some(index) => index,
-            None if (self.used as usize) < self.places.len() => self.used,
-            None => return Err(Full),
-        };
+        let index = self.next_slot()?;
         let mirror = original == reply;
-        let reply_hash = self.hash(reply);
         self.add_entry(hash, Slot::new(index, Direction::Original))?;
         if !mirror && self.add_entry(reply_hash, Slot::new(index, Direction::Reply)).is_err() {
             self.remove_entry(hash, Slot::new(index, Direction::Original));
             return Err(Full);
         }
-        if self.free == 0 {
-            self.used += 1;
-            if let Some(readable) = &self.readable {
-                readable.used.store(self.used, Ordering::Relaxed);
-            }
-        } else {
-            self.free = self.places[index as usize].next;
-        }
+        self.take_slot(index);
         self.len += 1;
         let keys = [Key::new(original, hash), Key::new(reply, reply_hash)];
         self.connection_mut(index).begin(keys, if mirror { flag::MIRROR } else { 0 });
@@ -546,6 +540,39 @@ impl Table {
                 .set([[original.src, original.dst], [reply.src, reply.dst]]);
         }
         Ok(index)
+    }
+
+    /// The slot that the next connection gets.
+    #[inline]
+    fn next_slot(&mut self) -> Result<u32, Full> {
+        if let Some(index) = self.ready.peek() {
+            return Ok(index);
+        }
+        if self.free == 0 && self.limbo.len() != 0 {
+            self.limbo.reap(&mut self.places, &mut self.free);
+        }
+        match self.free.checked_sub(1) {
+            Some(index) => Ok(index),
+            None if (self.used as usize) < self.places.len() => Ok(self.used),
+            None => Err(Full),
+        }
+    }
+
+    /// Takes the slot that [`Table::next_slot`] gave, and asks for the lines of one that comes later.
+    #[inline]
+    fn take_slot(&mut self, index: u32) {
+        if !self.ready.is_empty() {
+            self.ready.advance();
+        } else if self.free != 0 {
+            self.free = self.places[index as usize].next;
+        } else {
+            self.used += 1;
+            prefetch_slot(&self.memory, &self.places, self.used + AHEAD);
+            if let Some(readable) = &self.readable {
+                readable.used.store(self.used, Ordering::Relaxed);
+            }
+        }
+        self.ready.refill(&self.memory, &self.places, &mut self.free);
     }
 
     /// Shows a connection that was just inserted for this tuple, with all that it begins with.

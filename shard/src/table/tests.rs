@@ -20,7 +20,7 @@ fn find(table: &Table, tuple: &Tuple) -> Option<Slot> {
 }
 
 fn insert(table: &mut Table, original: &Tuple, reply: &Tuple) -> Result<u32, Full> {
-    let index = table.insert(original, table.hash(original), reply)?;
+    let index = table.insert((original, table.hash(original)), (reply, table.hash(reply)))?;
     table.publish(index, original);
     Ok(index)
 }
@@ -91,6 +91,61 @@ fn a_slot_counts_the_generations_that_lived_in_it() {
     table.remove(index);
     assert_eq!(insert(&mut table, &v4(2, 0), &v4(2, 0).reversed()), Ok(index));
     assert_eq!(table.connection(index).generation(), generation + 1);
+}
+
+#[test]
+fn slots_that_were_freed_serve_again_each_once() {
+    const CAPACITY: u32 = 200;
+    let mut table = Table::new(CAPACITY, true, Placing::default(), [1, 2]).unwrap();
+    let mut slots: Vec<u32> = Vec::new();
+    for round in 0..5u32 {
+        for n in 0..CAPACITY {
+            assert!(table.has_free_slot());
+            let tuple = v4(round * CAPACITY + n, 0);
+            slots.push(insert(&mut table, &tuple, &tuple.reversed()).unwrap());
+        }
+        assert!(!table.has_free_slot());
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), CAPACITY as usize, "no slot twice");
+        assert_eq!(table.used(), CAPACITY, "no fresh one while there are others");
+        // Some stay, others go in an order of their own.
+        for index in slots.drain(..).filter(|index| index % 7 != round) {
+            table.remove(index);
+        }
+        slots.extend((0..CAPACITY).filter(|index| index % 7 == round));
+        for index in slots.drain(..).rev() {
+            table.remove(index);
+        }
+        assert_eq!(table.len(), 0);
+    }
+}
+
+/// Issue 5: at most 128 bytes an IPv4 connection, with its share of the index and its counters and without what is cold.
+/// The arrays are reserved, and no page of them is touched here.
+#[test]
+fn an_ipv4_connection_takes_128_bytes_at_most_that_packets_touch_and_ten_million_fit_three_gigabytes() {
+    // A hot line holds both directions' keys in its first half, and the account has no padding.
+    assert_eq!((size_of::<Connection>(), size_of::<Account>(), size_of::<Bucket>()), (64, 32, 64));
+    for capacity in [100_000u32, 1_000_000, 3_000_000, 10_000_000] {
+        let table = Table::new(capacity, true, Placing::default(), [1, 2]).unwrap();
+        let bytes = |span: Span| span.bytes as f64;
+        let index = bytes(table.buckets.span()) / f64::from(capacity);
+        let [hot, addresses6, cold, accounts, parents] = table.memory.spans();
+        let slots = f64::from(capacity + RESERVE);
+        let (hot, account) = (bytes(hot) / slots, bytes(accounts) / slots);
+        assert!(index + hot + account <= 128.0, "{index} + {hot} + {account} bytes with room for {capacity}");
+        assert!(index < 23.0, "{index} bytes of index");
+        let all: f64 = table.spans().into_iter().map(bytes).sum();
+        let used = all - bytes(addresses6) - bytes(parents);
+        assert_eq!(bytes(cold) / slots + size_of::<Place>() as f64, 48.0, "cold, and the wheel's");
+        // With the slots that wait for readers.
+        let each = used / f64::from(capacity);
+        assert!(capacity < 1_000_000 || each <= 167.0 + 144.0 * f64::from(RESERVE) / f64::from(capacity));
+        if capacity == 10_000_000 {
+            assert!(used < 1.75e9, "{used} bytes without what IPv6 needs");
+        }
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ impl Lab {
         let (layers, mut meta) = (Layers::parse(&frame), CtMeta::default());
         let mut lookup = self.shard.prepare(&frame, &layers, 0, &meta, true);
         self.shard.prefetch(&mut lookup);
+        self.shard.foresee(&mut lookup, &self.action);
         self.shard.execute(self.now, &mut frame, &layers, &lookup, &self.action, &mut meta)
     }
 }
@@ -169,6 +170,7 @@ impl Shards {
         let shard = &mut self.shards[home.index()];
         let mut lookup = shard.prepare(frame, &layers, self.action.zone, &meta, false);
         shard.prefetch(&mut lookup);
+        shard.foresee(&mut lookup, &self.action);
         let outcome = shard.execute(1_000_000, frame, &layers, &lookup, &self.action, &mut meta);
         (outcome, meta)
     }
@@ -298,5 +300,71 @@ fn a_shard_gives_its_subscribers_its_own_addresses_first() {
             let reply = shard.choose_at_home(moment, &nat, &tuple, 99 << 40).unwrap();
             assert_eq!(shard.steering.home(&reply), shard.number);
         }
+    }
+}
+
+/// A burst of first datagrams of clients, each foreseen before the first of them is executed.
+fn open_together(lab: &mut Lab, clients: impl Iterator<Item = u32>) -> Vec<(Outcome, Vec<u8>)> {
+    let mut burst: Vec<_> = clients
+        .map(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            let frame = PacketBuilder::new().ipv4([10, a, b, c], REMOTE).udp(40_000, 53).build();
+            let (layers, meta) = (Layers::parse(&frame), CtMeta::default());
+            let mut lookup = lab.shard.prepare(&frame, &layers, 0, &meta, true);
+            lab.shard.prefetch(&mut lookup);
+            lab.shard.foresee(&mut lookup, &lab.action);
+            (frame, layers, meta, lookup)
+        })
+        .collect();
+    burst
+        .iter_mut()
+        .map(|(frame, layers, meta, lookup)| {
+            let outcome = lab.shard.execute(lab.now, frame, layers, lookup, &lab.action, meta);
+            (outcome, frame.clone())
+        })
+        .collect()
+}
+
+#[test]
+fn packets_for_which_the_same_reply_tuple_was_foreseen_get_different_ones() {
+    // 40 ports for 32 clients of one remote: many first choices are the same.
+    let action = pool([192, 0, 2, 1], [192, 0, 2, 1], (5000, 5039));
+    let mut lab = Lab::new(1000, action);
+    let sent = open_together(&mut lab, 0..32);
+    let ports: HashSet<[u8; 2]> = sent
+        .iter()
+        .map(|(outcome, frame)| {
+            assert_eq!(*outcome, TRANSLATED);
+            [frame[34], frame[35]]
+        })
+        .collect();
+    assert_eq!(ports.len(), 32);
+    let rest = open_together(&mut lab, 32..48);
+    let refused = rest.iter().filter(|(outcome, _)| *outcome == EXHAUSTED).count();
+    assert_eq!((refused, lab.shard.len()), (8, 40));
+}
+
+#[test]
+fn what_was_foreseen_too_long_ago_is_searched_for() {
+    let mut lab = Lab::new(1000, pool([192, 0, 2, 1], [192, 0, 2, 9], (5000, 50_000)));
+    // More than are kept wait to be executed.
+    let sent = open_together(&mut lab, 0..200);
+    assert!(sent.iter().all(|(outcome, _)| *outcome == TRANSLATED));
+    let replies: HashSet<Vec<u8>> = sent.into_iter().map(|(_, frame)| frame[26..36].to_vec()).collect();
+    assert_eq!((replies.len(), lab.shard.len()), (200, 200));
+}
+
+#[test]
+fn what_is_foreseen_is_what_would_be_chosen() {
+    let action = pool([192, 0, 2, 1], [192, 0, 2, 200], (5000, 50_000));
+    let (mut with, mut without) = (Lab::new(1000, action.clone()), Lab::new(1000, action));
+    let together = open_together(&mut with, 0..64);
+    for (number, (_, frame)) in together.into_iter().enumerate() {
+        let [_, a, b, c] = u32::try_from(number).unwrap().to_be_bytes();
+        let mut alone = PacketBuilder::new().ipv4([10, a, b, c], REMOTE).udp(40_000, 53).build();
+        let (layers, mut meta) = (Layers::parse(&alone), CtMeta::default());
+        let lookup = without.shard.prepare(&alone, &layers, 0, &meta, true);
+        without.shard.execute(without.now, &mut alone, &layers, &lookup, &without.action, &mut meta);
+        assert_eq!(alone, frame);
     }
 }

@@ -233,6 +233,7 @@ impl<'a> Lab<'a, '_> {
             } else {
                 let mut lookup = shard.prepare(&way.bytes, &way.layers, action.zone, meta, way.trusted);
                 shard.prefetch(&mut lookup);
+                shard.foresee(&mut lookup, action);
                 shard.execute(self.reading, &mut way.bytes, &way.layers, &lookup, action, meta)
             };
             let _ = writeln!(story, "  shard {at}: {} for {}: {outcome:?}", Shown(action), way.packet);

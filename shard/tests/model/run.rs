@@ -313,8 +313,10 @@ impl Lab {
                     way.trusted,
                 )));
             }
-            for lookup in lookups.iter_mut().flatten() {
+            for (way, lookup) in ways.iter().zip(&mut lookups) {
+                let ([Op::Ct(action), ..], Some(lookup)) = (way.ops, lookup) else { continue };
                 self.shard.prefetch(lookup);
+                self.shard.foresee(lookup, action);
             }
             for (way, lookup) in ways.iter_mut().zip(lookups) {
                 let ([Op::Ct(action), rest @ ..], Some(lookup)) = (way.ops, lookup) else { continue };

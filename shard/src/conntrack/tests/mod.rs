@@ -48,6 +48,7 @@ impl Lab {
     fn again(&mut self, frame: &mut Frame, action: &CtAction, meta: &mut CtMeta) -> Outcome {
         let mut lookup = self.shard.prepare(&frame.bytes, &frame.layers, action.zone, meta, false);
         self.shard.prefetch(&mut lookup);
+        self.shard.foresee(&mut lookup, action);
         self.shard.execute(self.now, &mut frame.bytes, &frame.layers, &lookup, action, meta)
     }
 
@@ -544,6 +545,30 @@ fn connections_end_by_their_state_s_timeout_also_when_it_got_shorter() {
     lab.now += 1_100;
     lab.sweep();
     assert_eq!((lab.shard.len(), lab.shard.counters().expired), (0, 1));
+}
+
+#[test]
+fn a_sweep_looks_at_no_more_than_it_may_however_many_connections_end_at_once() {
+    const CONNECTIONS: u16 = 5000;
+    let mut lab = Lab::with(config(u32::from(CONNECTIONS)));
+    for port in 1..=CONNECTIONS {
+        lab.send(&Frame::udp(&flow(port)), &commit());
+    }
+    lab.now += 61_000;
+    let mut left = u32::from(CONNECTIONS);
+    for budget in [1, 7, 31, 32, 33, 100].into_iter().cycle() {
+        let looked_at = lab.shard.sweep(lab.now, budget);
+        let ended = left - lab.shard.len();
+        assert!(
+            looked_at <= budget && ended <= looked_at,
+            "{looked_at} looked at, {ended} ended of {budget}"
+        );
+        left -= ended;
+        if looked_at < budget {
+            break;
+        }
+    }
+    assert_eq!((left, lab.shard.counters().expired), (0, u64::from(CONNECTIONS)));
 }
 
 #[test]

@@ -121,6 +121,7 @@ proptest! {
                     &packet.bytes, &packet.layers, action.zone, &meta, checksums_trusted,
                 );
                 lab.shard.prefetch(&mut lookup);
+                lab.shard.foresee(&mut lookup, &action);
                 let before = packet.bytes.clone();
                 let outcome =
                     lab.shard.execute(lab.now, &mut packet.bytes, &packet.layers, &lookup, &action, &mut meta);

@@ -1,0 +1,341 @@
+//! Connections from beginning to end, through a whole worker in this process: what one costs that begins, alone and while
+//! others live, and what bursts of an established connection wait while a great many others end within a second.
+//! `weir-lifetimes` (`perf/lifetimes`) prints it.
+//!
+//! Frames lie in memory and are used again, so that a burst costs what the pipeline does with it (parsing, tables,
+//! tracking, translation, checksums) and no device. The table is the README's. Time is an argument of the worker: a
+//! minute passes by saying so, and only the second in which connections end passes as it does.
+
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use serde::Serialize;
+use weir::flow::{Command, FlowFile, NoNames};
+use weir::pipeline::{
+    BURST, Burst, Frame, HeapFrame, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig,
+};
+use weir::replay::secret;
+use weir::switch::Switch;
+use weir_numa::memory::Placing;
+use weir_numa::pin::{PinError, pin_current_thread};
+use weir_shard::{ShardConfig, ShardError};
+
+use crate::statistics::Summary;
+use crate::traffic::{FRAME, Flow};
+
+const NAT: &str = include_str!("../../examples/nat.flows");
+const BRIDGE: &str = "br0";
+/// Where clients are.
+const INSIDE: PortId = 1;
+/// Where servers are.
+const OUTSIDE: PortId = 2;
+/// Bursts between two housekeepings, as an lcore has rounds.
+const ROUNDS: u32 = 16;
+/// Milliseconds that an unanswered UDP connection lives (`Timeout::UdpFirst`).
+const LIFE: u64 = 60_000;
+/// The flow of the established connection; those of others are below.
+const ESTABLISHED: u32 = (1 << 22) - 1;
+/// Most connections: each has a flow of its own.
+pub const MAX_CONNECTIONS: u32 = (1 << 22) - 2;
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum LifetimesError {
+    /// There is no worker.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The thread cannot have its CPU.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The tables are refused.
+    #[error("examples/nat.flows is refused: {0}")]
+    Tables(String),
+    /// Not all connections came about.
+    #[error("{found} of {wanted} connections were set up")]
+    Connections {
+        /// In the table.
+        found: u32,
+        /// Sent.
+        wanted: u32,
+    },
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Connections that begin in each measurement of set-up.
+    pub connections: u32,
+    /// Connections that live meanwhile in the second of them, and that end together later.
+    pub others: u32,
+    /// Measurements of set-up.
+    pub rounds: u32,
+    /// Bursts of the established connection while nothing ends.
+    pub bursts: u32,
+    /// The CPU.
+    pub core: u32,
+}
+
+/// One result, and one JSON line.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Row {
+    /// What a connection costs that begins.
+    SetUp {
+        /// Connections that began.
+        connections: u32,
+        /// Those that lived meanwhile.
+        others: u32,
+        /// Time stamp counter ticks for one.
+        cycles: Summary,
+    },
+    /// How long bursts of an established connection took, with the housekeeping behind every sixteenth.
+    Bursts {
+        /// Connections that ended meanwhile.
+        ended: u32,
+        /// Bursts.
+        bursts: usize,
+        /// Microseconds.
+        microseconds: Distribution,
+    },
+}
+
+/// How long something took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Distribution {
+    /// Half took no longer.
+    pub p50: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p99_9: f64,
+    /// All.
+    pub max: f64,
+}
+
+impl Distribution {
+    /// Of `values`; `None` of none.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let at = |thousandths: usize| sorted.get(last * thousandths / 1000).copied();
+        Some(Self { p50: at(500)?, p99: at(990)?, p99_9: at(999)?, max: at(1000)? })
+    }
+}
+
+/// Takes what is sent and keeps it, to be used again.
+#[derive(Default)]
+struct Sent(ArrayVec<HeapFrame, BURST>);
+
+impl Transmit<HeapFrame> for Sent {
+    fn send(&mut self, _: PortId, frame: HeapFrame) {
+        // No more come out of a burst than went in.
+        let _ = self.0.try_push(frame);
+    }
+}
+
+/// A worker and its traffic.
+struct Rig {
+    worker: Worker,
+    _switch: Switch,
+    sent: Sent,
+    /// Milliseconds.
+    now: u64,
+    bursts: u32,
+}
+
+impl Rig {
+    fn new(capacity: u32) -> Result<Self, LifetimesError> {
+        let refused = |error: &dyn std::fmt::Display| LifetimesError::Tables(error.to_string());
+        let mut switch = Switch::default();
+        switch.add_bridge(BRIDGE, 0).map_err(|error| refused(&error))?;
+        for number in [1, 2] {
+            let name = format!("p{number}");
+            switch.add_port(BRIDGE, &name, Some(number)).map_err(|error| refused(&error))?;
+        }
+        let file = FlowFile::parse("nat.flows", NAT.as_bytes(), Command::Add, &NoNames);
+        let flows = file.map_err(|error| refused(&error))?.flows;
+        switch.replace(BRIDGE, &flows, false, 0).map_err(|error| refused(&error))?;
+        let memory = Placing { node: None, hugepages: true };
+        let shard = ShardConfig { capacity, max_connections: capacity, memory, ..ShardConfig::default() };
+        let config = WorkerConfig { shard, megaflows: 1024, secret: secret(1), trajectories: true };
+        let mut worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader())?;
+        worker.shard_mut().prefault();
+        let sent = Sent((0..BURST).map(|_| HeapFrame::new(&[0; FRAME])).collect());
+        Ok(Self { worker, _switch: switch, sent, now: 1, bursts: 0 })
+    }
+
+    /// Sends a packet of each of so many flows, a burst at the most; how many ticks that took.
+    fn burst(&mut self, flows: impl Iterator<Item = u32>) -> u64 {
+        let mut burst: Burst<HeapFrame> = Burst::new();
+        for flow in flows.take(BURST) {
+            let mut frame = self.sent.0.pop().unwrap_or_else(|| HeapFrame::new(&[0; FRAME]));
+            frame.bytes_mut().copy_from_slice(&Flow::numbered(flow).frame());
+            burst.push(frame);
+        }
+        let start = weir_ffi::tsc();
+        self.work(&mut burst);
+        weir_ffi::tsc().wrapping_sub(start)
+    }
+
+    /// What an lcore does with a burst; a function of its own that profilers can be told of.
+    #[inline(never)]
+    fn work(&mut self, burst: &mut Burst<HeapFrame>) {
+        self.worker.process(self.now, INSIDE, burst, &mut self.sent);
+        self.bursts = self.bursts.wrapping_add(1);
+        if self.bursts.is_multiple_of(ROUNDS) {
+            self.worker.housekeeping(self.now);
+        }
+    }
+
+    /// Opens connections within a second; ticks for each.
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds stay below 2^53")]
+    fn open(&mut self, flows: core::ops::Range<u32>) -> Result<f64, LifetimesError> {
+        let (before, wanted, began) = (self.worker.shard().len(), flows.end - flows.start, self.now);
+        let mut ticks = 0;
+        for first in flows.clone().step_by(BURST) {
+            self.now = began + u64::from(first - flows.start) * 1000 / u64::from(wanted);
+            ticks += self.burst(first..flows.end);
+        }
+        let found = self.worker.shard().len() - before;
+        if found != wanted {
+            return Err(LifetimesError::Connections { found, wanted });
+        }
+        Ok(ticks as f64 / f64::from(wanted))
+    }
+
+    /// Has the server answer the established connection's client.
+    fn establish(&mut self) {
+        self.burst(core::iter::once(ESTABLISHED));
+        let Some(mut frame) = self.sent.0.pop() else { return };
+        // Addresses and ports of IPv4 without options, as they were translated.
+        if let Some(&[a, b, c, d, e, f, g, h, p, q, r, s]) =
+            frame.bytes().get(26..38).and_then(<[u8]>::first_chunk)
+        {
+            let dst = ([a, b, c, d].into(), u16::from_be_bytes([p, q]));
+            let answer = Flow { src: ([e, f, g, h].into(), u16::from_be_bytes([r, s])), dst };
+            frame.bytes_mut().copy_from_slice(&answer.frame());
+        }
+        let mut burst: Burst<HeapFrame> = core::iter::once(frame).collect();
+        self.worker.process(self.now, OUTSIDE, &mut burst, &mut self.sent);
+    }
+
+    /// Lets all connections end.
+    fn settle(&mut self) {
+        self.now += LIFE + 1000;
+        while self.worker.housekeeping(self.now) > 0 {}
+    }
+
+    /// Bursts of the established connection while the clock goes, until `done`; the time of each in microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds stay below 2^53")]
+    fn bursts_until(&mut self, mut done: impl FnMut(&Self, usize) -> bool) -> Vec<f64> {
+        let mut ticks: Vec<u64> = Vec::with_capacity(1 << 22);
+        let (began, start, first) = (self.now, Instant::now(), weir_ffi::tsc());
+        while !done(self, ticks.len()) {
+            self.now = began + u64::try_from(start.elapsed().as_millis()).unwrap_or(0);
+            ticks.push(self.burst(core::iter::repeat_n(ESTABLISHED, BURST)));
+        }
+        let all = weir_ffi::tsc().wrapping_sub(first).max(1);
+        let each = start.elapsed().as_secs_f64() * 1e6 / all as f64;
+        ticks.into_iter().map(|ticks| ticks as f64 * each).collect()
+    }
+}
+
+/// All rows of a plan.
+///
+/// # Errors
+/// What cannot be had for it.
+pub fn measure(plan: &Plan) -> Result<Vec<Row>, LifetimesError> {
+    pin_current_thread(plan.core)?;
+    let Plan { connections, others, rounds, bursts, .. } = *plan;
+    let mut rig = Rig::new(connections.saturating_add(others).saturating_add(1))?;
+    // Megaflows are made, caches and branches are warm: an lcore that works.
+    rig.open(0..connections)?;
+    rig.settle();
+    let mut rows = Vec::new();
+    for others in [0, others] {
+        let mut cycles = Vec::new();
+        for _ in 0..rounds {
+            if others > 0 {
+                rig.open(connections..connections + others)?;
+            }
+            cycles.push(rig.open(0..connections)?);
+            rig.settle();
+        }
+        rows.extend(Summary::of(&cycles).map(|cycles| Row::SetUp { connections, others, cycles }));
+    }
+    // All of them begin within a second, and live while nothing ends.
+    let began = rig.now;
+    rig.open(0..others)?;
+    rig.establish();
+    rig.bursts_until(|_, done| done >= BURST);
+    let quiet = rig.bursts_until(|_, done| done >= bursts as usize);
+    rows.extend(row(0, &quiet));
+    // The established one is heard of in time, and then the others end.
+    for third in [LIFE / 3, LIFE / 3 * 2] {
+        rig.now = rig.now.max(began + third);
+        rig.bursts_until(|_, done| done >= BURST);
+    }
+    rig.now = began + LIFE;
+    let before = rig.worker.shard().counters().expired;
+    let ending =
+        rig.bursts_until(|rig, _| rig.worker.shard().counters().expired - before >= u64::from(others));
+    rows.extend(row(others, &ending));
+    Ok(rows)
+}
+
+fn row(ended: u32, bursts: &[f64]) -> Option<Row> {
+    let microseconds = Distribution::of(bursts)?;
+    Some(Row::Bursts { ended, bursts: bursts.len(), microseconds })
+}
+
+/// The rows for people.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut set_up =
+        String::from("set-up, cycles a connection: median (min to max)\n connections      others\n");
+    let mut waits = String::from(
+        "\nbursts of an established connection, microseconds\n      bursts       ended       p50       p99     p99.9       max\n",
+    );
+    for row in rows {
+        match row {
+            Row::SetUp { connections, others, cycles: Summary { median, min, max } } => {
+                set_up += &format!("{connections:>12}{others:>12}  {median:.0} ({min:.0} to {max:.0})\n");
+            }
+            Row::Bursts { ended, bursts, microseconds: Distribution { p50, p99, p99_9, max } } => {
+                waits += &format!("{bursts:>12}{ended:>12}{p50:>10.1}{p99:>10.1}{p99_9:>10.1}{max:>10.1}\n");
+            }
+        }
+    }
+    set_up + &waits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_names_its_tail() {
+        let values: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
+        let wanted = Distribution { p50: 500.0, p99: 990.0, p99_9: 999.0, max: 1000.0 };
+        assert_eq!(Distribution::of(&values), Some(wanted));
+        assert_eq!(Distribution::of(&[]), None);
+        let one = Distribution { p50: 2.5, p99: 2.5, p99_9: 2.5, max: 2.5 };
+        assert_eq!(Distribution::of(&[2.5]), Some(one));
+    }
+
+    #[test]
+    fn rows_are_shown_by_kind() {
+        let cycles = Summary { median: 600.0, min: 590.4, max: 700.0 };
+        let microseconds = Distribution { p50: 2.0, p99: 9.0, p99_9: 12.34, max: 30.0 };
+        let rows = [
+            Row::SetUp { connections: 1000, others: 0, cycles },
+            Row::Bursts { ended: 7, bursts: 99, microseconds },
+        ];
+        let text = table(&rows);
+        assert!(text.contains("        1000           0  600 (590 to 700)\n"), "{text}");
+        let line = "          99           7       2.0       9.0      12.3      30.0\n";
+        assert!(text.ends_with(line), "{text}");
+    }
+}
