@@ -109,7 +109,7 @@ const RULES: &[Rule] = &[
     all("src/lcore/", Stage::Rest),
     some("src/pipeline/worker.rs", &["housekeeping", "revalidate", "reclaim", "tidy"], Stage::Housekeeping),
     some("src/pipeline/worker.rs", &["parse"], Stage::Parse),
-    some("src/pipeline/worker.rs", &["track", "meet", "pass", "is_behind"], Stage::Track),
+    some("src/pipeline/worker.rs", &["track", "meet", "pass"], Stage::Track),
     some("src/pipeline/worker.rs", &["count", "count_received"], Stage::Account),
     some("src/pipeline/worker.rs", &["advance", "steps", "edit"], Stage::Transmit),
     some("src/pipeline/worker.rs", &["process", "begin", "run", "take_snapshot"], Stage::Rest),
