@@ -125,6 +125,7 @@ const RULES: &[Rule] = &[
     all("src/pipeline/counters.rs", Stage::Account),
     all("src/pipeline/rewrite.rs", Stage::Rewrite),
     all("src/pipeline/payload.rs", Stage::Rewrite),
+    all("src/pipeline/order.rs", Stage::Track),
     shared("src/pipeline/frame.rs"),
     all("src/pipeline/", Stage::Classify),
     all("src/flow/", Stage::Classify),
