@@ -17,6 +17,7 @@ use crate::frames::{Ends, Family, Shape, Step, Transport};
 use crate::generator::{Flows, Generator};
 use crate::point::{OPENED_BESIDE, Outcome, Point, Traffic};
 use crate::process::Stop;
+use crate::stages::sampling;
 
 const NAT: &str = include_str!("../../examples/nat.flows");
 const ACL: &str = include_str!("../../examples/acl.flows");
@@ -241,7 +242,11 @@ impl<'a> Inside<'a> {
         self.stop.pause(SETTLE)?;
         self.engine.clear_lcore_counters()?;
         self.stop.pause(self.point.time())?;
-        self.outcome()
+        let outcome = self.outcome()?;
+        if let Some(file) = &self.point.samples {
+            sampling::record(std::process::id(), self.point.time(), file).map_err(refused)?;
+        }
+        Ok(outcome)
     }
 
     fn outcome(&self) -> Result<Outcome, BenchError> {

@@ -7,7 +7,8 @@
 //! `weir-instructions` (`perf/instructions`): the instructions a packet, held against those of before;
 //! `weir-lcores` (`perf/lcores`): what a second lcore brings and what commands cost under full load;
 //! `weir-lifetimes` (`perf/lifetimes`): connections that begin, and bursts while others end;
-//! `weir-reclaim` (`perf/reclaim`): two ways of giving memory back.
+//! `weir-reclaim` (`perf/reclaim`): two ways of giving memory back;
+//! `weir-stages` (`perf/stages`): where the cycles of a packet go, by stage and by line.
 #![forbid(unsafe_code)]
 
 pub mod ablation;
@@ -32,6 +33,7 @@ pub mod report;
 pub mod results;
 pub mod runner;
 pub mod scale;
+pub mod stages;
 pub mod statistics;
 pub mod switch;
 pub mod traffic;

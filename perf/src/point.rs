@@ -1,6 +1,7 @@
 //! One point of the bench: what traffic, over how many connections, with which settings. `weir-bench` measures each in
 //! a process of its own, which is told by the same options that a person would give it (`weir-bench one --help`).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -83,6 +84,10 @@ pub struct Point {
     /// The CPU that polls. Default: the second, if there is one.
     #[arg(long)]
     pub cpu: Option<u16>,
+    /// After it was counted, the polling thread is sampled for as long by perf, into this file.
+    #[arg(long)]
+    #[serde(skip)]
+    pub samples: Option<PathBuf>,
 }
 
 impl Default for Point {
@@ -98,6 +103,7 @@ impl Default for Point {
             no_trajectories: false,
             lab: false,
             cpu: None,
+            samples: None,
         }
     }
 }
@@ -130,6 +136,9 @@ impl Point {
         if let Some(cpu) = self.cpu {
             options.extend(["--cpu".to_owned(), cpu.to_string()]);
         }
+        if let Some(samples) = &self.samples {
+            options.extend(["--samples".to_owned(), samples.to_string_lossy().into_owned()]);
+        }
         options
     }
 
@@ -161,6 +170,13 @@ impl Point {
     /// # Errors
     /// For people.
     pub fn check(&self) -> Result<(), String> {
+        let is_endless = matches!(self.traffic, Traffic::Forward | Traffic::Acl | Traffic::Established);
+        if self.samples.is_some() && !is_endless {
+            return Err(format!(
+                "{} cannot be sampled: take --traffic forward, acl or established",
+                self.traffic.name()
+            ));
+        }
         let translated = matches!(self.traffic, Traffic::Established | Traffic::New | Traffic::NewBeside);
         if translated && self.ip == Family::V6 {
             return Err(format!(
@@ -236,6 +252,7 @@ mod tests {
             no_trajectories: true,
             lab: true,
             cpu: Some(300),
+            samples: Some("/x/y z".into()),
         };
         assert_eq!(parse(&point.options()), Ok(point));
     }
