@@ -287,6 +287,7 @@ impl Trajectories {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }

@@ -1,20 +1,20 @@
 //! The flow tables that captures are sent through. Port 1 is inside, port 2 outside, ports 3 and 4 are spare.
 
-use weir::flow::{Command, FlowFile, GroupCommand, GroupFile, NoNames};
+use weir::flow::{Command, FlowFile, FlowMod, GroupCommand, GroupFile, GroupMod, NoNames};
 use weir::replay::{Layout, VirtualSwitch, secret};
 use weir_shard::ShardConfig;
 
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     /// `both,` stands for a line with `ip,` and one with `ipv6,`.
-    flows: &'static str,
-    groups: &'static str,
+    pub(crate) flows: &'static str,
+    pub(crate) groups: &'static str,
     /// A range so small that connections need addresses that are not the first choice: which of them have to change
     /// depends on the ports drawn before. Or the address is chosen by a tuple that has a drawn port in it.
     pub(crate) is_crowded: bool,
 }
 
-const fn table(name: &'static str, flows: &'static str) -> Table {
+pub(crate) const fn table(name: &'static str, flows: &'static str) -> Table {
     Table { name, flows, groups: "", is_crowded: false }
 }
 
@@ -189,18 +189,26 @@ impl Table {
         self.flows.contains("alg=")
     }
 
-    /// A switch with this table that admits so many connections at the most.
-    pub(crate) fn switch(&self, seed: u64, most: u32, layout: Layout) -> VirtualSwitch {
+    /// Its flows.
+    pub(crate) fn flows(&self) -> Vec<FlowMod> {
         let families = |line: &str| match line.contains("both,") {
             true => ["ip,", "ipv6,"].map(|family| line.trim().replace("both,", family)).join("\n") + "\n",
             false => line.trim().to_owned() + "\n",
         };
         let lines: String = self.flows.lines().map(families).collect();
-        let flows = FlowFile::parse(self.name, lines.as_bytes(), Command::Add, &NoNames).unwrap().flows;
+        FlowFile::parse(self.name, lines.as_bytes(), Command::Add, &NoNames).unwrap().flows
+    }
+
+    /// The groups that they name.
+    pub(crate) fn groups(&self) -> Vec<GroupMod> {
         let lines: String = self.groups.lines().map(|line| format!("{}\n", line.trim())).collect();
-        let groups = GroupFile::parse(self.name, lines.as_bytes(), GroupCommand::Add, &NoNames).unwrap();
+        GroupFile::parse(self.name, lines.as_bytes(), GroupCommand::Add, &NoNames).unwrap().changes
+    }
+
+    /// A switch with this table that admits so many connections at the most.
+    pub(crate) fn switch(&self, seed: u64, most: u32, layout: Layout) -> VirtualSwitch {
         let shard = ShardConfig { capacity: 256, max_connections: most, ..ShardConfig::default() };
-        VirtualSwitch::with_layout(&[1, 2, 3, 4], &groups.changes, &flows, shard, secret(seed), layout)
-            .unwrap()
+        let (groups, flows) = (self.groups(), self.flows());
+        VirtualSwitch::with_layout(&[1, 2, 3, 4], &groups, &flows, shard, secret(seed), layout).unwrap()
     }
 }
