@@ -4,7 +4,7 @@
 //! packets do. A burst in which many have none is worked in waves, as in [`Worker::run`], where trajectories save those
 //! that have one their keys.
 
-use weir_shard::Outcome;
+use weir_shard::{CtState, Outcome};
 use weir_wire::numbers::protocol;
 
 use super::frame::{Frame, Transmit};
@@ -272,13 +272,14 @@ impl<F: Frame> Worker<F> {
 
     #[cold]
     fn learn(&mut self, packet: &Packet<F>) {
+        let generation = self.snapshot().generation;
         let Self { trajectories, megaflows, shard, .. } = self;
         let (course, port) = (&packet.course, packet.port);
-        let connection = packet.lookup.as_ref().zip(packet.connection);
         // What packets of no established connection do shows nothing to those that have one, unless it is all there is.
-        let is_usual = connection.is_some()
-            || trajectories.usual(port) == 0
-            || (packet.recirculated == 0 && trajectories.is_out_of_patience(port));
+        let is_established = packet.meta.state.has(CtState::EST);
+        let is_usual = is_established
+            || !trajectories.has_usual(port, megaflows, generation)
+            || (packet.recirculated == 0 && trajectories.is_out_of_patience());
         if !is_usual {
             return;
         }
@@ -289,8 +290,8 @@ impl<F: Frame> Worker<F> {
         if number == 0 {
             return;
         }
-        trajectories.set_usual(port, number, connection.is_some());
-        if let Some((lookup, connection)) = connection {
+        trajectories.set_usual(port, number, is_established);
+        if let (Some(lookup), Some(connection)) = (&packet.lookup, packet.connection) {
             shard.remember(lookup, connection, number);
         }
     }
