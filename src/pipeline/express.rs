@@ -15,6 +15,9 @@ use super::trajectory::{Class, Course, Found, Shape};
 use super::worker::{Pause, Start, Worker};
 use super::{PortId, extract};
 
+/// How many packets before its turn a connection's account is asked for.
+const AHEAD: usize = 12;
+
 /// What is foreseen of packets of a class.
 struct Foreseen {
     class: Class,
@@ -40,7 +43,7 @@ impl<F: Frame> Worker<F> {
                 shard.prepare_into(place, bytes, &packet.layers, zone, &packet.meta, trusted);
             }
             for packet in &mut *batch {
-                packet.lookup.iter_mut().for_each(|lookup| shard.prefetch(lookup));
+                packet.lookup.iter_mut().for_each(|lookup| shard.prefetch_connection(lookup));
             }
         }
         let (mut ready, mut last) = (0, Foreseen { class: Class::NONE, number: 0, is_ready: false });
@@ -55,6 +58,9 @@ impl<F: Frame> Worker<F> {
             packet.course.settled =
                 class == Class::NONE || (last.number != 0 && known.is_none_or(|known| known == last.number));
             ready += usize::from(packet.course.settled && last.is_ready);
+        }
+        for packet in batch.iter().take(AHEAD) {
+            packet.lookup.iter().for_each(|lookup| self.shard.prefetch_account(lookup));
         }
         ready * 4 >= batch.len() * 3
     }
@@ -159,7 +165,11 @@ impl<F: Frame> Worker<F> {
         let (mut met, mut sent) = (Tally::default(), Tally::default());
         let mut taken = 0_usize;
         let mut left = None;
-        for packet in &mut *batch {
+        for index in 0..batch.len() {
+            if let Some(lookup) = batch.get(index + AHEAD).and_then(|packet| packet.lookup.as_ref()) {
+                shard.prefetch_account(lookup);
+            }
+            let Some(packet) = batch.get_mut(index) else { break };
             let is_alike = packet.course.number == number && packet.course.settled;
             let (Some(frame), Some(lookup), true) = (&mut packet.frame, &packet.lookup, is_alike) else {
                 break;
