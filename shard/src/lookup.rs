@@ -229,12 +229,22 @@ impl Shard {
         *place = Some(Lookup { target, hash, ..Lookup::of_nothing(zone) });
     }
 
-    /// Stage 2: compares the bucket's tags and asks for the line of the connection that they point to.
-    #[inline(always)]
+    /// Stage 2: compares the bucket's tags and asks for the lines of the connection that they point to.
+    #[inline]
     pub fn prefetch(&self, lookup: &mut Lookup) {
+        self.prefetch_connection(lookup);
+        self.prefetch_account(lookup);
+    }
+
+    /// Stage 2 without the line that the connection is accounted in, for whoever asks for that later
+    /// ([`Shard::prefetch_account`]): a CPU waits for so many lines at a time and no more, some tens, and a burst would ask
+    /// for two a packet at once.
+    #[inline(always)]
+    pub fn prefetch_connection(&self, lookup: &mut Lookup) {
         let Some(tuple) = lookup.target.tuple() else {
             if let Target::Known(connection) = lookup.target {
                 self.table.prefetch_connection(connection.slot, false);
+                lookup.candidate = Some(connection.slot);
             }
             return;
         };
@@ -244,6 +254,14 @@ impl Shard {
         } else if matches!(lookup.target, Target::Packet(_)) {
             let reversed = self.table.hash(&tuple.reversed());
             lookup.new_connection = Some(lookup.hash.wrapping_add(reversed));
+        }
+    }
+
+    /// The rest of stage 2.
+    #[inline(always)]
+    pub fn prefetch_account(&self, lookup: &Lookup) {
+        if let Some(slot) = lookup.candidate {
+            self.table.prefetch_account(slot);
         }
     }
 }

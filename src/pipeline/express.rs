@@ -4,7 +4,7 @@
 //! packets do. A burst in which many have none is worked in waves, as in [`Worker::run`], where trajectories save those
 //! that have one their keys.
 
-use weir_shard::Outcome;
+use weir_shard::{CtState, Outcome};
 use weir_wire::numbers::protocol;
 
 use super::frame::{Frame, Transmit};
@@ -14,6 +14,9 @@ use super::step::Step;
 use super::trajectory::{Class, Course, Found, Shape};
 use super::worker::{Pause, Start, Worker};
 use super::{PortId, extract};
+
+/// How many packets before its turn a connection's account is asked for.
+const AHEAD: usize = 12;
 
 /// What is foreseen of packets of a class.
 struct Foreseen {
@@ -40,7 +43,7 @@ impl<F: Frame> Worker<F> {
                 shard.prepare_into(place, bytes, &packet.layers, zone, &packet.meta, trusted);
             }
             for packet in &mut *batch {
-                packet.lookup.iter_mut().for_each(|lookup| shard.prefetch(lookup));
+                packet.lookup.iter_mut().for_each(|lookup| shard.prefetch_connection(lookup));
             }
         }
         let (mut ready, mut last) = (0, Foreseen { class: Class::NONE, number: 0, is_ready: false });
@@ -55,6 +58,9 @@ impl<F: Frame> Worker<F> {
             packet.course.settled =
                 class == Class::NONE || (last.number != 0 && known.is_none_or(|known| known == last.number));
             ready += usize::from(packet.course.settled && last.is_ready);
+        }
+        for packet in batch.iter().take(AHEAD) {
+            packet.lookup.iter().for_each(|lookup| self.shard.prefetch_account(lookup));
         }
         ready * 4 >= batch.len() * 3
     }
@@ -159,7 +165,11 @@ impl<F: Frame> Worker<F> {
         let (mut met, mut sent) = (Tally::default(), Tally::default());
         let mut taken = 0_usize;
         let mut left = None;
-        for packet in &mut *batch {
+        for index in 0..batch.len() {
+            if let Some(lookup) = batch.get(index + AHEAD).and_then(|packet| packet.lookup.as_ref()) {
+                shard.prefetch_account(lookup);
+            }
+            let Some(packet) = batch.get_mut(index) else { break };
             let is_alike = packet.course.number == number && packet.course.settled;
             let (Some(frame), Some(lookup), true) = (&mut packet.frame, &packet.lookup, is_alike) else {
                 break;
@@ -272,13 +282,14 @@ impl<F: Frame> Worker<F> {
 
     #[cold]
     fn learn(&mut self, packet: &Packet<F>) {
+        let generation = self.snapshot().generation;
         let Self { trajectories, megaflows, shard, .. } = self;
         let (course, port) = (&packet.course, packet.port);
-        let connection = packet.lookup.as_ref().zip(packet.connection);
         // What packets of no established connection do shows nothing to those that have one, unless it is all there is.
-        let is_usual = connection.is_some()
-            || trajectories.usual(port) == 0
-            || (packet.recirculated == 0 && trajectories.is_out_of_patience(port));
+        let is_established = packet.meta.state.has(CtState::EST);
+        let is_usual = is_established
+            || !trajectories.has_usual(port, megaflows, generation)
+            || (packet.recirculated == 0 && trajectories.is_out_of_patience());
         if !is_usual {
             return;
         }
@@ -289,8 +300,8 @@ impl<F: Frame> Worker<F> {
         if number == 0 {
             return;
         }
-        trajectories.set_usual(port, number, connection.is_some());
-        if let Some((lookup, connection)) = connection {
+        trajectories.set_usual(port, number, is_established);
+        if let (Some(lookup), Some(connection)) = (&packet.lookup, packet.connection) {
             shard.remember(lookup, connection, number);
         }
     }

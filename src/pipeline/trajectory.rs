@@ -280,10 +280,17 @@ impl Trajectories {
         }
     }
 
+    /// True if it is known what packets of a port usually do, and still so.
+    pub(super) fn has_usual(&mut self, port: PortId, megaflows: &Megaflows, generation: u64) -> bool {
+        let number = self.usual(port);
+        let trajectory = self.all.get_mut(usize::from(number).wrapping_sub(1));
+        trajectory.is_some_and(|trajectory| trajectory.is_current(megaflows, generation))
+    }
+
     /// True if it is time to learn from a packet without a connection what packets of its port usually do.
-    pub(super) fn is_out_of_patience(&mut self, port: PortId) -> bool {
+    pub(super) fn is_out_of_patience(&mut self) -> bool {
         self.patience = self.patience.saturating_sub(1);
-        self.patience == 0 || self.usual(port) == 0
+        self.patience == 0
     }
 
     /// How many there are.

@@ -321,7 +321,12 @@ impl Table {
         if ipv6 {
             prefetch(&self.memory.addresses6[index]);
         }
-        if let Some(account) = self.memory.accounts.get(index) {
+    }
+
+    /// Asks for a connection's account.
+    #[inline]
+    pub(crate) fn prefetch_account(&self, slot: Slot) {
+        if let Some(account) = self.memory.accounts.get(slot.index() as usize) {
             prefetch(account);
         }
     }
