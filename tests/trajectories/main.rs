@@ -60,6 +60,7 @@ fn all_tables() -> Vec<&'static Table> {
 /// Packets that are kept to come again.
 const KEPT: usize = 48;
 
+/// The two switches, and the packets that are on their way.
 struct Pair {
     with: Side,
     without: Side,
@@ -67,6 +68,8 @@ struct Pair {
     now: u64,
     /// A limit is so low that the order of packets says who is refused.
     is_limited: bool,
+    /// Most packets have come before.
+    is_quiet: bool,
     /// By port: packets that came in.
     came: Vec<Vec<Vec<u8>>>,
     /// By port: packets that went out.
@@ -128,7 +131,10 @@ fn how(random: &mut Random) -> How {
 
 fn shown(packet: &[u8]) -> String {
     let tuple = Tuple::extract(packet, &Layers::parse(packet), 0, ChecksumTrust::NONE);
-    format!("{} {packet:02x?}", tuple.map_or_else(|invalid| invalid.to_string(), |tuple| tuple.lookup().to_string()))
+    format!(
+        "{} {packet:02x?}",
+        tuple.map_or_else(|invalid| invalid.to_string(), |tuple| tuple.lookup().to_string())
+    )
 }
 
 fn strict(rule: &Rule, command: Command) -> FlowMod {
@@ -142,10 +148,11 @@ fn strict(rule: &Rule, command: Command) -> FlowMod {
 }
 
 impl Pair {
-    fn new(seed: u64, table: &'static Table, megaflows: usize) -> Self {
+    fn new(seed: u64, table: &'static Table, megaflows: usize, is_quiet: bool) -> Self {
         let [with, without] = [true, false].map(|trajectories| Side::new(seed, megaflows, trajectories));
         let none = || vec![Vec::new(); PORTS.len() + 1];
-        let mut pair = Self { with, without, table, now: 0, is_limited: false, came: none(), went: none() };
+        let mut pair =
+            Self { with, without, table, now: 0, is_limited: false, is_quiet, came: none(), went: none() };
         pair.load(table);
         pair
     }
@@ -165,19 +172,23 @@ impl Pair {
     /// A packet that comes in by `port`.
     fn packet(&self, port: u16, random: &mut Random) -> Vec<u8> {
         let (came, went) = (&self.came[usize::from(port)], &self.went[usize::from(port)]);
-        match random.below(32) {
-            0..=15 if !came.is_empty() => came[random.below(came.len())].clone(),
-            16..=18 if !came.is_empty() => dressed(&came[random.below(came.len())], random),
-            19..=29 if !went.is_empty() => {
-                let answered = &went[random.below(went.len())];
-                capture::answer(answered, &how(random)).unwrap_or_else(|| answered.clone())
+        let (again, otherwise, answers) = if self.is_quiet { (24, 26, 31) } else { (16, 19, 30) };
+        let which = random.below(32);
+        if which < again && !came.is_empty() {
+            return came[random.below(came.len())].clone();
+        }
+        if which < otherwise && !came.is_empty() {
+            return dressed(&came[random.below(came.len())], random);
+        }
+        if which < answers && !went.is_empty() {
+            let answered = &went[random.below(went.len())];
+            return capture::answer(answered, &how(random)).unwrap_or_else(|| answered.clone());
+        }
+        loop {
+            let helped = self.table.has_helpers() && random.one_in(2);
+            if let Some(Some(Step::Packet { bytes, .. })) = capture::draw(random, 1, helped).pop() {
+                return bytes;
             }
-            _ => loop {
-                let helped = self.table.has_helpers() && random.one_in(2);
-                if let Some(Some(Step::Packet { bytes, .. })) = capture::draw(random, 1, helped).pop() {
-                    return bytes;
-                }
-            },
         }
     }
 
@@ -330,7 +341,16 @@ impl Pair {
         mut of: impl FnMut(&mut Side) -> T,
     ) -> Result<(), String> {
         let (with, without) = (of(&mut self.with), of(&mut self.without));
-        if with == without { Ok(()) } else { Err(format!("with {with:#?}\nwithout {without:#?}")) }
+        if with == without {
+            return Ok(());
+        }
+        let (with, without) = (format!("{with:#?}"), format!("{without:#?}"));
+        let lines = with.lines().zip(without.lines());
+        let differ: String = lines
+            .filter(|(with, without)| with != without)
+            .map(|(with, without)| format!("{with}\n not {without}\n"))
+            .collect();
+        Err(differ)
     }
 
     /// All of `events` happen, and the two sides know the same in the end. Gives the look-ups that trajectories have
@@ -338,7 +358,8 @@ impl Pair {
     fn run(mut self, events: &[Event]) -> Result<(u64, u64), String> {
         for (number, event) in events.iter().enumerate() {
             let table = self.table.name;
-            self.happen(*event).map_err(|error| format!("{number}: {event:?} with table {table}: {error}"))?;
+            self.happen(*event)
+                .map_err(|error| format!("{number}: {event:?} with table {table}: {error}"))?;
             if number % 16 == 0 {
                 let now = self.now;
                 self.compare(|side| side.connections(now))?;
@@ -348,6 +369,8 @@ impl Pair {
         let now = self.now;
         self.compare(|side| side.connections(now))?;
         self.compare(|side| side.statistics(now))?;
+        self.both(|side| side.end(now + 200_000_000));
+        self.compare(|side| side.counters())?;
         assert_eq!(self.without.worker.counters().trajectory_hits, 0);
         let counters = self.with.worker.counters();
         Ok((counters.trajectory_hits, counters.hits() + counters.translations))
@@ -368,21 +391,23 @@ proptest! {
         megaflows in prop::sample::select(vec![4, 4096, 4096]),
         events in prop::collection::vec(event(), 1..200),
     ) {
-        let done = Pair::new(seed, all_tables()[table], megaflows).run(&events);
+        let done = Pair::new(seed, all_tables()[table], megaflows, false).run(&events);
         prop_assert!(done.is_ok(), "{}", done.unwrap_err());
     }
 }
 
-/// Bursts and little else, through each table in turn: most look-ups are spared.
+/// Through each table in turn bursts and nothing else, most packets of which have come before: many look-ups are spared,
+/// so that the comparison above says something. (Not all: packets of a port take many ways here, and stations move.)
 #[test]
-fn most_packets_of_a_quiet_switch_follow_trajectories() {
+fn trajectories_spare_look_ups_with_every_table() {
     let (mut spared, mut all) = (0, 0);
     for (seed, table) in (1..).zip(all_tables()) {
         let bursts: Vec<Event> = (0..300).map(|burst| Event::Burst(seed << 32 | burst)).collect();
-        let (own, looked_up) =
-            Pair::new(seed, table, 4096).run(&bursts).unwrap_or_else(|error| panic!("{}: {error}", table.name));
+        let done = Pair::new(seed, table, 4096, true).run(&bursts);
+        let (own, looked_up) = done.unwrap_or_else(|error| panic!("seed {seed}, {}: {error}", table.name));
         println!("{}: {own} of {looked_up}", table.name);
+        assert!(own > 0, "{}: none of {looked_up} look-ups", table.name);
         (spared, all) = (spared + own, all + looked_up);
     }
-    assert!(spared * 2 > all, "{spared} of {all} look-ups");
+    assert!(spared * 3 > all, "{spared} of {all} look-ups");
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use weir::flow::{FlowMod, GroupCommand, GroupMod, GroupType, Place, Rule, Selection};
 use weir::pipeline::{
-    Burst, Counters, Frame as _, HeapFrame, PortCounters, PortId, PublishedSnapshot, Transmit, Worker, WorkerConfig,
+    Burst, Counters, Frame as _, HeapFrame, PortCounters, PortId, PublishedSnapshot, Transmit, Worker,
+    WorkerConfig,
 };
 use weir::replay::secret;
 use weir::switch::Switch;
-use weir_shard::{ConnectionView, DumpCursor, ShardConfig};
+use weir_shard::{ConnectionView, Counters as ShardCounters, DumpCursor, ShardConfig};
 use weir_wire::{ChecksumTrust, Layers, Tuple};
 
 use crate::tables::Table;
@@ -120,8 +121,10 @@ impl Side {
         // A cache that is full depends on which megaflows are looked for.
         (counters.exact_hits, counters.uncached) = (counters.hits() + counters.translations, 0);
         (counters.trajectory_hits, counters.megaflow_hits, counters.translations) = (0, 0, 0);
+        // New connections sweep some others, and which these are depends on what came before in the burst.
+        let shard = ShardCounters { expired: 0, ..self.worker.shard().counters().clone() };
         let ports = PORTS.iter().map(|port| self.worker.port_counters(PortId::from(*port))).collect();
-        (counters, ports, format!("{:?}", self.worker.shard().counters()))
+        (counters, ports, format!("{shard:?}"))
     }
 
     /// Every flow with its counters, and what tables and stations there are.
@@ -143,6 +146,15 @@ impl Side {
         }
         lines.sort();
         lines
+    }
+
+    /// Lets everything end that ends by itself; how many connections there have been.
+    pub(crate) fn end(&mut self, now: u64) -> u64 {
+        while self.worker.housekeeping(now) > 0 {}
+        assert_eq!((self.worker.shard().len(), self.worker.held_fragments()), (0, 0));
+        self.worker.clear_megaflows();
+        assert_eq!(self.worker.recirculation_contexts(), 0);
+        self.worker.shard().counters().expired
     }
 
     /// Ends the connections for which `filter` is true.
