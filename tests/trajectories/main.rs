@@ -68,6 +68,8 @@ struct Pair {
     now: u64,
     /// A limit is so low that the order of packets says who is refused.
     is_limited: bool,
+    /// Connections may want the same tuple, which the first one gets.
+    is_contended: bool,
     /// Most packets have come before.
     is_quiet: bool,
     /// By port: packets that came in.
@@ -151,8 +153,17 @@ impl Pair {
     fn new(seed: u64, table: &'static Table, megaflows: usize, is_quiet: bool) -> Self {
         let [with, without] = [true, false].map(|trajectories| Side::new(seed, megaflows, trajectories));
         let none = || vec![Vec::new(); PORTS.len() + 1];
-        let mut pair =
-            Self { with, without, table, now: 0, is_limited: false, is_quiet, came: none(), went: none() };
+        let mut pair = Self {
+            with,
+            without,
+            table,
+            now: 0,
+            is_limited: false,
+            is_contended: false,
+            is_quiet,
+            came: none(),
+            went: none(),
+        };
         pair.load(table);
         pair
     }
@@ -161,6 +172,12 @@ impl Pair {
         self.table = table;
         self.with.load(table, self.now);
         self.without.load(table, self.now);
+        self.is_contended = self.has("nat(dst");
+    }
+
+    /// True if some flow's text has this in it.
+    fn has(&self, text: &str) -> bool {
+        self.with.rules().iter().any(|rule| rule.dump_line(None, &NoNames).contains(text))
     }
 
     fn both<T: PartialEq + std::fmt::Debug>(&mut self, mut with: impl FnMut(&mut Side) -> T) -> T {
@@ -194,7 +211,10 @@ impl Pair {
 
     fn burst(&mut self, random: &mut Random) -> Result<(), String> {
         let port = random.pick(&[1, 1, 1, 2, 2, 2, 3, 4]);
-        let is_single = self.is_limited || self.table.is_crowded || IN_SINGLE_FILE.contains(&self.table.name);
+        let is_single = self.is_limited
+            || self.is_contended
+            || self.table.is_crowded
+            || IN_SINGLE_FILE.contains(&self.table.name);
         let most = if is_single { 1 } else { random.pick(&[1, 4, 16, BURST]) };
         let packets: Vec<Vec<u8>> = (0..1 + random.below(most)).map(|_| self.packet(port, random)).collect();
         let now = self.now;
@@ -234,6 +254,8 @@ impl Pair {
             }
         };
         self.both(|side| side.apply(&changes, now));
+        let is_moved = changes.iter().any(|change| change.command == Command::ModifyStrict);
+        self.is_contended |= is_moved && self.has("nat(");
     }
 
     fn change_group(&mut self, random: &mut Random) {

@@ -8,7 +8,7 @@ mod divided;
 pub(crate) use divided::{TABLES, Table, table};
 
 /// Tables of which packets of one burst act on each other by more than their first `ct`: what a connection is given
-/// while it lives, or who takes the last place. A burst that is worked in waves shows them another order than one that
+/// while it lives, or who gets an address and port that others want. A burst that is worked in waves shows them another order than one that
 /// is worked packet by packet.
 pub(crate) const IN_SINGLE_FILE: [&str; 5] =
     ["force", "painted", "counted-hops", "learning", "changing-label"];
