@@ -14,11 +14,14 @@ mod capture;
 mod side;
 mod tables;
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 use weir::flow::{Command, FlowFile, FlowMod, GroupCommand, NoNames, Rule};
 use weir::pipeline::BURST;
 use weir_shard::Timeout;
 use weir_wire::header::tcp::flag;
+use weir_wire::numbers::protocol;
 use weir_wire::{ChecksumTrust, Layers, Tuple, checksum};
 
 use capture::{How, Random, Step};
@@ -139,6 +142,34 @@ fn shown(packet: &[u8]) -> String {
     )
 }
 
+/// Who talks with whom, whichever of both a packet is from; and whether the packet may end the connection that there is
+/// for another one, as a SYN does.
+fn conversation(packet: &[u8]) -> Option<([(IpAddr, u16); 2], bool)> {
+    let layers = Layers::parse(packet);
+    let tuple = Tuple::extract(packet, &layers, 0, ChecksumTrust::ALL).ok()?.lookup();
+    let mut ends = [(tuple.src(), tuple.src_port()), (tuple.dst(), tuple.dst_port())];
+    ends.sort_unstable();
+    let flags = layers.l4_bytes(packet).get(13).copied().map_or(0, u16::from);
+    let is_syn = layers.protocol == protocol::TCP && flags & (flag::SYN | flag::ACK) == flag::SYN;
+    Some((ends, is_syn || layers.protocol == protocol::SCTP))
+}
+
+/// Leaves one packet of each conversation in which another connection may begin: in waves, its first packet would end
+/// the old one between two `ct` of the packets in front of it.
+fn thin(packets: &mut Vec<Vec<u8>>) {
+    let known: Vec<_> = packets.iter().map(|packet| conversation(packet)).collect();
+    let begins = |ends| known.iter().flatten().any(|(other, begins)| *begins && *other == ends);
+    let mut seen = Vec::new();
+    packets.retain(|packet| match conversation(packet) {
+        Some((ends, _)) if begins(ends) => {
+            let is_first = !seen.contains(&ends);
+            seen.push(ends);
+            is_first
+        }
+        _ => true,
+    });
+}
+
 fn strict(rule: &Rule, command: Command) -> FlowMod {
     FlowMod {
         table: Some(rule.table),
@@ -216,7 +247,9 @@ impl Pair {
             || self.table.is_crowded
             || IN_SINGLE_FILE.contains(&self.table.name);
         let most = if is_single { 1 } else { random.pick(&[1, 4, 16, BURST]) };
-        let packets: Vec<Vec<u8>> = (0..1 + random.below(most)).map(|_| self.packet(port, random)).collect();
+        let mut packets: Vec<Vec<u8>> =
+            (0..1 + random.below(most)).map(|_| self.packet(port, random)).collect();
+        thin(&mut packets);
         let now = self.now;
         let sent = self.with.process(now, port, &packets);
         let other = self.without.process(now, port, &packets);
