@@ -194,7 +194,10 @@ impl<F: Frame> Worker<F> {
             }
         }
         self.megaflows.count(flows.0, met, now);
-        self.megaflows.count(flows.1, sent, now);
+        // A megaflow that carried nothing was not used.
+        if sent.packets > 0 {
+            self.megaflows.count(flows.1, sent, now);
+        }
         self.counters.trajectory_hits += met.packets + sent.packets;
         self.counters.recirculations += sent.packets;
         self.count_sent(port, sent);

@@ -17,6 +17,7 @@ mod tables;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use weir::flow::{Command, FlowFile, FlowMod, GroupCommand, NoNames, Rule};
 use weir::pipeline::BURST;
 use weir_shard::Timeout;
@@ -437,7 +438,11 @@ fn cases() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        max_shrink_iters: 2000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+        ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_changes_the_outcome_is_that_without_trajectories(
