@@ -304,7 +304,10 @@ impl<F: Frame> Worker<F> {
             return;
         }
         trajectories.set_usual(port, number, is_established);
-        if let (Some(lookup), Some(connection)) = (&packet.lookup, packet.connection) {
+        let Some(lookup) = &packet.lookup else { return };
+        // One that has left its trajectory behind the tracker had no reason to note its connection there.
+        let met = packet.meta.connection.filter(|_| is_established && lookup.is_for(packet.meta.zone));
+        if let Some(connection) = packet.connection.or(met) {
             shard.remember(lookup, connection, number);
         }
     }

@@ -5,6 +5,7 @@ mod actions;
 mod burst;
 mod caches;
 mod counters;
+mod express;
 mod fragments;
 mod ftp;
 mod groups;

@@ -1,0 +1,164 @@
+//! Established packets are spared their classifications, and nothing is known of them a packet longer than it is right.
+
+use std::net::Ipv6Addr;
+
+use super::*;
+
+/// Both directions of one connection, as they come in.
+struct Pair {
+    forth: Vec<u8>,
+    back: Vec<u8>,
+}
+
+fn answer(sent: &[u8], flags: u16, seq: u32, ack: u32) -> Vec<u8> {
+    let extracted = Tuple::extract(sent, &Layers::parse(sent), 0, ChecksumTrust::NONE).unwrap();
+    let tuple = extracted.lookup().reversed();
+    let builder = PacketBuilder::new().ip(tuple.src(), tuple.dst());
+    builder.tcp(tuple.src_port(), tuple.dst_port()).flags(flags).seq(seq).ack(ack).build()
+}
+
+impl Bench {
+    /// Establishes the TCP connection that `first` is any packet of.
+    fn establish(&mut self, first: &PacketBuilder) -> Pair {
+        let sent = self.through(&first.clone().flags(flag::SYN).seq(1000).build());
+        let back = answer(&sent, flag::SYN | flag::ACK, 5000, 1001);
+        assert_eq!(self.ports(2, &back), [1]);
+        let forth = first.clone().flags(flag::ACK).seq(1001).ack(5001).build();
+        self.through(&forth);
+        let back = answer(&sent, flag::ACK, 5001, 1001);
+        assert_eq!(self.ports(2, &back), [1]);
+        Pair { forth, back }
+    }
+
+    /// Look-ups that trajectories have spared, and others.
+    fn look_ups(&mut self) -> (u64, u64) {
+        let counters = self.0.counters();
+        (counters.trajectory_hits, counters.exact_hits + counters.megaflow_hits + counters.translations)
+    }
+}
+
+fn v4(host: u8) -> PacketBuilder {
+    PacketBuilder::new().ipv4([192, 168, 0, host], X).tcp(4000, 80)
+}
+
+#[test]
+fn established_packets_need_no_other_look_up() {
+    let v6 = |host| {
+        let address = |network, host| Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host);
+        PacketBuilder::new().ipv6(address(0, u16::from(host)), address(1, 9)).tcp(4000, 80)
+    };
+    let tables: [(&str, fn(u8) -> PacketBuilder); 3] = [(NAT, v4), (ACL, v4), (ACL6, v6)];
+    for (flows, first) in tables {
+        let mut bench = Bench::new(flows);
+        let pairs: Vec<Pair> = (1..9).map(|host| bench.establish(&first(host))).collect();
+        let forth: Vec<&[u8]> = pairs.iter().map(|pair| &*pair.forth).collect();
+        let back: Vec<&[u8]> = pairs.iter().map(|pair| &*pair.back).collect();
+        let mut round = || {
+            assert_eq!(ports(&bench.burst(1, &forth, 0)), [2; 8]);
+            assert_eq!(ports(&bench.burst(2, &back, 0)), [1; 8]);
+            bench.look_ups()
+        };
+        let (_, others) = (round(), round().1);
+        let (before, _) = round();
+        assert_eq!(round(), (before + 2 * 2 * 8, others), "two each, on trajectories");
+    }
+}
+
+#[test]
+fn a_burst_with_all_sorts_of_packets_comes_out_in_order() {
+    let mut bench = Bench::new(ACL);
+    let pairs: Vec<Pair> = (1..7).map(|host| bench.establish(&v4(host))).collect();
+    for _ in 0..3 {
+        pairs.iter().for_each(|pair| drop(bench.through(&pair.forth)));
+    }
+    let (fresh, other) = (syn(A, 7, X, 9), udp(B, 7, X, 9));
+    let burst: Vec<&[u8]> = [
+        &*pairs[0].forth,
+        &pairs[1].forth,
+        &fresh,
+        &pairs[2].forth,
+        &pairs[3].forth,
+        &other,
+        &pairs[4].forth,
+        &pairs[0].forth,
+        &pairs[5].forth,
+        &fresh,
+        &pairs[1].forth,
+        &pairs[2].forth,
+        &pairs[3].forth,
+    ]
+    .to_vec();
+    let expected: Sent = burst.iter().map(|frame| (2, frame.to_vec())).collect();
+    let before = bench.look_ups();
+    assert_eq!(bench.burst(1, &burst, 0), expected);
+    let after = bench.look_ups();
+    assert!(after.0 >= before.0 + 20 && after.1 > before.1, "some on trajectories, some not");
+}
+
+#[test]
+fn a_change_of_tables_holds_for_the_very_next_packet() {
+    let mut bench = Bench::new(ACL);
+    let pair = bench.establish(&v4(1));
+    for _ in 0..4 {
+        bench.through(&pair.forth);
+    }
+    bench.change(Command::Add, "table=1,priority=60000,in_port=1,ip,ct_state=+trk+est,actions=3");
+    assert_eq!(bench.ports(1, &pair.forth), [3]);
+    bench.change(Command::DeleteStrict, "table=1,priority=60000,in_port=1,ip,ct_state=+trk+est");
+    assert_eq!(bench.ports(1, &pair.forth), [2]);
+    bench.change(Command::Add, "table=0,priority=60000,ip,actions=4");
+    assert_eq!(bench.ports(1, &pair.forth), [4]);
+}
+
+#[test]
+fn a_flush_makes_packets_new_at_once() {
+    let mut bench = Bench::new(ACL);
+    let pair = bench.establish(&v4(1));
+    for _ in 0..4 {
+        assert_eq!(bench.ports(2, &pair.back), [1]);
+    }
+    let now = bench.0.now();
+    let shard = bench.0.worker().shard_mut();
+    assert_eq!(shard.flush(now, &mut DumpCursor::default(), usize::MAX, &mut |_| true), 1);
+    assert_eq!(bench.ports(2, &pair.back), NOWHERE, "nobody has asked for it");
+}
+
+#[test]
+fn a_port_whose_packets_were_not_tracked_at_first_gets_trajectories_when_they_are() {
+    let mut bench = Bench::new("table=0,in_port=1,ip,actions=2\ntable=0,in_port=2,ip,actions=1");
+    for host in 1..100 {
+        bench.through(&v4(host).build());
+    }
+    bench.change(Command::Delete, "table=0");
+    bench.change(Command::Add, ACL);
+    let pair = bench.establish(&v4(1));
+    for _ in 0..4 {
+        bench.through(&pair.forth);
+    }
+    let before = bench.look_ups();
+    bench.through(&pair.forth);
+    assert_eq!(bench.look_ups(), (before.0 + 2, before.1));
+}
+
+#[test]
+fn a_connection_whose_mark_changes_gets_another_trajectory() {
+    let flows = "table=0,ip,ct_state=-trk,actions=ct(table=1)
+        table=1,ip,ct_state=+new,actions=ct(commit),2
+        table=1,priority=40000,ip,in_port=1,nw_tos=32,ct_state=+est,actions=ct(commit,exec(set_field:7->ct_mark)),2
+        table=1,ip,in_port=1,ct_state=+est,ct_mark=0,actions=2
+        table=1,ip,in_port=1,ct_state=+est,ct_mark=7,actions=3
+        table=1,ip,in_port=2,ct_state=+est,actions=1";
+    let mut bench = Bench::new(flows);
+    let (first, second) = (bench.establish(&v4(1)), bench.establish(&v4(2)));
+    for _ in 0..4 {
+        bench.through(&first.forth);
+    }
+    bench.through(&v4(1).tos(32).flags(flag::ACK).seq(1001).ack(5001).build());
+    for _ in 0..4 {
+        assert_eq!(bench.ports(1, &first.forth), [3]);
+        bench.through(&second.forth);
+    }
+    let before = bench.look_ups();
+    assert_eq!(bench.ports(1, &first.forth), [3]);
+    assert_eq!(bench.look_ups(), (before.0 + 2, before.1));
+}
