@@ -4,6 +4,9 @@ use std::net::Ipv6Addr;
 
 use super::*;
 
+/// The first packet of a host's connection.
+type Opening = fn(u8) -> PacketBuilder;
+
 /// Both directions of one connection, as they come in.
 struct Pair {
     forth: Vec<u8>,
@@ -47,7 +50,7 @@ fn established_packets_need_no_other_look_up() {
         let address = |network, host| Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host);
         PacketBuilder::new().ipv6(address(0, u16::from(host)), address(1, 9)).tcp(4000, 80)
     };
-    let tables: [(&str, fn(u8) -> PacketBuilder); 3] = [(NAT, v4), (ACL, v4), (ACL6, v6)];
+    let tables = [(NAT, v4 as Opening), (ACL, v4), (ACL6, v6)];
     for (flows, first) in tables {
         let mut bench = Bench::new(flows);
         let pairs: Vec<Pair> = (1..9).map(|host| bench.establish(&first(host))).collect();

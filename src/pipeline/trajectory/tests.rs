@@ -203,7 +203,7 @@ proptest! {
             return Ok(());
         }
         prop_assert!([ether_type::IPV4, ether_type::IPV6].contains(&layers.ether_type));
-        let state = CtState(state.into());
+        let state = CtState(state);
         let meta = CtMeta { state, zone, mark, label, ..CtMeta::default() };
         let mut key = Key::ZERO;
         extract::headers(&frame, &layers, &mut key);
