@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn other_people_s_files_of_the_same_name_are_not_ours() {
-        let theirs = ("/root/.cargo/registry/src/index/slab-0.4/src/flow/mod.rs", "get");
+        let theirs = ("/home/user/.cargo/registry/src/index/slab-0.4/src/flow/mod.rs", "get");
         assert_eq!(stage(&[theirs, ("/w/nat/src/rewrite.rs", "translate")]), Stage::Rewrite);
         assert_eq!(stage(&[("/w/mynat/src/choose.rs", "x")]), Stage::Rest);
         assert_eq!(stage(&[("/w/shard/src/lookup.rs.old", "x")]), Stage::Track, "a file in our folder");
