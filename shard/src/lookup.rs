@@ -216,10 +216,7 @@ impl Shard {
         let trust = if is_verified { ChecksumTrust::ALL } else { trust };
         let target = match meta.connection_in(zone) {
             Some(connection) => Target::Known(connection),
-            None => match Tuple4::extract_plain(frame, layers, zone, trust) {
-                Some(Ok(tuple)) => Target::Packet(Tuple::V4(tuple)),
-                _ => Target::of(frame, layers, zone, trust),
-            },
+            None => Target::of(frame, layers, zone, trust),
         };
         let mut hash = 0;
         if let Some(tuple) = target.tuple() {

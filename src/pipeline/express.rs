@@ -5,15 +5,14 @@
 //! that have one their keys.
 
 use weir_shard::{CtState, Outcome};
-use weir_wire::numbers::protocol;
 
+use super::PortId;
 use super::frame::{Frame, Transmit};
 use super::megaflow::Tally;
 use super::packet::{Batch, Packet};
 use super::step::Step;
 use super::trajectory::{Class, Course, Found, Shape};
 use super::worker::{Pause, Start, Worker};
-use super::{PortId, extract};
 
 /// How many packets before its turn a connection's account is asked for.
 const AHEAD: usize = 12;
@@ -72,7 +71,7 @@ impl<F: Frame> Worker<F> {
         let Self { trajectories, megaflows, .. } = self;
         let number = [number, usual]
             .into_iter()
-            .find(|number| trajectories.is_for(*number, class, megaflows, generation))
+            .find(|number| trajectories.find_for(*number, class, megaflows, generation).is_some())
             .unwrap_or(0);
         let is_ready = trajectories.find(number).is_some_and(|trajectory| trajectory.looks_up_once);
         Foreseen { class, number, is_ready }
@@ -127,15 +126,10 @@ impl<F: Frame> Worker<F> {
         let Some(Course { number, class, .. }) = batch.first().map(|packet| packet.course) else { return 0 };
         let generation = self.snapshot().generation;
         // What packets in front have brought about may have ended it.
-        if !self.trajectories.is_for(number, class, &self.megaflows, generation) {
-            return 0;
-        }
-        let Some(trajectory) = self.trajectories.find(number) else { return 0 };
-        match (trajectory.shape, &*trajectory.hops) {
-            (Shape::Tracked(port), [first, second]) if first.fits_all_untracked() && !second.by_key => {
-                self.run_tracked(now, number, port, batch, out)
-            }
-            (Shape::Output(port), [only]) if only.fits_all_untracked() => {
+        let trajectory = self.trajectories.find_for(number, class, &self.megaflows, generation);
+        match trajectory.map(|trajectory| (trajectory.shape, &*trajectory.hops)) {
+            Some((Shape::Tracked(port), _)) => self.run_tracked(now, number, port, batch, out),
+            Some((Shape::Output(port), [only])) => {
                 let flow = only.flow;
                 self.run_output(now, number, (port, flow), batch, out)
             }
@@ -171,6 +165,7 @@ impl<F: Frame> Worker<F> {
             }
             let Some(packet) = batch.get_mut(index) else { break };
             let is_alike = packet.course.number == number && packet.course.settled;
+            let (flags, length) = (packet.tcp_flags(), packet.length());
             let (Some(frame), Some(lookup), true) = (&mut packet.frame, &packet.lookup, is_alike) else {
                 break;
             };
@@ -179,9 +174,7 @@ impl<F: Frame> Worker<F> {
             }
             taken += 1;
             let (layers, meta) = (&packet.layers, &mut packet.meta);
-            let flags =
-                if layers.protocol == protocol::TCP { extract::tcp_flags(frame.bytes(), layers) } else { 0 };
-            met.add(frame.bytes().len(), flags);
+            met.add(length, flags);
             let outcome = shard.execute(now, frame.bytes_mut(), layers, lookup, action, meta);
             if !matches!(outcome, Outcome::Continue { .. }) || !second.fits(packet) {
                 left = Some(outcome);

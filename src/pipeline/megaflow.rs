@@ -139,10 +139,10 @@ pub struct Megaflow {
 
 /// A word of the key that a flow looks at.
 #[derive(Clone, Copy, Debug)]
-struct Compared {
-    word: usize,
-    mask: u64,
-    value: u64,
+pub(super) struct Compared {
+    pub(super) word: usize,
+    pub(super) mask: u64,
+    pub(super) value: u64,
 }
 
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 
 use arrayvec::ArrayVec;
 use weir_shard::{ConnectionRef, CtMeta, CtState, Lookup};
+use weir_wire::Layers;
 use weir_wire::numbers::protocol;
-use weir_wire::{Fragment, Layers};
 
 use super::frame::{BURST, Frame};
 use super::trajectory::Course;
@@ -183,7 +183,7 @@ impl<F: Frame> Packet<F> {
     /// The flags of a TCP segment that has all of its header, 0 of any other packet.
     #[inline]
     pub(super) fn tcp_flags(&self) -> u16 {
-        if self.layers.protocol != protocol::TCP || self.layers.fragment == Fragment::Later {
+        if self.layers.protocol != protocol::TCP {
             return 0;
         }
         self.frame.as_ref().map_or(0, |frame| extract::tcp_flags(frame.bytes(), &self.layers))

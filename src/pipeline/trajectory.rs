@@ -17,7 +17,7 @@ use weir_wire::{Fragment, Layers};
 use super::PortId;
 use super::extract::{self, SINGLE_WORDS};
 use super::frame::Frame;
-use super::megaflow::{Megaflow, Megaflows};
+use super::megaflow::{Compared, Megaflow, Megaflows};
 use super::packet::Packet;
 use super::step::Step;
 use crate::flow::key::{DATAPATH_WORDS, Key, Mask, at};
@@ -85,14 +85,6 @@ impl Course {
     }
 }
 
-/// A word of the key that has to be compared.
-#[derive(Clone, Copy, Debug)]
-struct Compared {
-    word: usize,
-    mask: u64,
-    value: u64,
-}
-
 /// One classification.
 #[derive(Clone, Debug)]
 pub(super) struct Hop {
@@ -106,7 +98,7 @@ pub(super) struct Hop {
     /// What else it looks at beside its class.
     compared: Box<[Compared]>,
     /// It looks at something that takes a whole key to compare.
-    pub(super) by_key: bool,
+    by_key: bool,
 }
 
 /// What is found at a hop.
@@ -182,17 +174,23 @@ impl Trajectories {
         self.usual.get(port as usize).copied().unwrap_or(0)
     }
 
-    /// True if there is a trajectory with this number for this class, all current.
-    pub(super) fn is_for(
+    /// The trajectory with this number, if all of its megaflows are current.
+    #[inline]
+    fn find_current(&mut self, number: u16, megaflows: &Megaflows, generation: u64) -> Option<&Trajectory> {
+        let trajectory = self.all.get_mut(usize::from(number).wrapping_sub(1))?;
+        trajectory.is_current(megaflows, generation).then_some(&*trajectory)
+    }
+
+    /// The same, if it is for this class.
+    #[inline]
+    pub(super) fn find_for(
         &mut self,
         number: u16,
         class: Class,
         megaflows: &Megaflows,
         generation: u64,
-    ) -> bool {
-        self.all.get_mut(usize::from(number).wrapping_sub(1)).is_some_and(|trajectory| {
-            trajectory.class == class && trajectory.is_current(megaflows, generation)
-        })
+    ) -> Option<&Trajectory> {
+        self.find_current(number, megaflows, generation).filter(|trajectory| trajectory.class == class)
     }
 
     /// What its trajectory says of a packet that is about to be classified.
@@ -203,13 +201,10 @@ impl Trajectories {
         megaflows: &Megaflows,
         generation: u64,
     ) -> Found {
-        let course = &packet.course;
-        let Some(trajectory) = self.all.get_mut(usize::from(course.number).wrapping_sub(1)) else {
+        let Course { number, class, .. } = packet.course;
+        let Some(trajectory) = self.find_for(number, class, megaflows, generation) else {
             return Found::Nothing;
         };
-        if trajectory.class != course.class || !trajectory.is_current(megaflows, generation) {
-            return Found::Nothing;
-        }
         match trajectory.hops.get(usize::from(packet.recirculated)) {
             Some(hop) if hop.recirculation == packet.recirculation && hop.fits(packet) => match hop.by_key {
                 true => Found::ByKey(hop.flow),
@@ -282,9 +277,7 @@ impl Trajectories {
 
     /// True if it is known what packets of a port usually do, and still so.
     pub(super) fn has_usual(&mut self, port: PortId, megaflows: &Megaflows, generation: u64) -> bool {
-        let number = self.usual(port);
-        let trajectory = self.all.get_mut(usize::from(number).wrapping_sub(1));
-        trajectory.is_some_and(|trajectory| trajectory.is_current(megaflows, generation))
+        self.find_current(self.usual(port), megaflows, generation).is_some()
     }
 
     /// True if it is time to learn from a packet without a connection what packets of its port usually do.
@@ -311,14 +304,16 @@ impl Trajectory {
         };
         let begins_with_ct = matches!(steps().next(), Some(Step::Ct(_)));
         let zone = zones().next().filter(|_| begins_with_ct);
+        let hops: ArrayVec<Hop, MAX_HOPS> =
+            flows.iter().map(|&(index, flow)| Hop::new(index, flow)).collect();
         Self {
             class,
             hash,
             zone,
             looks_up_once: zones().all(|other| Some(other) == zone),
-            shape: Shape::of(flows),
+            shape: Shape::of(flows, &hops),
             seen: (0, false),
-            hops: flows.iter().map(|&(index, flow)| Hop::new(index, flow)).collect(),
+            hops,
         }
     }
 
@@ -335,11 +330,13 @@ impl Trajectory {
 }
 
 impl Shape {
-    fn of(flows: &[(u32, &Megaflow)]) -> Self {
+    fn of(flows: &[(u32, &Megaflow)], hops: &[Hop]) -> Self {
         let mut steps = flows.iter().map(|(_, flow)| &*flow.recipe.steps);
-        match (steps.next(), steps.next(), steps.next()) {
-            (Some([Step::Output(port)]), None, None) => Self::Output(*port),
-            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Output(port)]), None) => {
+        match (steps.next(), steps.next(), hops) {
+            (Some([Step::Output(port)]), None, [only]) if only.fits_all_untracked() => Self::Output(*port),
+            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Output(port)]), [first, second])
+                if first.fits_all_untracked() && !second.by_key =>
+            {
                 Self::Tracked(*port)
             }
             _ => Self::Other,
@@ -376,7 +373,7 @@ impl Hop {
 
     /// True if all packets of the class fit that the tracker has not seen.
     #[inline]
-    pub(super) fn fits_all_untracked(&self) -> bool {
+    fn fits_all_untracked(&self) -> bool {
         self.state[1] == 0 && self.compared.is_empty() && !self.by_key
     }
 

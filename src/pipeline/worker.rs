@@ -387,7 +387,6 @@ impl<F: Frame> Worker<F> {
             if self.follow(now, packet) {
                 continue;
             }
-            packet.course.leave();
             let key = packet.key(&self.snapshot);
             let flow = match previous {
                 Some(flow) if self.megaflows.verify(flow, key, generation) => {

@@ -62,13 +62,13 @@ fn a_megaflow_that_has_another_ones_index_is_not_taken_for_it() {
     let (mut megaflows, mut trajectories) = (Megaflows::new(10, 1), Trajectories::new(true));
     let flow = install(&mut megaflows, ADDRESS, 1);
     let number = trajectories.learn(&course(class(1), &[flow]), 0, &megaflows);
-    assert!(trajectories.is_for(number, class(1), &megaflows, GENERATION));
+    assert!(trajectories.find_for(number, class(1), &megaflows, GENERATION).is_some());
     megaflows.retire(flow);
-    assert!(!trajectories.is_for(number, class(1), &megaflows, GENERATION), "retired");
+    assert!(trajectories.find_for(number, class(1), &megaflows, GENERATION).is_none(), "retired");
     assert_eq!(trajectories.learn(&course(class(1), &[flow]), 0, &megaflows), 0, "nothing is learned of it");
     megaflows.reclaim(|_| {});
     assert_eq!(install(&mut megaflows, ADDRESS, 2), flow);
-    assert!(!trajectories.is_for(number, class(1), &megaflows, GENERATION), "another one");
+    assert!(trajectories.find_for(number, class(1), &megaflows, GENERATION).is_none(), "another one");
     assert_ne!(trajectories.learn(&course(class(1), &[flow]), 0, &megaflows), number);
 }
 
@@ -80,7 +80,7 @@ fn a_trajectory_ends_with_the_generation_of_its_megaflows() {
     trajectories.set_usual(1, number, true);
     assert!(trajectories.has_usual(1, &megaflows, GENERATION));
     megaflows.begin_burst();
-    assert!(!trajectories.is_for(number, class(1), &megaflows, GENERATION + 1));
+    assert!(trajectories.find_for(number, class(1), &megaflows, GENERATION + 1).is_none());
     assert!(!trajectories.has_usual(1, &megaflows, GENERATION + 1));
 }
 
@@ -110,8 +110,8 @@ fn classes_tell_ports_families_protocols_and_tags_apart() {
     let flow = install(&mut megaflows, ADDRESS, 1);
     let [number, other] = [1, 2].map(|port| trajectories.learn(&course(class(port), &[flow]), 0, &megaflows));
     assert_ne!(number, other);
-    assert!(trajectories.is_for(number, class(1), &megaflows, GENERATION));
-    assert!(!trajectories.is_for(number, class(2), &megaflows, GENERATION));
+    assert!(trajectories.find_for(number, class(1), &megaflows, GENERATION).is_some());
+    assert!(trajectories.find_for(number, class(2), &megaflows, GENERATION).is_none());
 }
 
 #[test]
