@@ -20,6 +20,7 @@ use crate::companions::NotEdited;
 use crate::conntrack::Packet;
 use crate::errand::directory::Entry;
 use crate::expectations::{Announced, Expectation, LIFETIME, Refused};
+use crate::meta::CtMeta;
 use crate::outcome::{DropReason, Outcome};
 use crate::sequence::Round;
 use crate::shard::Shard;
@@ -75,9 +76,9 @@ impl Shard {
 
     /// A data connection shows its parent's tuple as the original one.
     #[cold]
-    pub(crate) fn show_parent(&self, packet: &mut Packet<'_>, index: u32) {
+    pub(crate) fn show_parent(&self, meta: &mut CtMeta, index: u32) {
         if let Some(parent) = self.table.parent(index) {
-            packet.meta.original = Some(parent);
+            meta.original = Some(parent);
         }
     }
 

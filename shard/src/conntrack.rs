@@ -101,7 +101,21 @@ impl Shard {
             self.end(slot.index(), EndCause::Force);
             return self.start(packet, tuple, hash);
         }
-        let state = match self.track(packet, slot) {
+        let verdict = self.track(packet, slot);
+        self.conclude(packet, tuple, hash, slot, verdict)
+    }
+
+    /// What becomes of a packet that its connection's tracker has judged.
+    #[inline(always)]
+    pub(crate) fn conclude(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &Tuple,
+        hash: u64,
+        slot: Slot,
+        verdict: Verdict,
+    ) -> Outcome {
+        let state = match verdict {
             Verdict::Established => {
                 self.counters.established += u64::from(!packet.again);
                 CtState::EST
@@ -248,26 +262,18 @@ impl Shard {
             None
         };
         let (verdict, timeout) = judge(row.connection, direction, packet, acknowledged, self.liberal_tcp);
-        if matches!(verdict, Verdict::Established | Verdict::New) {
-            row.count(packet.frame.len(), tick(packet.moment));
-        }
-        let Some(timeout) = timeout else { return verdict };
-        let deadline =
-            Deadline::after(packet.moment, zones.timeouts(packet.action.zone).milliseconds(timeout));
-        let before = row.connection.deadline();
-        if deadline != before {
-            row.connection.set_deadline(deadline);
-            if deadline.is_before(before) {
-                // The wheel only ever finds out that it is too early.
-                self.arm_earlier(slot.index());
-            }
+        let timeouts = zones.timeouts(packet.action.zone);
+        let moment = packet.moment;
+        let after = |timeout| Deadline::after(moment, timeouts.milliseconds(timeout));
+        if row.renew((verdict, timeout), moment, packet.frame.len(), after) {
+            self.arm_earlier(slot.index());
         }
         verdict
     }
 
     /// Puts a connection where the wheel finds it at its deadline, which has moved closer.
     #[cold]
-    fn arm_earlier(&mut self, index: u32) {
+    pub(crate) fn arm_earlier(&mut self, index: u32) {
         let now = tick(self.clock.moment());
         let connection = self.table.connection(index);
         let (zone, deadline) = (connection.zone(), connection.deadline().near(now));
@@ -303,7 +309,7 @@ impl Shard {
     #[cold]
     pub(crate) fn judge_outside(&mut self, packet: &mut Packet<'_>, slot: Slot) -> Outcome {
         let _ = packet.judge_invalid();
-        self.show(packet, slot);
+        self.show(packet.meta, slot);
         self.translate(packet, slot, None)
     }
 
@@ -317,21 +323,22 @@ impl Shard {
                 self.record(slot.index(), EventKind::Update(changes));
             }
         }
-        self.show(packet, slot)
+        self.show(packet.meta, slot)
     }
 
+    /// Shows a packet what is known of its connection, whose flags it gives.
     #[inline(always)]
-    fn show(&mut self, packet: &mut Packet<'_>, slot: Slot) -> u16 {
+    pub(crate) fn show(&self, meta: &mut CtMeta, slot: Slot) -> u16 {
         let connection = self.table.connection(slot.index());
         let flags = connection.flags();
-        packet.meta.mark = connection.mark();
-        packet.meta.label = if flags & flag::LABEL != 0 { self.table.cold(slot.index()).label() } else { 0 };
-        packet.meta.connection = Some(ConnectionRef { slot, generation: connection.generation() });
+        meta.mark = connection.mark();
+        meta.label = if flags & flag::LABEL != 0 { self.table.cold(slot.index()).label() } else { 0 };
+        meta.connection = Some(ConnectionRef { slot, generation: connection.generation() });
         if self.shows_original {
-            packet.meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
+            meta.original = Some(self.table.tuple(slot.index(), Direction::Original));
         }
         if flags & flag::RELATED != 0 {
-            self.show_parent(packet, slot.index());
+            self.show_parent(meta, slot.index());
         }
         flags
     }
@@ -461,7 +468,7 @@ impl Shard {
         if self.events.listening() {
             self.record(index, EventKind::New);
         }
-        self.show(packet, slot);
+        self.show(packet.meta, slot);
         let outcome = if self.table.connection(index).has(flag::ASSISTED) {
             self.assist(packet, slot)
         } else {
@@ -607,10 +614,7 @@ impl Shard {
         {
             return UNTOUCHED;
         }
-        let bits = match (flags & flag::SOURCE_NAT != 0, slot.direction()) {
-            (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
-            (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
-        };
+        let bits = translation_state(flags, slot.direction());
         let edited = flags & flag::EDITED != 0 && inner_layers.is_none();
         let table = &self.table;
         let done: Result<(), Untranslatable> = match (inner_layers, table.plain_translation(slot)) {
@@ -636,6 +640,15 @@ impl Shard {
     pub(crate) fn drop_untranslated(&mut self, reason: DropReason) -> Outcome {
         self.counters.untranslated += 1;
         Outcome::Drop(reason)
+    }
+}
+
+/// What ct_state says of a packet that goes in this direction and was translated, by its connection's flags.
+#[inline]
+pub(crate) const fn translation_state(flags: u16, direction: Direction) -> CtState {
+    match (flags & flag::SOURCE_NAT != 0, direction) {
+        (true, Direction::Original) | (false, Direction::Reply) => CtState::SNAT,
+        (true, Direction::Reply) | (false, Direction::Original) => CtState::DNAT,
     }
 }
 

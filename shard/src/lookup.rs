@@ -97,10 +97,11 @@ fn impossible_segment(
 }
 
 impl Lookup {
-    const fn of_nothing(zone: u16) -> Self {
-        let target = Target::Invalid(Invalid::NotIp);
+    /// After stage 1.
+    #[inline(always)]
+    pub(crate) const fn of(target: Target, hash: u64, zone: u16) -> Self {
         let draft = DraftNumber::NONE;
-        Self { target, hash: 0, candidate: None, hint: 0, zone, new_connection: None, draft }
+        Self { target, hash, candidate: None, hint: 0, zone, new_connection: None, draft }
     }
 
     /// A hash that both directions of a connection share, if the packet may be the first of one: it has a tuple of
@@ -169,7 +170,7 @@ impl Shard {
     ) -> Lookup {
         let mut lookup = None;
         self.prepare_into(&mut lookup, frame, layers, zone, meta, checksum_trusted);
-        lookup.unwrap_or(Lookup::of_nothing(zone))
+        lookup.unwrap_or(Lookup::of(Target::Invalid(Invalid::NotIp), 0, zone))
     }
 
     /// [`Shard::prepare`] in the place where the result is to stay: to copy what has just been written in pieces takes
@@ -191,10 +192,7 @@ impl Shard {
             // Hashed before it is put away: words that have just been stored in pieces are slow to come back.
             let hash = self.table.hash4(&tuple);
             self.table.prefetch_bucket(hash);
-            let target = Target::Packet(Tuple::V4(tuple));
-            let draft = DraftNumber::NONE;
-            *place =
-                Some(Lookup { target, hash, candidate: None, hint: 0, zone, new_connection: None, draft });
+            *place = Some(Lookup::of(Target::Packet(Tuple::V4(tuple)), hash, zone));
             return;
         }
         self.prepare_any(place, frame, layers, zone, meta, trust);
@@ -223,7 +221,7 @@ impl Shard {
             hash = self.table.hash(tuple);
             self.table.prefetch_bucket(hash);
         }
-        *place = Some(Lookup { target, hash, ..Lookup::of_nothing(zone) });
+        *place = Some(Lookup::of(target, hash, zone));
     }
 
     /// Stage 2: compares the bucket's tags and asks for the lines of the connection that they point to.

@@ -70,7 +70,7 @@ impl Outputs {
 }
 
 impl Transmit<Mbuf> for Outputs {
-    #[inline]
+    #[inline(always)] // the compiler would call it for each packet
     fn send(&mut self, port: PortId, frame: Mbuf) {
         let Some(Some(output)) = self.ports.get_mut(port as usize) else {
             self.unroutable += 1;

@@ -27,7 +27,7 @@ struct Foreseen {
 }
 
 impl<F: Frame> Worker<F> {
-    /// Looks the connections of a burst up that came in by `port`, and finds the first megaflow of each packet, as far
+    /// Looks the connections of a burst up, where that was not done yet, that came in by `port`, and finds the first megaflow of each packet, as far
     /// as trajectories tell. True if most packets have a trajectory on which nothing else needs to be looked up.
     #[inline]
     pub(super) fn foresee(&mut self, port: PortId, batch: &mut [Packet<F>]) -> bool {
@@ -36,7 +36,7 @@ impl<F: Frame> Worker<F> {
         if let Some(zone) = self.trajectories.find(usual).and_then(|trajectory| trajectory.zone) {
             let shard = &self.shard;
             for packet in &mut *batch {
-                let Some(frame) = &packet.frame else { continue };
+                let (Some(frame), None) = (&packet.frame, &packet.lookup) else { continue };
                 let trusted = frame.checksums_verified();
                 let (bytes, place) = (frame.bytes(), &mut packet.lookup);
                 shard.prepare_into(place, bytes, &packet.layers, zone, &packet.meta, trusted);
@@ -232,7 +232,7 @@ impl<F: Frame> Worker<F> {
         taken
     }
 
-    fn count_sent(&mut self, port: PortId, sent: Tally) {
+    pub(super) fn count_sent(&mut self, port: PortId, sent: Tally) {
         self.counters.sent += sent.packets;
         if let Some(port) = self.ports.get_mut(port as usize) {
             port.sent += sent.packets;
@@ -242,7 +242,7 @@ impl<F: Frame> Worker<F> {
 
     /// Takes a packet that has its first megaflow all its way.
     #[inline(never)]
-    fn go<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) {
+    pub(super) fn go<T: Transmit<F>>(&mut self, now: u64, packet: &mut Packet<F>, out: &mut T) {
         loop {
             match self.advance(packet, out) {
                 Pause::Done => return self.settle(packet),

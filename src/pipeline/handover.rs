@@ -177,12 +177,9 @@ impl<F: Frame> Worker<F> {
     /// Lets packets that came raw begin.
     #[inline]
     fn run_raw<T: Transmit<F>>(&mut self, now: u64, port: PortId, burst: &mut Burst<F>, out: &mut T) {
-        if burst.is_empty() {
-            return;
+        if !burst.is_empty() {
+            self.take_burst(now, port, burst, out);
         }
-        let mut batch = self.room();
-        let (_, fragmented) = Self::parse(port, burst, &mut batch);
-        self.begin(now, port, batch, fragmented, out);
     }
 
     /// Lets packets that have passed their trackers go on.

@@ -21,6 +21,7 @@ mod order;
 mod outbox;
 mod packet;
 pub mod payload;
+mod plain;
 pub mod recirculation;
 pub mod rewrite;
 pub mod snapshot;

@@ -85,6 +85,18 @@ impl<F> Received<F> {
         (packet.frame.as_ref().map_or(&[], Frame::bytes), &packet.layers)
     }
 
+    /// [`Received::push`] of a frame whose connection has been looked up.
+    pub(super) fn push_looked_up(&mut self, frame: F, port: PortId, lookup: Option<Lookup>) -> &Layers
+    where
+        F: Frame,
+    {
+        let at = self.count;
+        self.push(frame, port);
+        let packet = &mut self.packets[at];
+        packet.lookup = lookup;
+        &packet.layers
+    }
+
     #[cold]
     fn grow(&mut self) {
         self.packets.resize_with(self.count.next_multiple_of(BURST).max(BURST), Packet::empty);

@@ -44,6 +44,12 @@ impl Class {
         let kind = u64::from(layers.ether_type) << 16;
         Self(u64::from(port) << 32 | kind | u64::from(layers.protocol) << 8 | u64::from(layers.vlan_tags))
     }
+
+    /// Of a plain packet ([`weir_shard::plain`]).
+    #[inline]
+    pub(super) fn of_plain(port: PortId, protocol: u8) -> Self {
+        Self::of(port, &Layers::plain(protocol, 0))
+    }
 }
 
 /// A packet's part of it: where it is expected to go, and where it has gone.
@@ -371,10 +377,16 @@ impl Hop {
             && (self.compared.is_empty() || self.fields_fit(packet))
     }
 
+    /// The bits of ct_state that the megaflow looks at and what they are, if it looks at nothing else beside its class.
+    #[inline]
+    pub(super) fn only_state(&self) -> Option<[u32; 2]> {
+        (self.compared.is_empty() && !self.by_key).then_some(self.state)
+    }
+
     /// True if all packets of the class fit that the tracker has not seen.
     #[inline]
     fn fits_all_untracked(&self) -> bool {
-        self.state[1] == 0 && self.compared.is_empty() && !self.by_key
+        self.only_state().is_some_and(|[_, state]| state == 0)
     }
 
     #[inline(never)]

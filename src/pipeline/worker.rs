@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 use weir_shard::fragments::Family;
-use weir_shard::{CtMeta, CtState, DropReason, Lookup, Outcome, Shard, ShardConfig, ShardError};
+use weir_shard::{CtMeta, CtState, DropReason, Lookup, Outcome, PlainLookup, Shard, ShardConfig, ShardError};
 use weir_wire::{Fragment, Layers};
 
 use super::cache::ExactMatch;
@@ -65,6 +65,8 @@ pub struct Worker<F = HeapFrame> {
     pub(super) trajectories: Trajectories,
     /// The packets of the running burst.
     received: Received<F>,
+    /// Those that are plain.
+    pub(super) plain: Vec<PlainLookup>,
     pub(super) megaflows: Megaflows,
     pub(super) contexts: Contexts,
     pub(super) counters: Counters,
@@ -124,6 +126,7 @@ impl<F: Frame> Worker<F> {
             exact: ExactMatch::new([e, f, g, h]),
             trajectories: Trajectories::new(config.trajectories),
             received: Received::default(),
+            plain: vec![PlainLookup::default(); BURST],
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
@@ -270,21 +273,52 @@ impl<F: Frame> Worker<F> {
         }
         self.take_snapshot();
         let packets = burst.len() as u64;
-        let mut batch = self.room();
-        let (bytes, fragmented) = if self.steers(port) {
-            self.steer(port, burst, &mut batch, out)
-        } else {
-            Self::parse(port, burst, &mut batch)
-        };
         self.counters.bursts += 1;
         self.count_received(packets);
+        let bytes = match self.steers(port) {
+            true => self.process_steered(now, port, burst, out),
+            false => self.take_burst(now, port, burst, out),
+        };
         if let Some(counters) = self.ports.get_mut(port as usize) {
             counters.received += packets;
             counters.received_bytes += bytes;
         }
-        self.begin(now, port, batch, fragmented, out);
         self.tidy();
         self.post_notices(out);
+    }
+
+    /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes.
+    #[inline(always)]
+    pub(super) fn take_burst<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut Burst<F>,
+        out: &mut T,
+    ) -> u64 {
+        self.copies_left = MAX_COPIES;
+        if let Some(zone) = self.plain_zone(port) {
+            return self.take_plain(now, port, zone, burst, out);
+        }
+        let mut batch = self.room();
+        let (bytes, fragmented) = Self::parse(port, burst, &mut batch);
+        self.begin(now, port, batch, fragmented, out);
+        bytes
+    }
+
+    /// [`Worker::take_burst`] of packets that may be other shards'.
+    fn process_steered<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut Burst<F>,
+        out: &mut T,
+    ) -> u64 {
+        self.copies_left = MAX_COPIES;
+        let mut batch = self.room();
+        let (bytes, fragmented) = self.steer(port, burst, &mut batch, out);
+        self.begin(now, port, batch, fragmented, out);
+        bytes
     }
 
     /// Memory for a burst, to be given back to [`Worker::begin`].
@@ -294,7 +328,7 @@ impl<F: Frame> Worker<F> {
 
     /// Parses a burst that came in by `port`. Gives its bytes, and whether there are fragments in it.
     #[inline(always)]
-    pub(super) fn parse(port: PortId, burst: &mut Burst<F>, batch: &mut Received<F>) -> (u64, bool) {
+    fn parse(port: PortId, burst: &mut Burst<F>, batch: &mut Received<F>) -> (u64, bool) {
         let (mut bytes, mut fragmented) = (0, false);
         for frame in burst.drain(..) {
             bytes += frame.bytes().len() as u64;
@@ -314,7 +348,6 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) {
         let batch = received.take();
-        self.copies_left = MAX_COPIES;
         if fragmented {
             self.run_apart(now, batch, out);
         } else if self.trajectories.is_enabled() && self.foresee(port, batch) {

@@ -12,25 +12,33 @@ use crate::numbers::{ether_type, protocol};
 #[inline(always)] // so that headers of known lengths are summed without a loop
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    // 2^16 is 1 in ones-complement arithmetic of 16 bits: words of any width may be added, each carry as a 1.
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut total = 0u64;
-    for word in words {
+    // Blocks first, so that the few words behind them need no loop.
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let total = blocks.iter().fold(0, |total, block| add(total, block));
+    let total = add(total, rest);
+    let tail = match bytes.last_chunk::<8>() {
+        // The last word, of which all but the bytes that no whole word has are shifted out.
+        Some(last) => (u64::from_le_bytes(*last) >> 1 >> (63 - bytes.len() % 8 * 8)).to_le(),
+        None => short(bytes),
+    };
+    let (total, carry) = total.overflowing_add(tail);
+    (total & 0xffff_ffff) + (total >> 32) + u64::from(carry)
+}
+
+/// A sum and the whole words of `bytes`. 2^16 is 1 in ones-complement arithmetic of 16 bits: words of any width may be
+/// added, each carry as a 1.
+#[inline(always)]
+fn add(total: u64, bytes: &[u8]) -> u64 {
+    bytes.as_chunks::<8>().0.iter().fold(total, |total, word| {
         let (sum, carry) = total.overflowing_add(u64::from_ne_bytes(*word));
-        total = sum + u64::from(carry);
-    }
-    let (half, rest) = match rest.split_first_chunk::<4>() {
-        Some((half, rest)) => (u32::from_ne_bytes(*half), rest),
-        None => (0, rest),
-    };
-    // Not by way of an array: it would be written in bytes and read as a word, which costs as much as all the rest.
-    let tail = match *rest {
-        [a, b, c] => u32::from_ne_bytes([a, b, c, 0]),
-        [a, b] => u16::from_ne_bytes([a, b]).into(),
-        [a] => u16::from_ne_bytes([a, 0]).into(),
-        _ => 0,
-    };
-    (total & 0xffff_ffff) + (total >> 32) + u64::from(half) + u64::from(tail)
+        sum + u64::from(carry)
+    })
+}
+
+/// Less than 8 bytes as a word.
+#[inline(always)]
+fn short(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)).to_le()
 }
 
 /// Folds a sum to 16 bits. 0 comes out only if 0 went in.

@@ -147,6 +147,17 @@ impl Tuple4 {
         is_plain.then(|| Self::of_plain(frame, layers, zone, trust))
     }
 
+    /// The tuple of what nearly every packet is, a valid one of TCP or UDP over IPv4 without options in one piece, behind
+    /// an untagged Ethernet header, in one pass over its headers; and where it ends ([`Layers::l3_end`]). `None` of any
+    /// other frame: [`Layers::parse`] and [`Tuple::extract`] say what that is.
+    #[inline(always)]
+    #[must_use]
+    pub fn read_plain(frame: &[u8], zone: u16, trust: ChecksumTrust) -> Option<(Self, u16)> {
+        let (protocol, l3_end) = Layers::parse_plain(frame)?;
+        let tuple = Self::extract_plain(frame, &Layers::plain(protocol, l3_end), zone, trust)?.ok()?;
+        Some((tuple, l3_end))
+    }
+
     // Always: a tuple that is given back in memory is written in pieces, and read as words at once to be hashed.
     #[inline(always)]
     fn of_plain(frame: &[u8], layers: &Layers, zone: u16, trust: ChecksumTrust) -> Result<Self, Invalid> {

@@ -17,7 +17,18 @@ fn v6() -> PacketBuilder {
 }
 
 fn extract(frame: &[u8]) -> Result<Extracted, Invalid> {
-    Tuple::extract(frame, &Layers::parse(frame), 5, ChecksumTrust::NONE)
+    let layers = Layers::parse(frame);
+    let extracted = Tuple::extract(frame, &layers, 5, ChecksumTrust::NONE);
+    // What is read in one pass is what is read step by step.
+    let plain = Tuple4::read_plain(frame, 5, ChecksumTrust::NONE);
+    let is_plain = layers == Layers::plain(layers.protocol, layers.l3_end)
+        && matches!(layers.protocol, protocol::TCP | protocol::UDP);
+    let expected = match extracted {
+        Ok(Extracted::Packet(Tuple::V4(tuple))) if is_plain => Some((tuple, layers.l3_end)),
+        _ => None,
+    };
+    assert_eq!(plain, expected);
+    extracted
 }
 
 fn tuple(frame: &[u8]) -> Tuple {
@@ -228,6 +239,7 @@ proptest! {
             frame[at] = value;
         }
         frame.truncate(frame.len() - cut.min(frame.len()) / 2);
+        let _ = extract(&frame);
         let layers = Layers::parse(&frame);
         let trust = ChecksumTrust { ip: trust.0, l4: trust.1 };
         if let Ok(Extracted::IcmpError { inner_layers, .. }) = Tuple::extract(&frame, &layers, 0, trust) {

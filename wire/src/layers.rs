@@ -61,35 +61,32 @@ impl Layers {
     /// were written has to wait until these have reached the cache, some twenty cycles.
     #[inline(always)]
     pub fn parse_into(&mut self, frame: &[u8]) {
-        let frame = frame.get(..MAX_FRAME).unwrap_or(frame);
-        if !self.parse_plain_ipv4(frame) {
-            *self = Self::parse_any(frame);
+        match Self::parse_plain(frame) {
+            Some((protocol, l3_end)) => *self = Self::plain(protocol, l3_end),
+            None => *self = Self::parse_any(frame.get(..MAX_FRAME).unwrap_or(frame)),
         }
     }
 
-    /// What nearly every frame is: a whole IPv4 packet without options behind an untagged Ethernet header. False, and
-    /// nothing is written, of any other.
+    /// Of an IPv4 packet in one piece without options, behind an untagged Ethernet header.
     #[inline(always)]
-    fn parse_plain_ipv4(&mut self, frame: &[u8]) -> bool {
-        let Some((link, rest)) = frame.split_first_chunk::<14>() else { return false };
-        let Some(ip) = rest.first_chunk::<20>() else { return false };
-        let total_len = u16::from_be_bytes([ip[2], ip[3]]);
-        let is_plain = [link[12], link[13]] == [0x08, 0x00]
-            && ip[0] == 0x45
-            && total_len >= 20
-            && usize::from(total_len) <= rest.len()
-            && u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff == 0;
-        if is_plain {
-            self.ether_type = ether_type::IPV4;
-            self.vlan_tags = 0;
-            self.protocol = ip[9];
-            self.fragment = Fragment::No;
-            self.l3 = 14;
-            self.l4 = 34;
-            // No more than the frame's length, which fits.
-            self.l3_end = total_len.saturating_add(14);
-        }
-        is_plain
+    #[must_use]
+    pub const fn plain(protocol: u8, l3_end: u16) -> Self {
+        let fragment = Fragment::No;
+        Self { ether_type: ether_type::IPV4, vlan_tags: 0, protocol, fragment, l3: 14, l4: 34, l3_end }
+    }
+
+    /// Protocol and end of what nearly every frame is: an IPv4 packet in one piece without options, behind an untagged
+    /// Ethernet header; `None` of any other.
+    #[inline(always)]
+    pub(crate) fn parse_plain(frame: &[u8]) -> Option<(u8, u16)> {
+        let frame = frame.get(..MAX_FRAME).unwrap_or(frame);
+        let (head, rest) = frame.split_first_chunk::<34>()?;
+        let payload = u16::from_be_bytes([head[16], head[17]]).checked_sub(20)?;
+        let is_plain = [head[12], head[13], head[14]] == [0x08, 0x00, 0x45]
+            && usize::from(payload) <= rest.len()
+            && u16::from_be_bytes([head[20], head[21]]) & 0x3fff == 0;
+        // No more than the frame's length, which fits.
+        is_plain.then(|| (head[23], payload.saturating_add(34)))
     }
 
     #[inline(never)]

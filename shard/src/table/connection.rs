@@ -191,14 +191,16 @@ impl Words {
 
 impl Key {
     #[inline]
+    pub(super) fn of_v4(tuple: &Tuple4) -> Self {
+        // SAFETY: both are 16 bytes of integers without padding, for which every bit pattern is valid.
+        let Words { addresses, ports, rest } = unsafe { core::mem::transmute::<Tuple4, Words>(*tuple) };
+        Self { addresses, ports, rest }
+    }
+
+    #[inline]
     pub(super) fn new(tuple: &Tuple, hash: u64) -> Self {
         match tuple {
-            Tuple::V4(tuple) => {
-                // SAFETY: both are 16 bytes of integers without padding, for which every bit pattern is valid.
-                let Words { addresses, ports, rest } =
-                    unsafe { core::mem::transmute::<Tuple4, Words>(*tuple) };
-                Self { addresses, ports, rest }
-            }
+            Tuple::V4(tuple) => Self::of_v4(tuple),
             Tuple::V6(t) => Self {
                 addresses: hash,
                 ports: pair(t.src_port, t.dst_port),
@@ -472,11 +474,16 @@ impl Connection {
     /// TCP and UDP over IPv4, whose words turn round whole; `None` of anything else.
     #[inline]
     pub(super) fn plain_translation(&self, direction: Direction) -> Option<Tuple4> {
+        let rest = Rest(self.rest.load(Relaxed));
+        let is_plain = rest.family() == 4 && matches!(rest.protocol(), protocol::TCP | protocol::UDP);
+        is_plain.then(|| self.translation_v4(direction))
+    }
+
+    /// The same where it is known to be TCP or UDP over IPv4.
+    #[inline]
+    pub(super) fn translation_v4(&self, direction: Direction) -> Tuple4 {
         let Key { addresses, ports, rest } = self.key(direction.opposite());
-        if family_of(rest) != 4 || !matches!(Rest(rest).protocol(), protocol::TCP | protocol::UDP) {
-            return None;
-        }
-        Some(Words { addresses: addresses.rotate_left(32), ports: ports.rotate_left(16), rest }.tuple())
+        Words { addresses: addresses.rotate_left(32), ports: ports.rotate_left(16), rest }.tuple()
     }
 }
 

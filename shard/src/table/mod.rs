@@ -28,9 +28,11 @@ use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
 use self::ready::{AHEAD, Ready, prefetch_slot};
-use crate::clock::Moment;
+use crate::clock::{Deadline, Moment, tick};
 use crate::epoch::limbo::{Epochs, Limbo, Next, RESERVE};
 use crate::meta::ConnectionRef;
+use crate::timeouts::Timeout;
+use crate::verdict::Verdict;
 use crate::view::ConnectionView;
 use crate::wheel::{Link, Links};
 
@@ -116,12 +118,40 @@ pub(crate) struct Row<'t> {
 }
 
 impl Row<'_> {
-    /// As [`Table::count`].
+    /// True if the connection is this tuple's, in the slot's direction. As [`Table::holds`], but for mirrors.
     #[inline]
-    pub(crate) fn count(&self, bytes: usize, tick: u64) {
-        if let Some(account) = self.account {
-            account.count(self.slot.direction(), bytes, tick);
+    pub(crate) fn is_of(&self, tuple: &Tuple4) -> bool {
+        self.connection.has_key(self.slot.direction(), &Key::of_v4(tuple))
+    }
+
+    /// Counts a packet of `bytes` that came at `moment` as its connection's tracker has judged it, and moves the deadline.
+    /// True if that has moved closer: the wheel only ever finds out that it is too early.
+    #[inline(always)]
+    pub(crate) fn renew(
+        &self,
+        (verdict, timeout): (Verdict, Option<Timeout>),
+        moment: Moment,
+        bytes: usize,
+        after: impl FnOnce(Timeout) -> Deadline,
+    ) -> bool {
+        if matches!(verdict, Verdict::Established | Verdict::New)
+            && let Some(account) = self.account
+        {
+            account.count(self.slot.direction(), bytes, tick(moment));
         }
+        let Some(timeout) = timeout else { return false };
+        let (before, deadline) = (self.connection.deadline(), after(timeout));
+        if deadline == before {
+            return false;
+        }
+        self.connection.set_deadline(deadline);
+        deadline.is_before(before)
+    }
+
+    /// What a packet of a [plain](Row::is_of) TCP or UDP tuple is translated to.
+    #[inline]
+    pub(crate) fn translation(&self) -> Tuple4 {
+        self.connection.translation_v4(self.slot.direction())
     }
 
     /// The companion's number, 0 without one.
@@ -422,9 +452,21 @@ impl Table {
     /// A slot that may be the tuple's, by its tag alone, and its hint.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<(Slot, u16)> {
-        let Entry { bucket, lane } = self.probe(hash, |_| true)?;
-        let bucket = &self.buckets[bucket];
+        // Nearly all entries are at home.
+        let home = &self.buckets[self.home(hash)];
+        let lanes = home.matching(tag_of(hash));
+        let (bucket, lane) = match lanes {
+            0 if home.overflow == 0 => return None,
+            0 => self.candidate_away(hash)?,
+            _ => (home, lanes.trailing_zeros()),
+        };
         Some((bucket.slot(lane), bucket.hint(lane)))
+    }
+
+    #[cold]
+    fn candidate_away(&self, hash: u64) -> Option<(&Bucket, u32)> {
+        let Entry { bucket, lane } = self.probe(hash, |_| true)?;
+        Some((&self.buckets[bucket], lane))
     }
 
     /// Keeps a hint beside the entry of a slot that was found under this hash; nothing if that is gone.

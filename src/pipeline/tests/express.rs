@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use weir_wire::Fragment;
+
 use super::*;
 
 /// The first packet of a host's connection.
@@ -164,4 +166,88 @@ fn a_connection_whose_mark_changes_gets_another_trajectory() {
     let before = bench.look_ups();
     assert_eq!(bench.ports(1, &first.forth), [3]);
     assert_eq!(bench.look_ups(), (before.0 + 2, before.1));
+}
+
+/// Established packets go to port 2, invalid ones to port 4, what is new nowhere; both directions of port 1 and 2.
+const JUDGED: &str = "table=0,ip,ct_state=-trk,actions=ct(table=1)
+    table=1,ip,ct_state=+new,actions=ct(commit),2
+    table=1,priority=40000,ip,ct_state=+inv,actions=4
+    table=1,ip,in_port=1,ct_state=+est,actions=2
+    table=1,ip,in_port=2,ct_state=+est,actions=1";
+
+#[test]
+fn packets_that_turn_out_otherwise_leave_a_run_in_their_turn() {
+    let mut bench = Bench::new(JUDGED);
+    let pairs: Vec<Pair> = (1..6).map(|host| bench.establish(&v4(host))).collect();
+    let query = udp(A, 7, X, 9);
+    assert_eq!(bench.ports(1, &query), [2]);
+    assert_eq!(bench.ports(2, &udp(X, 9, A, 7)), [1]);
+    let forth: Vec<&[u8]> = pairs.iter().map(|pair| &*pair.forth).chain([&*query]).collect();
+    for _ in 0..3 {
+        assert_eq!(ports(&bench.burst(1, &forth, 0)), [2; 6]);
+    }
+    let outside = v4(2).flags(flag::ACK).seq(1001).ack(0x7000_0000).build();
+    let damaged = {
+        let mut frame = pairs[3].forth.clone();
+        frame[40] ^= 1;
+        frame
+    };
+    let datagram = PacketBuilder::new().ipv4(A, X).udp(7, 9).payload(&[1; 2000]).build();
+    let [first, last] = super::fragments::cut(&datagram, 5, &[1480]).try_into().unwrap();
+    let burst: Vec<(&[u8], PortNumber)> = [
+        (&*pairs[0].forth, 2),
+        (&outside, 4),
+        (&query, 2),
+        (&pairs[2].forth, 2),
+        (&damaged, 4),
+        (&query, 2),
+        (&pairs[0].forth, 2),
+        (&first, 2),
+        (&pairs[4].forth, 2),
+        (&pairs[3].forth, 2),
+        (&pairs[1].forth, 2),
+        (&pairs[0].forth, 2),
+        (&query, 2),
+        (&query, 2),
+        (&last, 2),
+        (&query, 2),
+    ]
+    .to_vec();
+    let frames: Vec<&[u8]> = burst.iter().map(|(frame, _)| *frame).collect();
+    // The fragments wait for each other.
+    let rest = burst.iter().filter(|(frame, _)| *frame != first && *frame != last);
+    let expected: Sent = rest.map(|(frame, port)| (*port, frame.to_vec())).collect();
+    let sent = bench.burst(1, &frames, 0);
+    let (fragments, others): (Vec<_>, Vec<_>) =
+        sent.into_iter().partition(|(_, frame)| Layers::parse(frame).fragment != Fragment::No);
+    assert_eq!(others, expected);
+    assert_eq!(fragments, [(2, first), (2, last)]);
+    bench.balance();
+}
+
+#[test]
+fn what_goes_by_two_protocols_is_counted_by_flow_and_port() {
+    let mut bench = Bench::new(JUDGED);
+    let pair = bench.establish(&v4(1));
+    let query = udp(A, 7, X, 9);
+    bench.through(&query);
+    assert_eq!(bench.ports(2, &udp(X, 9, A, 7)), [1]);
+    let burst: Vec<&[u8]> = vec![&pair.forth, &query, &query, &pair.forth, &query, &pair.forth];
+    bench.burst(1, &burst, 0);
+    let before = bench.0.counters();
+    let port = |bench: &mut Bench| bench.0.worker().port_counters(1);
+    let port_before = port(&mut bench);
+    for round in 1..=3 {
+        assert_eq!(
+            bench.burst(1, &burst, 0),
+            burst.iter().map(|frame| (2, frame.to_vec())).collect::<Sent>()
+        );
+        let after = bench.0.counters();
+        assert_eq!(after.trajectory_hits, before.trajectory_hits + 12 * round);
+        assert_eq!((after.received, after.sent), (before.received + 6 * round, before.sent + 6 * round));
+        assert_eq!(after.recirculations, before.recirculations + 6 * round);
+    }
+    let bytes: usize = burst.iter().map(|frame| frame.len()).sum();
+    assert_eq!(port(&mut bench).received_bytes, port_before.received_bytes + 3 * bytes as u64);
+    bench.balance();
 }

@@ -5,6 +5,7 @@ mod events;
 mod invalid;
 mod limits;
 pub(crate) mod packets;
+mod plain;
 mod property;
 mod shared_limits;
 mod there_and_back;

@@ -1,0 +1,253 @@
+//! Bursts of plain packets ([`weir_shard::plain`]) on trajectories that lead through one `ct` to a port, which nearly all
+//! established traffic is. Of each the table's stages keep half a cache line, and nothing else is written but the frame and
+//! the connection. What is not plain, or turns out to be on its way elsewhere, goes on in its turn as any packet does.
+
+use arrayvec::Drain;
+use weir_shard::{CtMeta, CtState, Met, PlainLookup};
+use weir_wire::Fragment;
+use weir_wire::numbers::protocol;
+
+use super::frame::{BURST, Burst, Frame, Transmit};
+use super::megaflow::Tally;
+use super::packet::Packet;
+use super::step::Step;
+use super::trajectory::{Class, Shape};
+use super::worker::Worker;
+use super::{PortId, extract};
+
+/// Frames of a burst that are still to be taken.
+type Frames<'b, F> = Drain<'b, F, BURST>;
+
+/// Where plain packets of a class go.
+#[derive(Clone, Copy)]
+struct Way {
+    /// Their trajectory's number.
+    number: u16,
+    protocol: u8,
+    /// The megaflow before the `ct` and the one behind it.
+    flows: [u32; 2],
+    /// The bits of ct_state that the second looks at, and what they are.
+    state: [u32; 2],
+    to: PortId,
+}
+
+impl Way {
+    #[inline]
+    fn has(&self, lookup: &PlainLookup) -> bool {
+        lookup.hint() == self.number && lookup.protocol() == self.protocol
+    }
+
+    #[inline]
+    fn fits(&self, state: CtState) -> bool {
+        let [mask, value] = self.state;
+        u32::from(state.0) & mask == value
+    }
+}
+
+impl<F: Frame> Worker<F> {
+    /// The zone of the `ct` that packets of a port usually go to on such a trajectory.
+    #[inline]
+    pub(super) fn plain_zone(&self, port: PortId) -> Option<u16> {
+        let trajectory = self.trajectories.find(self.trajectories.usual(port))?;
+        trajectory.zone.filter(|_| matches!(trajectory.shape, Shape::Tracked(_)))
+    }
+
+    /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes. `zone` is
+    /// where most of them are to be looked up.
+    #[inline(always)]
+    pub(super) fn take_plain<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        zone: u16,
+        burst: &mut Burst<F>,
+        out: &mut T,
+    ) -> u64 {
+        let mut memory = core::mem::take(&mut self.plain);
+        let lookups = memory.get_mut(..burst.len()).unwrap_or_default();
+        let mut bytes = 0;
+        for (frame, lookup) in burst.iter().zip(&mut *lookups) {
+            let content = frame.bytes();
+            bytes += content.len() as u64;
+            lookup.read(content, zone, frame.checksums_verified());
+        }
+        self.shard.prepare_plain(lookups);
+        let ready = self.foresee_plain(port, zone, lookups);
+        let mut frames = burst.drain(..);
+        if ready * 4 >= lookups.len() * 3 {
+            self.run_plain(now, port, zone, &mut frames, lookups, out);
+        } else {
+            self.run_any(now, port, &mut frames, lookups, out);
+        }
+        drop(frames);
+        self.plain = memory;
+        bytes
+    }
+
+    /// Finds the candidates of a burst in the index; says how many packets go on as plain ones. The others have no hint
+    /// afterwards.
+    #[inline(always)]
+    fn foresee_plain(&mut self, port: PortId, zone: u16, lookups: &mut [PlainLookup]) -> usize {
+        self.megaflows.begin_burst();
+        let (mut last, mut last_is_ready, mut ready) = ((0, 0), false, 0);
+        self.shard.prefetch_plain(lookups);
+        for lookup in lookups {
+            let kind = (lookup.hint(), lookup.protocol());
+            if kind.0 != 0 && kind != last {
+                (last, last_is_ready) = (kind, self.way(port, zone, lookup).is_some());
+            }
+            if kind.0 != 0 && last_is_ready {
+                self.shard.prefetch_plain_account(lookup);
+                ready += 1;
+            } else {
+                lookup.clear_hint();
+            }
+        }
+        ready
+    }
+
+    /// Where a packet with a hint goes, if that is right and a way for plain packets.
+    #[inline(never)]
+    fn way(&mut self, port: PortId, zone: u16, lookup: &PlainLookup) -> Option<Way> {
+        let (number, protocol) = (lookup.hint(), lookup.protocol());
+        let generation = self.snapshot().generation;
+        let Self { trajectories, megaflows, shard, .. } = self;
+        let trajectory =
+            trajectories.find_for(number, Class::of_plain(port, protocol), megaflows, generation)?;
+        let (Shape::Tracked(to), [first, second]) = (trajectory.shape, &*trajectory.hops) else {
+            return None;
+        };
+        let flows = [first.flow, second.flow];
+        let state = second.only_state()?;
+        let Some(Step::Ct(action)) = megaflows.flow(first.flow)?.recipe.steps.first() else { return None };
+        let is_plain = action.zone == zone && shard.is_plain(action);
+        is_plain.then_some(Way { number, protocol, flows, state, to })
+    }
+
+    /// Takes the packets of a burst, most of which have hints, all their way one after another.
+    #[inline(always)]
+    fn run_plain<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        zone: u16,
+        frames: &mut Frames<'_, F>,
+        lookups: &[PlainLookup],
+        out: &mut T,
+    ) {
+        let mut left = lookups;
+        while let Some(first) = left.first() {
+            // What packets in front have brought about may have ended it.
+            let way = if first.hint() == 0 { None } else { self.way(port, zone, first) };
+            let (taken, refused) = match way {
+                Some(way) => self.run_alike_plain(now, port, &way, frames, left, out),
+                None => (0, None),
+            };
+            left = left.get(taken..).unwrap_or_default();
+            if taken == 0 || refused.is_some() {
+                let others = left.iter().skip(1).take_while(|lookup| lookup.hint() == 0).count();
+                let (these, rest) = left.split_at(left.len().min(1 + others));
+                self.run_any(now, port, &mut refused.into_iter().chain(frames.by_ref()), these, out);
+                left = rest;
+            }
+        }
+        if self.has_ready_fragments() {
+            self.run_ready(now, out);
+        }
+    }
+
+    /// Takes the first packets along that go the same way. Gives their number, and the packet behind them if it turned out
+    /// not to be plain.
+    #[inline(always)]
+    fn run_alike_plain<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        way: &Way,
+        frames: &mut Frames<'_, F>,
+        lookups: &[PlainLookup],
+        out: &mut T,
+    ) -> (usize, Option<F>) {
+        let Self { megaflows, shard, .. } = self;
+        let step = megaflows.flow(way.flows[0]).and_then(|flow| flow.recipe.steps.first());
+        let Some(Step::Ct(action)) = step else { return (0, None) };
+        let run = shard.begin_plain(now, action);
+        let (mut met, mut sent) = (Tally::default(), Tally::default());
+        let (mut taken, mut refused, mut left, mut meta) = (0, None, None, CtMeta::default());
+        for lookup in lookups {
+            if !way.has(lookup) {
+                break;
+            }
+            let Some(mut frame) = frames.next() else { break };
+            let bytes = frame.bytes_mut();
+            let flags = match way.protocol {
+                protocol::TCP => extract::tcp_flags(bytes, &lookup.layers()),
+                _ => 0,
+            };
+            let length = bytes.len();
+            let outcome = shard.execute_plain(&run, bytes, lookup, &mut meta);
+            if outcome == Met::Nothing {
+                refused = Some(frame);
+                break;
+            }
+            taken += 1;
+            met.add(length, flags);
+            match outcome {
+                Met::Established(state) if way.fits(state) => {
+                    out.tracked(&frame);
+                    sent.add(length, flags);
+                    out.send(way.to, frame);
+                    continue;
+                }
+                Met::Established(state) => {
+                    let outcome;
+                    (meta, outcome) = shard.show_plain(&run, lookup, state);
+                    left = Some((frame, lookup, outcome));
+                }
+                Met::Done(outcome) => left = Some((frame, lookup, outcome)),
+                Met::Nothing => {}
+            }
+            break;
+        }
+        if met.packets > 0 {
+            self.megaflows.count(way.flows[0], met, now);
+        }
+        // A megaflow that carried nothing was not used.
+        if sent.packets > 0 {
+            self.megaflows.count(way.flows[1], sent, now);
+        }
+        self.counters.trajectory_hits += met.packets + sent.packets;
+        self.counters.recirculations += sent.packets;
+        self.count_sent(way.to, sent);
+        if let Some((frame, lookup, outcome)) = left {
+            let mut packet = Packet::new(frame, lookup.layers(), port);
+            packet.lookup = self.shard.lookup_of(lookup);
+            packet.meta = meta;
+            packet.flow = way.flows[0];
+            packet.course.begin(Class::of_plain(port, way.protocol), way.number);
+            packet.course.pass(0, way.flows[0]);
+            if self.leave_tracker(&mut packet, outcome, 0, out) {
+                self.go(now, &mut packet, out);
+            }
+        }
+        (taken, refused)
+    }
+
+    /// Takes as many packets as there are `lookups` through the tables as any others.
+    #[inline(never)]
+    fn run_any<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        frames: &mut impl Iterator<Item = F>,
+        lookups: &[PlainLookup],
+        out: &mut T,
+    ) {
+        let (mut batch, mut fragmented) = (self.room(), false);
+        for (lookup, frame) in lookups.iter().zip(frames) {
+            let lookup = self.shard.lookup_of(lookup);
+            fragmented |= batch.push_looked_up(frame, port, lookup).fragment != Fragment::No;
+        }
+        self.begin(now, port, batch, fragmented, out);
+    }
+}
