@@ -62,6 +62,12 @@ impl CtMeta {
         self.zone == zone && self.state.0 & (CtState::SNAT.0 | CtState::DNAT.0) != 0
     }
 
+    /// True if the last ct action was in `zone` and has found the packet's connection.
+    #[must_use]
+    pub fn is_known_in(&self, zone: u16) -> bool {
+        self.connection_in(zone).is_some()
+    }
+
     /// The packet's connection, if the last ct action was in `zone`.
     pub(crate) fn connection_in(&self, zone: u16) -> Option<ConnectionRef> {
         self.connection.filter(|_| self.zone == zone && self.state.has(CtState::TRK))

@@ -57,6 +57,13 @@ impl PlainLookup {
         }
     }
 
+    /// The packet after stage 1 of those that do everything; `None` of one that is not plain.
+    #[must_use]
+    pub fn to_lookup(&self) -> Option<Lookup> {
+        let Self { tuple, hash, .. } = *self;
+        self.is_plain().then(|| Lookup::of(Target::Packet(Tuple::V4(tuple)), hash, tuple.zone))
+    }
+
     /// As [`Lookup::hint`].
     #[inline]
     #[must_use]
@@ -143,16 +150,6 @@ impl Shard {
     #[inline(always)]
     pub fn prefetch_plain_account(&self, lookup: &PlainLookup) {
         self.table.prefetch_account(lookup.slot);
-    }
-
-    /// The packet after the first two stages of those that do everything; `None` of one that is not plain.
-    #[must_use]
-    pub fn lookup_of(&self, plain: &PlainLookup) -> Option<Lookup> {
-        let PlainLookup { tuple, hash, .. } = *plain;
-        let mut lookup =
-            plain.is_plain().then(|| Lookup::of(Target::Packet(Tuple::V4(tuple)), hash, tuple.zone));
-        lookup.iter_mut().for_each(|lookup| self.prefetch_connection(lookup));
-        lookup
     }
 
     /// Begins a run of plain packets to an action that [may have them](Shard::is_plain). It holds until anything else is

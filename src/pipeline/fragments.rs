@@ -238,7 +238,7 @@ impl<F: Frame> Packet<F> {
         {
             *checksum = change.apply(*checksum);
         }
-        self.changed = self.changed.max(Changed::Network);
+        self.change(Changed::Network);
     }
 }
 
@@ -449,7 +449,7 @@ impl<F: Frame> Worker<F> {
             shard.execute(now, frame.bytes_mut(), &packet.layers, &lookup, action, &mut packet.meta);
         out.tracked(frame);
         match without_edit(outcome) {
-            Ok(true) => packet.changed = packet.changed.max(Changed::Network),
+            Ok(true) => packet.change(Changed::Network),
             Ok(false) => {}
             Err(reason) => {
                 counters.count_drop(reason.into());

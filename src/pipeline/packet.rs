@@ -26,6 +26,8 @@ pub(super) struct Packet<F> {
     pub(super) recirculated: u8,
     /// How far the headers are from what the key says.
     pub(super) changed: Changed,
+    /// Nothing has written to its headers.
+    pub(super) as_it_came: bool,
     /// The key has been made.
     pub(super) keyed: bool,
     /// Index of its megaflow and the step to do next.
@@ -135,6 +137,7 @@ impl<F> Packet<F> {
             recirculation: 0,
             recirculated: 0,
             changed: Changed::No,
+            as_it_came: true,
             keyed: false,
             flow: 0,
             step: 0,
@@ -154,6 +157,7 @@ impl<F> Packet<F> {
         self.recirculation = 0;
         self.recirculated = 0;
         self.changed = Changed::No;
+        self.as_it_came = true;
         self.keyed = false;
         self.flow = 0;
         self.step = 0;
@@ -169,10 +173,20 @@ impl<F> Packet<F> {
 }
 
 impl<F> Packet<F> {
-    /// True while nothing has been done to it, so that its early look-up is for what it is.
+    /// True if its early look-up is one for a `ct` in `zone` and for what the packet is now. In a zone that knows the packet
+    /// to be of a connection there is nothing to look up.
     #[inline]
-    pub(super) fn is_at_its_first_step(&self) -> bool {
-        self.recirculated == 0 && self.step == 0
+    pub(super) fn is_looked_up_in(&self, zone: u16) -> bool {
+        self.as_it_came
+            && self.lookup.as_ref().is_some_and(|early| early.is_for(zone))
+            && !self.meta.is_known_in(zone)
+    }
+
+    /// Its headers have changed, or may have, as far as this.
+    #[inline]
+    pub(super) fn change(&mut self, changed: Changed) {
+        self.changed = self.changed.max(changed);
+        self.as_it_came = false;
     }
 
     /// It has met the tracker: at its first `ct` the connection is the one of its early look-up.

@@ -221,7 +221,7 @@ impl<F: Frame> Worker<F> {
         self.count_sent(way.to, sent);
         if let Some((frame, lookup, outcome)) = left {
             let mut packet = Packet::new(frame, lookup.layers(), port);
-            packet.lookup = self.shard.lookup_of(lookup);
+            packet.lookup = lookup.to_lookup();
             packet.meta = meta;
             packet.flow = way.flows[0];
             packet.course.begin(Class::of_plain(port, way.protocol), way.number);
@@ -245,8 +245,8 @@ impl<F: Frame> Worker<F> {
     ) {
         let (mut batch, mut fragmented) = (self.room(), false);
         for (lookup, frame) in lookups.iter().zip(frames) {
-            let lookup = self.shard.lookup_of(lookup);
-            fragmented |= batch.push_looked_up(frame, port, lookup).fragment != Fragment::No;
+            let layers = batch.push_looked_up(frame, port, lookup.to_lookup());
+            fragmented |= layers.fragment != Fragment::No;
         }
         self.begin(now, port, batch, fragmented, out);
     }

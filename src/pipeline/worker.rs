@@ -591,6 +591,8 @@ impl<F: Frame> Worker<F> {
     ) {
         let Self { shard, megaflows, .. } = self;
         let mut lookups: ArrayVec<(usize, Lookup), BURST> = ArrayVec::new();
+        // Those that still have to be looked for in the index.
+        let mut fresh = Indices::new();
         let mut fragments = Indices::new();
         for &index in tracked {
             let packet = &batch[index];
@@ -604,20 +606,23 @@ impl<F: Frame> Worker<F> {
             ) else {
                 continue;
             };
-            let is_first = packet.is_at_its_first_step();
-            lookups.push((
-                index,
-                match &packet.lookup {
-                    Some(early) if is_first && early.is_for(action.zone) => *early,
-                    _ => {
-                        let trusted = frame.checksums_verified();
-                        shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
-                    }
-                },
-            ));
+            let lookup = match &packet.lookup {
+                Some(early) if packet.is_looked_up_in(action.zone) => *early,
+                _ => {
+                    fresh.push(lookups.len());
+                    let trusted = frame.checksums_verified();
+                    shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
+                }
+            };
+            lookups.push((index, lookup));
+        }
+        for place in fresh {
+            if let Some((_, lookup)) = lookups.get_mut(place) {
+                shard.prefetch_connection(lookup);
+            }
         }
         for (index, lookup) in &mut lookups {
-            shard.prefetch(lookup);
+            shard.prefetch_account(lookup);
             let packet = &batch[*index];
             if lookup.new_connection_hash().is_some()
                 && let Some(Step::Ct(action)) =
@@ -661,10 +666,9 @@ impl<F: Frame> Worker<F> {
         let Self { shard, megaflows, .. } = self;
         let step = megaflows.flow(packet.flow).and_then(|flow| flow.recipe.steps.get(packet.step));
         let Some(Step::Ct(action)) = step else { return false };
-        let is_first = packet.is_at_its_first_step();
-        let early = packet.lookup.as_ref().filter(|early| is_first && early.is_for(action.zone));
         let alone;
-        let lookup = match lookup.or(early) {
+        let is_early = packet.is_looked_up_in(action.zone);
+        let lookup = match lookup.or(packet.lookup.as_ref().filter(|_| is_early)) {
             Some(lookup) => lookup,
             None => {
                 alone = look_up(shard, packet, action.zone);
@@ -711,7 +715,7 @@ impl<F: Frame> Worker<F> {
             Outcome::Elsewhere { .. } => return,
         };
         match outcome {
-            Ok(true) => packet.changed = packet.changed.max(Changed::Network),
+            Ok(true) => packet.change(Changed::Network),
             Ok(false) => {}
             Err(reason) => {
                 self.counters.count_drop(reason.into());
@@ -756,7 +760,7 @@ impl<F: Frame> Worker<F> {
                 Step::Recirculate(id) => return Pause::RecirculateCopy(*id),
                 Step::Set(fields) => {
                     rewrite::apply(frame.bytes_mut(), &packet.layers, fields);
-                    packet.changed = Changed::Everything;
+                    packet.change(Changed::Everything);
                 }
                 Step::PushVlan { tpid, tci } => {
                     if !rewrite::push_vlan(frame, *tpid, *tci) {
@@ -765,12 +769,12 @@ impl<F: Frame> Worker<F> {
                         return Pause::Done;
                     }
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = Changed::Everything;
+                    packet.change(Changed::Everything);
                 }
                 Step::PopVlan => {
                     rewrite::pop_vlan(frame);
                     packet.layers = Layers::parse(frame.bytes());
-                    packet.changed = Changed::Everything;
+                    packet.change(Changed::Everything);
                 }
                 Step::ClearCt => packet.meta = CtMeta::default(),
                 Step::Ct(_) => return Pause::Track,

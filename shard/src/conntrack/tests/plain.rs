@@ -55,7 +55,7 @@ impl Lab {
                 }
             }
         }
-        match self.shard.lookup_of(lookup) {
+        match lookup.to_lookup() {
             Some(lookup) => self.execute(packet, &lookup, action),
             None => self.whole(packet, action),
         }
