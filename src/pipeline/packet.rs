@@ -104,13 +104,6 @@ impl<F> Received<F> {
         self.packets.resize_with(self.count.next_multiple_of(BURST).max(BURST), Packet::empty);
     }
 
-    /// Takes the frame that was added last away again.
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<F> {
-        self.count = self.count.checked_sub(1)?;
-        self.packets.get_mut(self.count)?.frame.take()
-    }
-
     /// All of them, to be sent, dropped or taken.
     #[inline]
     pub(super) fn take(&mut self) -> &mut [Packet<F>] {

@@ -1,14 +1,13 @@
-//! Steering in software: packets of a port whose card does not bring them to their owners are looked at as soon as they
-//! are parsed, and those of other shards go there raw, before anything was counted or looked up for them. Called by
+//! Steering in software: packets of a port whose card does not bring them to their owners are looked at before all
+//! else, and those of other shards go there raw, before anything was counted or looked up for them. Called by
 //! [`Worker::process`] when some table tracks; never for one shard alone. It only makes things fast: whoever arrives at
 //! the wrong shard in spite of it is handed over at its `ct`.
 
 use weir_shard::Reason;
-use weir_wire::Fragment;
+use weir_wire::Layers;
 
 use super::frame::{Burst, Frame, Transmit};
 use super::letter::Letter;
-use super::packet::Received;
 use super::worker::Worker;
 use super::{DropCause, PortId};
 
@@ -33,33 +32,23 @@ impl<F: Frame> Worker<F> {
         self.is_shared && self.snapshot().tracks && !self.by_card.get(port as usize).copied().unwrap_or(false)
     }
 
-    /// Parses a burst; this shard's packets come into `batch`, the others leave. Gives the bytes of all, and whether
-    /// some of those that stay are fragments.
+    /// Lets those packets of a burst leave that are other shards'. Gives the bytes of all.
     #[inline(never)]
-    pub(super) fn steer<T: Transmit<F>>(
-        &mut self,
-        port: PortId,
-        burst: &mut Burst<F>,
-        batch: &mut Received<F>,
-        out: &mut T,
-    ) -> (u64, bool) {
+    pub(super) fn steer<T: Transmit<F>>(&mut self, port: PortId, burst: &mut Burst<F>, out: &mut T) -> u64 {
         self.post_notices(out);
         let numbering = self.snapshot().numbering;
         let Self { shard, counters, outbox, .. } = self;
         let (own, steering) = (shard.number(), shard.steering());
-        let (mut bytes, mut fragmented, mut handed_over) = (0, false, 0);
+        let (mut bytes, mut handed_over, mut kept) = (0, 0, Burst::new());
         let why = Reason::Steered;
         for frame in burst.drain(..) {
-            bytes += frame.bytes().len() as u64;
-            let (to, is_fragment) = {
-                let (bytes, layers) = batch.push(frame, port);
-                (steering.home_of_frame(bytes, layers).unwrap_or(own), layers.fragment != Fragment::No)
-            };
+            let content = frame.bytes();
+            bytes += content.len() as u64;
+            let to = steering.home_of_frame(content, &Layers::parse(content)).unwrap_or(own);
             if to == own {
-                fragmented |= is_fragment;
+                kept.push(frame);
                 continue;
             }
-            let Some(frame) = batch.pop() else { continue };
             let letter = Letter::Packet { port, numbering, frame, why };
             let posted = if outbox.is_behind(to) { Err(letter) } else { out.post(to, letter) };
             let Err(letter) = posted else {
@@ -73,6 +62,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         counters.handed_over[why.index()] += handed_over;
-        (bytes, fragmented)
+        *burst = kept;
+        bytes
     }
 }

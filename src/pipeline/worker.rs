@@ -275,10 +275,9 @@ impl<F: Frame> Worker<F> {
         let packets = burst.len() as u64;
         self.counters.bursts += 1;
         self.count_received(packets);
-        let bytes = match self.steers(port) {
-            true => self.process_steered(now, port, burst, out),
-            false => self.take_burst(now, port, burst, out),
-        };
+        let steered = self.steers(port).then(|| self.steer(port, burst, out));
+        let taken = self.take_burst(now, port, burst, out);
+        let bytes = steered.unwrap_or(taken);
         if let Some(counters) = self.ports.get_mut(port as usize) {
             counters.received += packets;
             counters.received_bytes += bytes;
@@ -302,21 +301,6 @@ impl<F: Frame> Worker<F> {
         }
         let mut batch = self.room();
         let (bytes, fragmented) = Self::parse(port, burst, &mut batch);
-        self.begin(now, port, batch, fragmented, out);
-        bytes
-    }
-
-    /// [`Worker::take_burst`] of packets that may be other shards'.
-    fn process_steered<T: Transmit<F>>(
-        &mut self,
-        now: u64,
-        port: PortId,
-        burst: &mut Burst<F>,
-        out: &mut T,
-    ) -> u64 {
-        self.copies_left = MAX_COPIES;
-        let mut batch = self.room();
-        let (bytes, fragmented) = self.steer(port, burst, &mut batch, out);
         self.begin(now, port, batch, fragmented, out);
         bytes
     }

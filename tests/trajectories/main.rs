@@ -143,21 +143,36 @@ fn shown(packet: &[u8]) -> String {
     )
 }
 
+/// Source and destination.
+fn ends(packet: &[u8]) -> Option<[(IpAddr, u16); 2]> {
+    let tuple = Tuple::extract(packet, &Layers::parse(packet), 0, ChecksumTrust::ALL).ok()?.lookup();
+    Some([(tuple.src(), tuple.src_port()), (tuple.dst(), tuple.dst_port())])
+}
+
 /// Who talks with whom, whichever of both a packet is from; and whether the packet may end the connection that there is
 /// for another one, as a SYN does.
 fn conversation(packet: &[u8]) -> Option<([(IpAddr, u16); 2], bool)> {
-    let layers = Layers::parse(packet);
-    let tuple = Tuple::extract(packet, &layers, 0, ChecksumTrust::ALL).ok()?.lookup();
-    let mut ends = [(tuple.src(), tuple.src_port()), (tuple.dst(), tuple.dst_port())];
+    let (layers, mut ends) = (Layers::parse(packet), ends(packet)?);
     ends.sort_unstable();
     let flags = layers.l4_bytes(packet).get(13).copied().map_or(0, u16::from);
     let is_syn = layers.protocol == protocol::TCP && flags & (flag::SYN | flag::ACK) == flag::SYN;
     Some((ends, is_syn || layers.protocol == protocol::SCTP))
 }
 
-/// Leaves one packet of each conversation in which another connection may begin: in waves, its first packet would end
-/// the old one between two `ct` of the packets in front of it.
+/// Leaves packets whose outcome does not depend on how far others of the burst are, which is not the same in waves and in
+/// turn: one of each conversation in which another connection may begin, whose first packet would end the old one between
+/// two `ct` of the packets in front of it; and of packets that share one end only, of which one may be the answer to what
+/// another becomes when it is translated.
 fn thin(packets: &mut Vec<Vec<u8>>) {
+    let mut ways: Vec<[(IpAddr, u16); 2]> = Vec::new();
+    packets.retain(|packet| {
+        let Some([src, dst]) = ends(packet) else { return true };
+        let answers =
+            |&[from, to]: &[(IpAddr, u16); 2]| (to == src || from == dst) && [from, to] != [dst, src];
+        let is_alone = !ways.iter().any(answers);
+        ways.push([src, dst]);
+        is_alone
+    });
     let known: Vec<_> = packets.iter().map(|packet| conversation(packet)).collect();
     let begins = |ends| known.iter().flatten().any(|(other, begins)| *begins && *other == ends);
     let mut seen = Vec::new();
