@@ -2,7 +2,7 @@
 //!
 //! A burst meets a [`Shard`] in three stages: [`Shard::prepare`] for every packet, [`Shard::prefetch`] for every
 //! packet, [`Shard::execute`] for every packet in order. Before the last of them [`Shard::foresee`] prepares for
-//! connections that begin. Between bursts the lcore calls [`Shard::sweep`].
+//! connections that begin. What nearly all packets are has shorter stages of its own ([`plain`]). Between bursts the lcore calls [`Shard::sweep`].
 //!
 //! ```
 //! use weir_shard::{CtAction, CtMeta, CtState, Outcome, Shard, ShardConfig};

@@ -113,6 +113,13 @@ impl Lookup {
         self.new_connection
     }
 
+    /// True after stage 2 of a packet with a tuple of its own.
+    #[inline]
+    #[must_use]
+    pub const fn is_through_index(&self) -> bool {
+        self.candidate.is_some() || self.new_connection.is_some()
+    }
+
     /// What the caller has kept with the connection that this packet seems to belong to, for its direction
     /// ([`Shard::remember`]); 0 if nothing, or if there is none. After stage 2.
     ///

@@ -1,7 +1,8 @@
 //! The three stages for what nearly every packet is: one of TCP or UDP over IPv4, in one piece and valid, of a connection
 //! that is established and has nothing about it that takes more than tracking and translating. Such a packet takes half
 //! a cache line on its way through them. Of any other the last stage says so, having done nothing, and the packet goes
-//! through the stages of [`lookup`](crate::lookup), which do all that there is to do.
+//! through the stages of [`lookup`](crate::lookup), which do all that there is to do. Only what a tracker takes for
+//! something else than established is taken to its end here, as it would be there.
 
 use weir_nat::rewrite::translate_v4;
 use weir_wire::extract::ChecksumTrust;
@@ -118,7 +119,7 @@ impl Shard {
     /// True if packets of this action may be plain: those of established connections leave no trace but in the tracker
     /// and the account.
     #[must_use]
-    pub fn is_plain(&self, action: &CtAction) -> bool {
+    pub fn takes_plain(&self, action: &CtAction) -> bool {
         let sets = action.mark.is_some() || action.label.is_some() || action.helper.is_some();
         !(action.commit && (sets || action.force)) && !self.events.listening()
     }
@@ -152,7 +153,7 @@ impl Shard {
         self.table.prefetch_account(lookup.slot);
     }
 
-    /// Begins a run of plain packets to an action that [may have them](Shard::is_plain). It holds until anything else is
+    /// Begins a run of plain packets to an action that [may have them](Shard::takes_plain). It holds until anything else is
     /// done to the shard.
     #[inline]
     pub fn begin_plain<'a>(&mut self, now: Millis, action: &'a CtAction) -> PlainRun<'a> {

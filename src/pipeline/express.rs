@@ -27,11 +27,10 @@ struct Foreseen {
 }
 
 impl<F: Frame> Worker<F> {
-    /// Looks the connections of a burst up, where that was not done yet, that came in by `port`, and finds the first megaflow of each packet, as far
-    /// as trajectories tell. True if most packets have a trajectory on which nothing else needs to be looked up.
+    /// Looks up the connections of a burst that came in by `port`, where that was not done yet, and finds the first megaflow
+    /// of each packet, as far as trajectories tell. True if most packets have a trajectory on which nothing else needs to be looked up.
     #[inline]
     pub(super) fn foresee(&mut self, port: PortId, batch: &mut [Packet<F>]) -> bool {
-        self.megaflows.begin_burst();
         let usual = self.trajectories.usual(port);
         if let Some(zone) = self.trajectories.find(usual).and_then(|trajectory| trajectory.zone) {
             let shard = &self.shard;
@@ -151,8 +150,8 @@ impl<F: Frame> Worker<F> {
         let Some([first, second]) = trajectories.find(number).map(|trajectory| &*trajectory.hops) else {
             return 0;
         };
-        let flows = (first.flow, second.flow);
-        let Some(Step::Ct(action)) = megaflows.flow(flows.0).and_then(|flow| flow.recipe.steps.first())
+        let flows = [first.flow, second.flow];
+        let Some(Step::Ct(action)) = megaflows.flow(flows[0]).and_then(|flow| flow.recipe.steps.first())
         else {
             return 0;
         };
@@ -186,17 +185,10 @@ impl<F: Frame> Worker<F> {
                 out.send(port, frame);
             }
         }
-        self.megaflows.count(flows.0, met, now);
-        // A megaflow that carried nothing was not used.
-        if sent.packets > 0 {
-            self.megaflows.count(flows.1, sent, now);
-        }
-        self.counters.trajectory_hits += met.packets + sent.packets;
-        self.counters.recirculations += sent.packets;
-        self.count_sent(port, sent);
+        self.count_run(now, flows, met, sent, port);
         if let (Some(outcome), Some(packet)) = (left, batch.get_mut(taken.saturating_sub(1))) {
-            packet.flow = flows.0;
-            packet.course.pass(0, flows.0);
+            packet.flow = flows[0];
+            packet.course.pass(0, flows[0]);
             if self.leave_tracker(packet, outcome, 0, out) {
                 self.go(now, packet, out);
             }
@@ -232,7 +224,20 @@ impl<F: Frame> Worker<F> {
         taken
     }
 
-    pub(super) fn count_sent(&mut self, port: PortId, sent: Tally) {
+    /// Counts a run of packets that met the first of these megaflows, of which some met the second and were sent to `to`.
+    pub(super) fn count_run(&mut self, now: u64, flows: [u32; 2], met: Tally, sent: Tally, to: PortId) {
+        for (flow, tally) in flows.into_iter().zip([met, sent]) {
+            // A megaflow that carried nothing was not used.
+            if tally.packets > 0 {
+                self.megaflows.count(flow, tally, now);
+            }
+        }
+        self.counters.trajectory_hits += met.packets + sent.packets;
+        self.counters.recirculations += sent.packets;
+        self.count_sent(to, sent);
+    }
+
+    fn count_sent(&mut self, port: PortId, sent: Tally) {
         self.counters.sent += sent.packets;
         if let Some(port) = self.ports.get_mut(port as usize) {
             port.sent += sent.packets;

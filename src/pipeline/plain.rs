@@ -63,7 +63,7 @@ impl<F: Frame> Worker<F> {
         burst: &mut Burst<F>,
         out: &mut T,
     ) -> u64 {
-        let mut memory = core::mem::take(&mut self.plain);
+        let mut memory = core::mem::take(&mut self.plain_lookups);
         let lookups = memory.get_mut(..burst.len()).unwrap_or_default();
         let mut bytes = 0;
         for (frame, lookup) in burst.iter().zip(&mut *lookups) {
@@ -80,7 +80,7 @@ impl<F: Frame> Worker<F> {
             self.run_any(now, port, &mut frames, lookups, out);
         }
         drop(frames);
-        self.plain = memory;
+        self.plain_lookups = memory;
         bytes
     }
 
@@ -88,7 +88,6 @@ impl<F: Frame> Worker<F> {
     /// afterwards.
     #[inline(always)]
     fn foresee_plain(&mut self, port: PortId, zone: u16, lookups: &mut [PlainLookup]) -> usize {
-        self.megaflows.begin_burst();
         let (mut last, mut last_is_ready, mut ready) = ((0, 0), false, 0);
         self.shard.prefetch_plain(lookups);
         for lookup in lookups {
@@ -120,7 +119,7 @@ impl<F: Frame> Worker<F> {
         let flows = [first.flow, second.flow];
         let state = second.only_state()?;
         let Some(Step::Ct(action)) = megaflows.flow(first.flow)?.recipe.steps.first() else { return None };
-        let is_plain = action.zone == zone && shard.is_plain(action);
+        let is_plain = action.zone == zone && shard.takes_plain(action);
         is_plain.then_some(Way { number, protocol, flows, state, to })
     }
 
@@ -209,16 +208,7 @@ impl<F: Frame> Worker<F> {
             }
             break;
         }
-        if met.packets > 0 {
-            self.megaflows.count(way.flows[0], met, now);
-        }
-        // A megaflow that carried nothing was not used.
-        if sent.packets > 0 {
-            self.megaflows.count(way.flows[1], sent, now);
-        }
-        self.counters.trajectory_hits += met.packets + sent.packets;
-        self.counters.recirculations += sent.packets;
-        self.count_sent(way.to, sent);
+        self.count_run(now, way.flows, met, sent, way.to);
         if let Some((frame, lookup, outcome)) = left {
             let mut packet = Packet::new(frame, lookup.layers(), port);
             packet.lookup = lookup.to_lookup();

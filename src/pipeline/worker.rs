@@ -65,8 +65,8 @@ pub struct Worker<F = HeapFrame> {
     pub(super) trajectories: Trajectories,
     /// The packets of the running burst.
     received: Received<F>,
-    /// Those that are plain.
-    pub(super) plain: Vec<PlainLookup>,
+    /// Look-ups of a burst of plain ones.
+    pub(super) plain_lookups: Vec<PlainLookup>,
     pub(super) megaflows: Megaflows,
     pub(super) contexts: Contexts,
     pub(super) counters: Counters,
@@ -126,7 +126,7 @@ impl<F: Frame> Worker<F> {
             exact: ExactMatch::new([e, f, g, h]),
             trajectories: Trajectories::new(config.trajectories),
             received: Received::default(),
-            plain: vec![PlainLookup::default(); BURST],
+            plain_lookups: vec![PlainLookup::default(); BURST],
             megaflows: Megaflows::new(config.megaflows, a.rotate_left(32) ^ h),
             contexts: Contexts::new(config.megaflows.saturating_mul(2)),
             counters: Counters::default(),
@@ -296,6 +296,7 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) -> u64 {
         self.copies_left = MAX_COPIES;
+        self.megaflows.begin_burst();
         if let Some(zone) = self.plain_zone(port) {
             return self.take_plain(now, port, zone, burst, out);
         }
@@ -590,10 +591,16 @@ impl<F: Frame> Worker<F> {
             ) else {
                 continue;
             };
+            let place = lookups.len();
             let lookup = match &packet.lookup {
-                Some(early) if packet.is_looked_up_in(action.zone) => *early,
+                Some(early) if packet.is_looked_up_in(action.zone) => {
+                    if !early.is_through_index() {
+                        fresh.push(place);
+                    }
+                    *early
+                }
                 _ => {
-                    fresh.push(lookups.len());
+                    fresh.push(place);
                     let trusted = frame.checksums_verified();
                     shard.prepare(frame.bytes(), &packet.layers, action.zone, &packet.meta, trusted)
                 }

@@ -155,6 +155,19 @@ fn udp_without_checksum_and_trailing_bytes_are_fine_over_ipv4() {
 }
 
 #[test]
+fn what_is_beyond_the_longest_frame_is_no_part_of_a_packet() {
+    for (total, is_whole) in [(65_521u16, true), (65_522, false), (65_535, false)] {
+        let mut frame = v4().udp(1, 2).without_udp_checksum().build();
+        frame.resize(70_000, 0);
+        frame[16..18].copy_from_slice(&total.to_be_bytes());
+        frame[24..26].fill(0);
+        let sum = checksum::finish(checksum::sum(&frame[14..34]));
+        frame[24..26].copy_from_slice(&sum);
+        assert_eq!(extract(&frame).is_ok(), is_whole, "{total}");
+    }
+}
+
+#[test]
 fn trusted_checksums_are_not_looked_at() {
     let mut frame = v4().tcp(1, 2).build();
     frame[24] ^= 1;

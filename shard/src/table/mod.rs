@@ -118,7 +118,7 @@ pub(crate) struct Row<'t> {
 }
 
 impl Row<'_> {
-    /// True if the connection is this tuple's, in the slot's direction. As [`Table::holds`], but for mirrors.
+    /// True if the connection is this tuple's, in the slot's direction. A mirror's reply is for the caller to tell apart.
     #[inline]
     pub(crate) fn is_of(&self, tuple: &Tuple4) -> bool {
         self.connection.has_key(self.slot.direction(), &Key::of_v4(tuple))

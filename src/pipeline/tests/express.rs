@@ -226,6 +226,61 @@ fn packets_that_turn_out_otherwise_leave_a_run_in_their_turn() {
 }
 
 #[test]
+fn few_plain_packets_between_fragments_and_new_ones_lose_nothing() {
+    let mut bench = Bench::new(JUDGED);
+    let pair = bench.establish(&v4(1));
+    for _ in 0..3 {
+        bench.through(&pair.forth);
+    }
+    let datagram = PacketBuilder::new().ipv4(A, X).udp(7, 9).payload(&[1; 2000]).build();
+    let [first, last] = super::fragments::cut(&datagram, 5, &[1480]).try_into().unwrap();
+    let fresh: Vec<Vec<u8>> = (10..16).map(|host| udp([192, 168, 0, host], 7, X, 9)).collect();
+    let burst =
+        [&fresh[0], &pair.forth, &fresh[1], &first, &fresh[2], &fresh[3], &last, &pair.forth, &fresh[4]];
+    let frames: Vec<&[u8]> = burst.iter().map(|frame| frame.as_slice()).collect();
+    let before = bench.connections().len();
+    assert_eq!(ports(&bench.burst(1, &frames, 0)), [2; 9]);
+    assert_eq!(bench.connections().len(), before + 6, "five queries and the datagram");
+    bench.balance();
+}
+
+#[test]
+fn bursts_of_established_packets_are_taken_for_plain_ones() {
+    let mut bench = Bench::new(NAT);
+    let pairs: Vec<Pair> = (1..9).map(|host| bench.establish(&v4(host))).collect();
+    for (port, frames) in [
+        (1, pairs.iter().map(|pair| &*pair.forth).collect::<Vec<&[u8]>>()),
+        (2, pairs.iter().map(|pair| &*pair.back).collect()),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(bench.burst(port, &frames, 0).len(), 8);
+        }
+        let lookups = &bench.0.worker().plain_lookups[..8];
+        assert!(lookups.iter().all(|lookup| lookup.is_plain() && lookup.hint() != 0));
+    }
+}
+
+#[test]
+fn a_packet_whose_headers_were_written_between_two_cts_of_a_zone_is_looked_up_again() {
+    let flows = "table=0,ip,ct_state=-trk,actions=ct(table=1)
+        table=1,priority=40000,ip,ct_state=+new,nw_src=192.168.0.2,actions=mod_nw_dst:203.0.113.77,ct(commit),2
+        table=1,ip,ct_state=+new,actions=ct(commit),2
+        table=1,ip,in_port=1,ct_state=+est,actions=2
+        table=1,ip,in_port=2,ct_state=+est,actions=1";
+    let mut bench = Bench::new(flows);
+    let pair = bench.establish(&v4(1));
+    for _ in 0..3 {
+        bench.through(&pair.forth);
+    }
+    assert_eq!(bench.ports(1, &udp([192, 168, 0, 2], 7, X, 9)), [2]);
+    assert_eq!(bench.ports(1, &udp([192, 168, 0, 3], 7, X, 9)), [2]);
+    let connections = bench.connections().join("\n");
+    assert!(connections.contains("src=192.168.0.2,dst=203.0.113.77,"), "{connections}");
+    assert!(connections.contains("src=192.168.0.3,dst=203.0.113.9,"), "{connections}");
+    assert!(!connections.contains("src=192.168.0.2,dst=203.0.113.9,"), "{connections}");
+}
+
+#[test]
 fn what_goes_by_two_protocols_is_counted_by_flow_and_port() {
     let mut bench = Bench::new(JUDGED);
     let pair = bench.establish(&v4(1));

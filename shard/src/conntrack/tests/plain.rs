@@ -43,7 +43,7 @@ impl Lab {
         self.shard.prefetch_plain(&mut lookups);
         let [lookup] = &lookups;
         assert!(!lookup.is_plain() || lookup.layers() == packet.layers);
-        if lookup.hint() != 0 && self.shard.is_plain(action) {
+        if lookup.hint() != 0 && self.shard.takes_plain(action) {
             let (mut bytes, mut meta) = (packet.bytes.clone(), CtMeta::default());
             let run = self.shard.begin_plain(self.now, action);
             match self.shard.execute_plain(&run, &mut bytes, lookup, &mut meta) {
@@ -217,6 +217,15 @@ proptest! {
                 _ => apply(),
             };
             both.send(&packet, &action);
+        }
+        // Each connection ends when its timer says.
+        for _ in 0..20 {
+            both.each(|lab| {
+                lab.now += 20_000;
+                lab.sweep();
+            });
+            let [short, whole] = &both.0;
+            prop_assert_eq!((short.shard.len(), short.shard.counters()), (whole.shard.len(), whole.shard.counters()));
         }
     }
 }
