@@ -110,7 +110,13 @@ pub struct Distribution {
     pub p99_9: f64,
     /// All.
     pub max: f64,
+    /// How many took [`LATE`] longer than half of all. A hypervisor that takes the CPU away makes some of any kind of burst
+    /// late: compare with those in which nothing ends.
+    pub late: usize,
 }
+
+/// Microseconds beyond the median from which on a burst is late.
+pub const LATE: f64 = 50.0;
 
 impl Distribution {
     /// Of `values`; `None` of none.
@@ -120,7 +126,9 @@ impl Distribution {
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().checked_sub(1)?;
         let at = |thousandths: usize| sorted.get(last * thousandths / 1000).copied();
-        Some(Self { p50: at(500)?, p99: at(990)?, p99_9: at(999)?, max: at(1000)? })
+        let p50 = at(500)?;
+        let late = sorted.len() - sorted.partition_point(|value| *value <= p50 + LATE);
+        Some(Self { p50, p99: at(990)?, p99_9: at(999)?, max: at(1000)?, late })
     }
 }
 
@@ -296,15 +304,16 @@ pub fn table(rows: &[Row]) -> String {
     let mut set_up =
         String::from("set-up, cycles a connection: median (min to max)\n connections      others\n");
     let mut waits = String::from(
-        "\nbursts of an established connection, microseconds\n      bursts       ended       p50       p99     p99.9       max\n",
+        "\nbursts of an established connection, microseconds\n      bursts       ended       p50       p99     p99.9       max  50 later\n",
     );
     for row in rows {
         match row {
             Row::SetUp { connections, others, cycles: Summary { median, min, max } } => {
                 set_up += &format!("{connections:>12}{others:>12}  {median:.0} ({min:.0} to {max:.0})\n");
             }
-            Row::Bursts { ended, bursts, microseconds: Distribution { p50, p99, p99_9, max } } => {
-                waits += &format!("{bursts:>12}{ended:>12}{p50:>10.1}{p99:>10.1}{p99_9:>10.1}{max:>10.1}\n");
+            Row::Bursts { ended, bursts, microseconds: Distribution { p50, p99, p99_9, max, late } } => {
+                waits += &format!("{bursts:>12}{ended:>12}{p50:>10.1}{p99:>10.1}{p99_9:>10.1}{max:>10.1}");
+                waits += &format!("{late:>10}\n");
             }
         }
     }
@@ -318,24 +327,24 @@ mod tests {
     #[test]
     fn a_distribution_names_its_tail() {
         let values: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
-        let wanted = Distribution { p50: 500.0, p99: 990.0, p99_9: 999.0, max: 1000.0 };
+        let wanted = Distribution { p50: 500.0, p99: 990.0, p99_9: 999.0, max: 1000.0, late: 450 };
         assert_eq!(Distribution::of(&values), Some(wanted));
         assert_eq!(Distribution::of(&[]), None);
-        let one = Distribution { p50: 2.5, p99: 2.5, p99_9: 2.5, max: 2.5 };
+        let one = Distribution { p50: 2.5, p99: 2.5, p99_9: 2.5, max: 2.5, late: 0 };
         assert_eq!(Distribution::of(&[2.5]), Some(one));
     }
 
     #[test]
     fn rows_are_shown_by_kind() {
         let cycles = Summary { median: 600.0, min: 590.4, max: 700.0 };
-        let microseconds = Distribution { p50: 2.0, p99: 9.0, p99_9: 12.34, max: 30.0 };
+        let microseconds = Distribution { p50: 2.0, p99: 9.0, p99_9: 12.34, max: 80.0, late: 3 };
         let rows = [
             Row::SetUp { connections: 1000, others: 0, cycles },
             Row::Bursts { ended: 7, bursts: 99, microseconds },
         ];
         let text = table(&rows);
         assert!(text.contains("        1000           0  600 (590 to 700)\n"), "{text}");
-        let line = "          99           7       2.0       9.0      12.3      30.0\n";
+        let line = "          99           7       2.0       9.0      12.3      80.0         3\n";
         assert!(text.ends_with(line), "{text}");
     }
 }
