@@ -265,7 +265,8 @@ impl Shard {
         let timeouts = zones.timeouts(packet.action.zone);
         let moment = packet.moment;
         let after = |timeout| Deadline::after(moment, timeouts.milliseconds(timeout));
-        if row.renew((verdict, timeout), moment, packet.frame.len(), after) {
+        let protocol = packet.layers.protocol;
+        if row.renew(protocol, (verdict, timeout), moment, packet.frame.len(), after) {
             self.arm_earlier(slot.index());
         }
         verdict
@@ -453,7 +454,7 @@ impl Shard {
         }
         self.table.cold_mut(index).set_created(packet.moment);
         let slot = Slot::new(index, Direction::Original);
-        self.table.count(slot, packet.frame.len(), tick(packet.moment));
+        self.table.count_first(index, tuple.protocol(), packet.frame.len(), tick(packet.moment));
         match &expected {
             // Mark and label are the parent's; this commit's own do not apply (as observed of Open vSwitch).
             Some(expected) => self.adopt(packet, tuple, index, expected, expected_nat.is_some()),

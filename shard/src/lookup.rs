@@ -262,8 +262,8 @@ impl Shard {
     /// The rest of stage 2.
     #[inline(always)]
     pub fn prefetch_account(&self, lookup: &Lookup) {
-        if let Some(slot) = lookup.candidate {
-            self.table.prefetch_account(slot);
+        if let (Some(slot), Some(tuple)) = (lookup.candidate, lookup.target.tuple()) {
+            self.table.prefetch_account(slot, tuple.protocol());
         }
     }
 }

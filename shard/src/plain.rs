@@ -150,7 +150,7 @@ impl Shard {
     /// The rest of stage 2, of a packet with a hint.
     #[inline(always)]
     pub fn prefetch_plain_account(&self, lookup: &PlainLookup) {
-        self.table.prefetch_account(lookup.slot);
+        self.table.prefetch_account(lookup.slot, lookup.protocol());
     }
 
     /// Begins a run of plain packets to an action that [may have them](Shard::takes_plain). It holds until anything else is
@@ -185,7 +185,7 @@ impl Shard {
                 return Met::Nothing;
             }
             let judged = (Verdict::Established, Some(Timeout::UdpMultiple));
-            if row.renew(judged, run.moment, frame.len(), |_| run.udp) {
+            if row.renew(protocol::UDP, judged, run.moment, frame.len(), |_| run.udp) {
                 self.arm_earlier(lookup.slot.index());
             }
         } else if let Some(met) = self.track_plain(run, frame, lookup, meta) {
@@ -227,7 +227,7 @@ impl Shard {
             Timeout::TcpEstablished => run.tcp,
             _ => Deadline::after(run.moment, timeouts.milliseconds(timeout)),
         };
-        if row.renew(judged, run.moment, frame.len(), after) {
+        if row.renew(protocol::TCP, judged, run.moment, frame.len(), after) {
             self.arm_earlier(lookup.slot.index());
         }
         match judged.0 {

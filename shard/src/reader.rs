@@ -61,7 +61,7 @@ impl ShardReader {
             let behind = at.saturating_add(UNDER_GUARD).min(end);
             let guard = reader.pin();
             for index in at..behind {
-                self.table.memory.prefetch::<true>(index.saturating_add(AHEAD));
+                self.table.memory.prefetch_view(index.saturating_add(AHEAD));
                 found.extend(self.table.memory.view(index, moment));
             }
             drop(guard);

@@ -227,9 +227,9 @@ impl Peer {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct PeerCell {
-    low: AtomicU32,
-    high: AtomicU32,
-    window: AtomicU16,
+    pub(crate) low: AtomicU32,
+    pub(crate) high: AtomicU32,
+    pub(crate) window: AtomicU16,
     scale: AtomicU8,
     state: AtomicU8,
 }

@@ -1,16 +1,19 @@
-//! What a connection has carried. Half a cache line each, in an array of its own: packets write it and read nothing
-//! else there, so that it can be asked for early and nobody waits for it.
+//! What a connection has carried. Trackers without windows, which are all but those of TCP and SCTP, leave room for
+//! that in the hot line ([`Tally`]), so their packets touch no other. The rest is in half a cache line each, in an array
+//! of its own: packets write it and read nothing else there, so that it can be asked for early and nobody waits for it.
 
 #![allow(unsafe_code)] // part of the table
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, Release}};
 
 use weir_numa::memory::Zeroable;
 
 use super::bucket::Direction;
+use super::connection::{Connection, Owned, flag};
 
-/// Packets and bytes by direction, and when the last packet came. Only the owner writes; a reader may see a packet
-/// counted whose bytes are not yet, and for a moment every 2^32 packets a count that lacks so many.
+/// Packets and bytes by direction, and when the last packet came; 0 unless its connection has [`flag::ACCOUNT`]. Only
+/// the owner writes; a reader may see a packet counted whose bytes are not yet, and for a moment every 2^32 packets a
+/// count that lacks so many.
 #[derive(Debug, Default)]
 #[repr(C, align(32))]
 pub(crate) struct Account {
@@ -48,6 +51,17 @@ impl Account {
         self.more_packets[direction].store(more, Relaxed);
     }
 
+    /// Begins anew with a packet of the original direction, and reads nothing, so that nobody waits for the line.
+    #[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design")]
+    pub(super) fn begin(&self, bytes: usize, tick: u64) {
+        for (direction, (packets, bytes)) in [(1, bytes as u64), (0, 0)].into_iter().enumerate() {
+            self.packets[direction].store(packets, Relaxed);
+            self.bytes[direction].store(bytes, Relaxed);
+            self.more_packets[direction].store(0, Relaxed);
+        }
+        self.seen.store(tick as u32, Relaxed);
+    }
+
     /// Begins anew. For the owner alone.
     pub(super) fn clear(&self) {
         for direction in 0..2 {
@@ -59,17 +73,81 @@ impl Account {
     }
 
     /// Packets and bytes of a direction.
-    pub(crate) fn totals(&self, direction: Direction) -> (u64, u64) {
+    pub(super) fn totals(&self, direction: Direction) -> (u64, u64) {
         let direction = direction as usize;
         let more = u64::from(self.more_packets[direction].load(Relaxed)) << 32;
         (more | u64::from(self.packets[direction].load(Relaxed)), self.bytes[direction].load(Relaxed))
     }
 
-    /// Ticks from the last packet to `tick`; 0 if that came later, as it may where others read.
-    #[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design")]
-    pub(crate) fn idle(&self, tick: u64) -> u32 {
-        let idle = (tick as u32).wrapping_sub(self.seen.load(Relaxed));
-        if idle > u32::MAX - 1000 { 0 } else { idle }
+    /// Tick of the last packet.
+    pub(super) fn seen(&self) -> u32 {
+        self.seen.load(Relaxed)
+    }
+}
+
+/// Ticks from the last packet's, `seen`, to `tick`; 0 if that came later, as it may where others read.
+#[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design")]
+pub(super) fn idle(seen: u32, tick: u64) -> u32 {
+    u32::try_from((tick as u32).wrapping_sub(seen).cast_signed()).unwrap_or(0)
+}
+
+/// The low 32 bits of what a connection without windows has carried, in the hot line: of each direction packets and
+/// bytes. What is above them is in its [`Account`].
+pub(super) struct Tally<'a>(pub(super) &'a Connection);
+
+impl Tally<'_> {
+    /// Packets and bytes of a direction.
+    pub(super) fn totals(&self, direction: Direction) -> (u64, u64) {
+        let side = self.0.side(direction);
+        (side.low.load(Relaxed).into(), side.high.load(Relaxed).into())
+    }
+
+    /// Tick of the last packet; while one is counted that comes 2^16 ticks behind another, maybe one in the future.
+    pub(super) fn seen(&self) -> u32 {
+        // The halves are written the other way round.
+        let low = self.0.side(Direction::Original).window.load(Acquire);
+        let high = self.0.side(Direction::Reply).window.load(Relaxed);
+        u32::from(high) << 16 | u32::from(low)
+    }
+}
+
+/// As [`Account::count`], of a connection without windows.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design, and frames are shorter than 2^32 bytes")]
+pub(super) fn count_in_line(
+    connection: Owned<'_, Connection>,
+    account: &Account,
+    direction: Direction,
+    bytes: usize,
+    tick: u64,
+) {
+    let side = connection.side(direction);
+    let (packets, more) = side.low.load(Relaxed).overflowing_add(1);
+    side.low.store(packets, Relaxed);
+    let (sum, carry) = side.high.load(Relaxed).overflowing_add(bytes as u32);
+    side.high.store(sum, Relaxed);
+    if more | carry {
+        carry_over(connection, account, direction, more, carry);
+    }
+    connection.side(Direction::Reply).window.store((tick >> 16) as u16, Relaxed);
+    connection.side(Direction::Original).window.store(tick as u16, Release);
+}
+
+#[cold]
+fn carry_over(
+    connection: Owned<'_, Connection>,
+    account: &Account,
+    direction: Direction,
+    packets: bool,
+    bytes: bool,
+) {
+    connection.set(flag::ACCOUNT, true);
+    if packets {
+        account.carry(direction as usize);
+    }
+    if bytes {
+        let sum = account.bytes[direction as usize].load(Relaxed).wrapping_add(1 << 32);
+        account.bytes[direction as usize].store(sum, Relaxed);
     }
 }
 
@@ -89,7 +167,48 @@ mod tests {
         account.count(Direction::Reply, 1500, u64::from(u32::MAX));
         assert_eq!(account.totals(Direction::Original), (1 << 32, 60));
         assert_eq!(account.totals(Direction::Reply), (6, 1500));
-        assert_eq!(account.idle((1 << 32) + 9), 10);
-        assert_eq!(account.idle(u64::from(u32::MAX) - 1), 0, "a reader's clock is a little behind");
+        assert_eq!(idle(account.seen(), (1 << 32) + 9), 10);
+        assert_eq!(idle(account.seen(), u64::from(u32::MAX) - 1), 0, "a reader's clock is a little behind");
+    }
+
+    #[test]
+    fn an_account_begins_with_a_packet_whatever_it_held() {
+        let account = Account { packets: [9.into(), 9.into()], more_packets: [1.into(), 1.into()], ..Account::default() };
+        account.begin(60, 7);
+        assert_eq!(account.totals(Direction::Original), (1, 60));
+        assert_eq!(account.totals(Direction::Reply), (0, 0));
+        assert_eq!(account.seen(), 7);
+        account.clear();
+        assert_eq!((account.totals(Direction::Original), account.seen()), ((0, 0), 0));
+    }
+
+    /// What a connection without windows has carried in all.
+    fn carried(connection: &Connection, account: &Account, direction: Direction) -> (u64, u64) {
+        let (above, below) = (account.totals(direction), Tally(connection).totals(direction));
+        (above.0 + below.0, above.1 + below.1)
+    }
+
+    #[test]
+    fn the_hot_line_s_counts_carry_into_the_account_each_by_itself() {
+        let (connection, account) = (Connection::default(), Account::default());
+        let line = Owned::new(&connection);
+        line.set_state(2);
+        for (direction, packets, bytes) in
+            [(Direction::Original, u32::MAX, 1000), (Direction::Reply, 3, u32::MAX - 10)]
+        {
+            let side = connection.side(direction);
+            side.low.store(packets, Relaxed);
+            side.high.store(bytes, Relaxed);
+        }
+        assert!(!connection.has(flag::ACCOUNT));
+        count_in_line(line, &account, Direction::Original, 60, 0x1_ffff);
+        assert!(connection.has(flag::ACCOUNT));
+        assert_eq!(carried(&connection, &account, Direction::Original), (1 << 32, 1060));
+        assert_eq!(Tally(&connection).seen(), 0x1_ffff);
+        count_in_line(line, &account, Direction::Reply, 11, 0x2_0000);
+        count_in_line(line, &account, Direction::Reply, 1, 0x2_0000);
+        assert_eq!(carried(&connection, &account, Direction::Reply), (5, (1 << 32) + 1));
+        assert_eq!(Tally(&connection).seen(), 0x2_0000);
+        assert_eq!(connection.state(), 2, "the tracker's state is left alone");
     }
 }

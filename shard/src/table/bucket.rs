@@ -149,9 +149,14 @@ pub(crate) fn prefetch<T>(line: &T) {
     prefetch_for::<false, T>(line);
 }
 
-/// Likewise; who reads it but `ONCE` leaves as little of it behind in the caches as the CPU can.
+/// Likewise; who reads it but once leaves as little of it behind in the caches as the CPU can.
 #[inline]
-pub(crate) fn prefetch_for<const ONCE: bool, T>(line: &T) {
+pub(crate) fn prefetch_once<T>(line: &T) {
+    prefetch_for::<true, T>(line);
+}
+
+#[inline]
+fn prefetch_for<const ONCE: bool, T>(line: &T) {
     #[cfg(all(target_arch = "x86_64", not(feature = "no-prefetch")))]
     {
         use core::arch::x86_64::{_MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch};

@@ -33,6 +33,8 @@ pub(crate) mod flag {
     pub(crate) const MIRROR: u16 = 0x08;
     /// The home of one of its tuples is another shard, which has a redirect.
     pub(crate) const REDIRECTED: u16 = 0x10;
+    /// Its account holds something.
+    pub(crate) const ACCOUNT: u16 = 0x20;
     /// A helper reads its packets.
     pub(crate) const HELPED: u16 = 0x1000;
     /// It was announced by a control connection, whose tuple its companion holds.
@@ -44,7 +46,7 @@ pub(crate) mod flag {
 }
 
 /// The hot line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Connection {
     /// For each direction source and destination address over IPv4, the tuple's hash over IPv6.
@@ -60,8 +62,8 @@ pub(crate) struct Connection {
     flags: AtomicU16,
     /// Counts the connections that lived in this slot.
     generation: AtomicU16,
-    /// What each side has sent: the original direction's sender first. Protocols other than TCP keep their state in
-    /// the first one's.
+    /// What each side has sent: the original direction's sender first. Protocols other than TCP and SCTP keep their
+    /// state in the first one's, and [`Tally`](super::account::Tally) in the other fields of both.
     peers: [PeerCell; 2],
 }
 
@@ -334,9 +336,9 @@ impl Owned<'_, Cold> {
         self.created.store(moment, Relaxed);
     }
 
-    /// As it is of a connection without any of this.
-    pub(super) fn clear(&self) {
-        if self.label() != 0 {
+    /// As it is of a connection without any of this, of one that may have had a label or has had none.
+    pub(super) fn clear(&self, labelled: bool) {
+        if labelled {
             self.set_label(0);
         }
         self.set_helper(0);
@@ -415,10 +417,16 @@ impl Connection {
         self.generation.load(Relaxed)
     }
 
+    /// A direction's sender.
+    #[inline]
+    pub(super) fn side(&self, direction: Direction) -> &PeerCell {
+        &self.peers[direction as usize]
+    }
+
     /// What a direction's sender has sent.
     #[inline]
     pub(crate) fn peer(&self, direction: Direction) -> Peer {
-        self.peers[direction as usize].load()
+        self.side(direction).load()
     }
 
     /// What each side has sent, the original direction's sender first.
@@ -508,7 +516,7 @@ impl Owned<'_, Connection> {
     /// A direction's sender, for its tracker.
     #[inline]
     pub(crate) fn peer_mut(&self, direction: Direction) -> Owned<'_, PeerCell> {
-        Owned(&self.0.peers[direction as usize])
+        Owned(self.0.side(direction))
     }
 
     #[inline]

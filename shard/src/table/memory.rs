@@ -21,9 +21,10 @@ use weir_numa::memory::{MemoryError, Placing};
 use weir_numa::residence::Span;
 use weir_wire::Tuple;
 
-use super::account::Account;
-use super::bucket::{Direction, Slot, prefetch_for};
+use super::account::{Account, Tally, idle};
+use super::bucket::{Direction, Slot, prefetch, prefetch_once};
 use super::connection::{Addresses6, Cold, Connection, Owned, Parent, Rest, flag};
+use super::has_windows;
 use super::shared::Shared;
 use crate::action::Helper;
 use crate::clock::{Moment, tick, ticks};
@@ -83,13 +84,21 @@ impl Memory {
         Owned::new(&self.connections[index as usize]).publish(rest);
     }
 
-    /// Asks for the lines that [`Memory::view`] reads of an IPv4 connection. Who reads them but `ONCE` and goes on is not to
-    /// drive out of a cache that CPUs share what their owner will want again.
-    pub(crate) fn prefetch<const ONCE: bool>(&self, index: u32) {
+    /// For readers: asks for the lines that [`Memory::view`] reads of an IPv4 connection. Who reads them but once and goes
+    /// on is not to drive out of a cache that CPUs share what their owner will want again.
+    pub(crate) fn prefetch_view(&self, index: u32) {
         let index = index as usize;
-        self.connections.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
-        self.cold.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
-        self.accounts.get(index).into_iter().for_each(prefetch_for::<ONCE, _>);
+        self.connections.get(index).into_iter().for_each(prefetch_once);
+        self.cold.get(index).into_iter().for_each(prefetch_once);
+        self.accounts.get(index).into_iter().for_each(prefetch_once);
+    }
+
+    /// For the owner: asks for the lines that a new IPv4 connection writes here. Nobody waits for the account, which is
+    /// written without a look at it.
+    pub(super) fn prefetch_new(&self, index: u32) {
+        let index = index as usize;
+        self.connections.get(index).into_iter().for_each(prefetch);
+        self.cold.get(index).into_iter().for_each(prefetch);
     }
 
     /// The connection in slot `index`, if one lives there, its name and whether it has expired by `moment`. Whoever
@@ -138,21 +147,27 @@ impl Memory {
             source_nat: connection.has(flag::SOURCE_NAT),
             destination_nat: connection.has(flag::DESTINATION_NAT),
             scales: [first.window_scale(), second.window_scale()],
-            traffic: self.traffic(index, moment),
+            traffic: self.traffic(index, rest, moment),
             parent: self.parent(index),
         }
     }
 
-    fn traffic(&self, index: u32, moment: Moment) -> Option<Traffic> {
-        let account = self.accounts.get(index as usize)?;
+    fn traffic(&self, index: u32, rest: Rest, moment: Moment) -> Option<Traffic> {
+        let (account, connection) = (self.accounts.get(index as usize)?, &self.connections[index as usize]);
+        let tally = (!has_windows(rest.protocol())).then_some(Tally(connection));
         let carried = |direction| {
-            let (packets, bytes) = account.totals(direction);
-            Carried { packets, bytes }
+            let [above, below] = [
+                connection.has(flag::ACCOUNT).then(|| account.totals(direction)),
+                tally.as_ref().map(|tally| tally.totals(direction)),
+            ]
+            .map(Option::unwrap_or_default);
+            Carried { packets: above.0 + below.0, bytes: above.1 + below.1 }
         };
+        let seen = tally.as_ref().map_or_else(|| account.seen(), Tally::seen);
         Some(Traffic {
             original: carried(Direction::Original),
             reply: carried(Direction::Reply),
-            idle: ticks(account.idle(tick(moment))),
+            idle: ticks(idle(seen, tick(moment))),
         })
     }
 }

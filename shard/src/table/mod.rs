@@ -21,9 +21,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use thiserror::Error;
 use weir_numa::memory::{MemoryError, NodeSlice, Placing};
 use weir_numa::residence::Span;
+use weir_wire::numbers::protocol;
 use weir_wire::{Tuple, Tuple4};
 
-use self::account::Account;
+use self::account::{Account, count_in_line};
 use self::bucket::{Bucket, Direction, LANES, Slot, prefetch};
 use self::connection::{Cold, Connection, Key, Owned, Place, flag};
 use self::memory::Memory;
@@ -124,11 +125,12 @@ impl Row<'_> {
         self.connection.has_key(self.slot.direction(), &Key::of_v4(tuple))
     }
 
-    /// Counts a packet of `bytes` that came at `moment` as its connection's tracker has judged it, and moves the deadline.
-    /// True if that has moved closer: the wheel only ever finds out that it is too early.
+    /// Counts a packet of `bytes` that came at `moment` as the tracker of its protocol has judged it, and moves the
+    /// deadline. True if that has moved closer: the wheel only ever finds out that it is too early.
     #[inline(always)]
     pub(crate) fn renew(
         &self,
+        protocol: u8,
         (verdict, timeout): (Verdict, Option<Timeout>),
         moment: Moment,
         bytes: usize,
@@ -137,7 +139,12 @@ impl Row<'_> {
         if matches!(verdict, Verdict::Established | Verdict::New)
             && let Some(account) = self.account
         {
-            account.count(self.slot.direction(), bytes, tick(moment));
+            let (direction, tick) = (self.slot.direction(), tick(moment));
+            if has_windows(protocol) {
+                account.count(direction, bytes, tick);
+            } else {
+                count_in_line(self.connection, account, direction, bytes, tick);
+            }
         }
         let Some(timeout) = timeout else { return false };
         let (before, deadline) = (self.connection.deadline(), after(timeout));
@@ -173,6 +180,12 @@ impl Next for NodeSlice<Place> {
     fn next(&mut self, index: u32) -> &mut u32 {
         &mut self[index as usize].next
     }
+}
+
+/// True of protocols whose trackers fill a hot line, so that their packets are counted in the account.
+#[inline]
+const fn has_windows(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::SCTP)
 }
 
 /// Never 0, which marks a free lane.
@@ -353,10 +366,11 @@ impl Table {
         }
     }
 
-    /// Asks for a connection's account.
+    /// Asks for the account of a connection of this protocol, if its packets are counted there.
     #[inline]
-    pub(crate) fn prefetch_account(&self, slot: Slot) {
-        if let Some(account) = self.memory.accounts.get(slot.index() as usize) {
+    pub(crate) fn prefetch_account(&self, slot: Slot, protocol: u8) {
+        if has_windows(protocol)
+            && let Some(account) = self.memory.accounts.get(slot.index() as usize) {
             prefetch(account);
         }
     }
@@ -366,7 +380,7 @@ impl Table {
     pub(crate) fn prefetch_removals(&self, indices: impl Iterator<Item = u32> + Clone) {
         let prefetch_place = |index: u32| self.places.get(index as usize).into_iter().for_each(prefetch);
         for index in indices.clone() {
-            self.memory.prefetch::<false>(index);
+            self.memory.connections.get(index as usize).into_iter().for_each(prefetch);
             prefetch_place(index);
         }
         for index in indices {
@@ -408,11 +422,16 @@ impl Table {
         }
     }
 
-    /// Counts a packet of `bytes` that came at `tick`.
+    /// Counts a new connection's first packet, of `bytes`, that came at `tick`.
     #[inline]
-    pub(crate) fn count(&mut self, slot: Slot, bytes: usize, tick: u64) {
-        if let Some(account) = self.memory.accounts.get(slot.index() as usize) {
-            account.count(slot.direction(), bytes, tick);
+    pub(crate) fn count_first(&mut self, index: u32, protocol: u8, bytes: usize, tick: u64) {
+        let Some(account) = self.memory.accounts.get(index as usize) else { return };
+        let connection = Owned::new(&self.memory.connections[index as usize]);
+        if has_windows(protocol) {
+            connection.set(flag::ACCOUNT, true);
+            account.begin(bytes, tick);
+        } else {
+            count_in_line(connection, account, Direction::Original, bytes, tick);
         }
     }
 
@@ -577,11 +596,14 @@ impl Table {
         self.take_slot(index);
         self.len += 1;
         let keys = [Key::new(original, hash), Key::new(reply, reply_hash)];
-        self.connection_mut(index).begin(keys, if mirror { flag::MIRROR } else { 0 });
-        self.cold_mut(index).clear();
-        if let Some(account) = self.memory.accounts.get(index as usize) {
+        let before = self.connection(index).flags();
+        if before & flag::ACCOUNT != 0
+            && let Some(account) = self.memory.accounts.get(index as usize)
+        {
             account.clear();
         }
+        self.connection_mut(index).begin(keys, if mirror { flag::MIRROR } else { 0 });
+        self.cold_mut(index).clear(before & flag::LABEL != 0);
         if let (Tuple::V6(original), Tuple::V6(reply)) = (original, reply) {
             Owned::new(&self.memory.addresses6[index as usize])
                 .set([[original.src, original.dst], [reply.src, reply.dst]]);

@@ -60,6 +60,6 @@ impl Ready {
 /// Asks for the lines that a new IPv4 connection writes in its slot.
 #[inline]
 pub(super) fn prefetch_slot(memory: &Memory, places: &NodeSlice<Place>, index: u32) {
-    memory.prefetch::<false>(index);
+    memory.prefetch_new(index);
     places.get(index as usize).into_iter().for_each(prefetch);
 }
