@@ -9,7 +9,7 @@ use dpdk_sys as sys;
 use crate::mbuf::Mbuf;
 
 /// Packets a burst can hold.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Up to [`BURST`] packets, in order. Dropping or clearing it frees them together.
 pub struct Burst {

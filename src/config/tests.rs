@@ -110,8 +110,8 @@ fn numbers_out_of_range_say_the_range() {
         ("[conntrack.fragments]\nmax = 5001", "2:7: max is 5001; it must be 0 to 5000"),
         ("[pool]\nmbufs = 5", "2:9: mbufs is 5; it must be 1023 to 16777216"),
         ("[pool]\ndata_room = 70000", "2:13: data_room is 70000; it must be 192 to 65535"),
-        ("[tuning]\nburst = 0", "2:9: burst is 0; it must be 1 to 32"),
-        ("[tuning]\nburst = 33", "2:9: burst is 33; it must be 1 to 32"),
+        ("[tuning]\nburst = 0", "2:9: burst is 0; it must be 1 to 64"),
+        ("[tuning]\nburst = 65", "2:9: burst is 65; it must be 1 to 64"),
     ] {
         assert_eq!(error(text).lines().next().unwrap(), format!("etc/weir.toml:{message}"));
     }
@@ -237,5 +237,5 @@ fn a_zone_that_cannot_be_is_pointed_at() {
 fn the_packet_path_can_be_made_slower() {
     let tuning = config("[tuning]\nburst = 4\ntrajectories = false\n").unwrap().tuning;
     assert_eq!(tuning, Tuning { burst: 4, trajectories: false });
-    assert_eq!(config("").unwrap().tuning, Tuning { burst: 32, trajectories: true });
+    assert_eq!(config("").unwrap().tuning, Tuning { burst: 64, trajectories: true });
 }

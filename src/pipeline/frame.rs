@@ -9,7 +9,7 @@ use super::PortId;
 use super::letter::Letter;
 
 /// Packets taken from a queue at once and kept together until they leave.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Up to [`BURST`] frames.
 pub type Burst<F> = ArrayVec<F, BURST>;
