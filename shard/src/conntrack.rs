@@ -375,7 +375,7 @@ impl Shard {
 
     /// A packet that belongs to no connection: new, and with commit the first of one.
     #[inline(never)]
-    fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
+    pub(crate) fn start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple, hash: u64) -> Outcome {
         let outcome = self.begin(packet, tuple, hash);
         if let Some(share) = &mut self.share {
             share.settle();
@@ -669,6 +669,12 @@ pub(crate) struct Packet<'a> {
 impl Packet<'_> {
     const fn wants_nat(&self) -> bool {
         self.action.nat.is_some()
+    }
+
+    /// True if a packet with this tuple may be the first one of a connection.
+    #[inline]
+    pub(crate) fn may_start(&self, tuple: &Tuple) -> bool {
+        first_packet(self, tuple).is_some()
     }
 
     /// True if `force` makes the packet, which goes in `direction`, start its connection anew.

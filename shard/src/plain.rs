@@ -1,8 +1,9 @@
 //! The three stages for what nearly every packet is: one of TCP or UDP over IPv4, in one piece and valid, of a connection
-//! that is established and has nothing about it that takes more than tracking and translating. Such a packet takes half
-//! a cache line on its way through them. Of any other the last stage says so, having done nothing, and the packet goes
-//! through the stages of [`lookup`](crate::lookup), which do all that there is to do. Only what a tracker takes for
-//! something else than established is taken to its end here, as it would be there.
+//! that is established and has nothing about it that takes more than tracking and translating; or the first one of a
+//! connection that the next `ct` behind its first one starts. Such a packet takes half a cache line on its way through
+//! them. Of any other the last stage says so, having done nothing, and the packet goes through the stages of
+//! [`lookup`](crate::lookup), which do all that there is to do. Only what a tracker takes for something else than
+//! established is taken to its end here, as it would be there.
 
 use weir_nat::rewrite::translate_v4;
 use weir_wire::extract::ChecksumTrust;
@@ -18,7 +19,7 @@ use crate::meta::CtMeta;
 use crate::outcome::{DropReason, Outcome};
 use crate::shard::Shard;
 use crate::state::CtState;
-use crate::table::bucket::{Direction, Slot};
+use crate::table::bucket::{Direction, HINTS, Slot};
 use crate::table::connection::flag;
 use crate::tcp::{self, Segment};
 use crate::timeouts::Timeout;
@@ -31,14 +32,17 @@ use crate::verdict::Verdict;
 pub struct PlainLookup {
     tuple: Tuple4,
     hash: u64,
-    /// What stage 2 has found, where `hint` is not 0.
-    slot: Slot,
+    /// What stage 2 has found, where there is a hint; of a packet without a connection the number of its draft.
+    found: u32,
     hint: u16,
     /// [`Layers::l3_end`], 0 of a packet that is not plain.
     end: u16,
 }
 
 const _: () = assert!(size_of::<PlainLookup>() == 32);
+
+/// In place of a hint, of packets without a connection.
+const NO_CONNECTION: u16 = HINTS;
 
 impl PlainLookup {
     /// True of a plain packet, of which the other methods tell.
@@ -65,11 +69,24 @@ impl PlainLookup {
         self.is_plain().then(|| Lookup::of(Target::Packet(Tuple::V4(tuple)), hash, tuple.zone))
     }
 
-    /// As [`Lookup::hint`].
+    /// As [`Lookup::hint`], or [`HINTS`], which is none, of a packet [without a connection](Self::has_no_connection).
     #[inline]
     #[must_use]
     pub const fn hint(&self) -> u16 {
         self.hint
+    }
+
+    /// True after stage 2 if there was no sign of a connection of this packet in the table.
+    #[inline]
+    #[must_use]
+    pub const fn has_no_connection(&self) -> bool {
+        self.hint == NO_CONNECTION
+    }
+
+    /// The connection that it seems to be of, where it has a hint.
+    #[inline]
+    const fn slot(&self) -> Slot {
+        Slot(self.found)
     }
 
     /// Forgets the hint.
@@ -138,19 +155,27 @@ impl Shard {
     #[inline(always)]
     pub fn prefetch_plain(&self, lookups: &mut [PlainLookup]) {
         for lookup in lookups.iter_mut().filter(|lookup| lookup.is_plain()) {
-            if let Some((slot, hint)) = self.table.candidate(lookup.hash) {
-                (lookup.slot, lookup.hint) = (slot, hint);
-            }
+            (lookup.found, lookup.hint) = match self.table.candidate(lookup.hash) {
+                Some((slot, hint)) => (slot.0, hint),
+                None => (0, NO_CONNECTION),
+            };
         }
-        for lookup in lookups.iter().filter(|lookup| lookup.hint != 0) {
-            self.table.prefetch_connection(lookup.slot, false);
+        for lookup in lookups.iter().filter(|lookup| lookup.hint != 0 && !lookup.has_no_connection()) {
+            self.table.prefetch_connection(lookup.slot(), false);
         }
     }
 
     /// The rest of stage 2, of a packet with a hint.
     #[inline(always)]
     pub fn prefetch_plain_account(&self, lookup: &PlainLookup) {
-        self.table.prefetch_account(lookup.slot, lookup.protocol());
+        self.table.prefetch_account(lookup.slot(), lookup.protocol());
+    }
+
+    /// The same of one [without a connection](PlainLookup::has_no_connection): as [`Shard::foresee`], of one that `action`
+    /// is to start.
+    #[inline]
+    pub fn foresee_plain(&mut self, lookup: &mut PlainLookup, action: &CtAction) {
+        lookup.found = self.draft(&Tuple::V4(lookup.tuple), lookup.hash, action).to_bits();
     }
 
     /// Begins a run of plain packets to an action that [may have them](Shard::takes_plain). It holds until anything else is
@@ -175,7 +200,7 @@ impl Shard {
         meta: &mut CtMeta,
     ) -> Met {
         const APART: u16 = flag::ASSISTED | flag::MIRROR;
-        let row = self.table.row(lookup.slot);
+        let row = self.table.row(lookup.slot());
         let flags = row.connection.flags();
         if !row.is_of(&lookup.tuple) || flags & APART != 0 || row.connection.deadline().is_past(run.moment) {
             return Met::Nothing;
@@ -186,25 +211,58 @@ impl Shard {
             }
             let judged = (Verdict::Established, Some(Timeout::UdpMultiple));
             if row.renew(protocol::UDP, judged, run.moment, frame.len(), |_| run.udp) {
-                self.arm_earlier(lookup.slot.index());
+                self.arm_earlier(lookup.slot().index());
             }
         } else if let Some(met) = self.track_plain(run, frame, lookup, meta) {
             return met;
         }
         self.counters.established += 1;
-        let direction = lookup.slot.direction();
+        let direction = lookup.slot().direction();
         let mut state = CtState::TRK.with(CtState::EST);
         if direction == Direction::Reply {
             state = state.with(CtState::RPL);
         }
         if run.action.nat.is_some() && flags & (flag::SOURCE_NAT | flag::DESTINATION_NAT) != 0 {
-            let to = self.table.row(lookup.slot).translation();
+            let to = self.table.row(lookup.slot()).translation();
             if translate_v4(frame, &lookup.layers(), &to).is_err() {
                 return Met::Done(self.drop_untranslated(DropReason::Untranslatable));
             }
             state = state.with(translation_state(flags, direction));
         }
         Met::Established(state)
+    }
+
+    /// True if packets without a connection that go to the first of these actions and then to the second may be plain: the
+    /// first finds them new, and the second starts the connection.
+    #[must_use]
+    pub fn opens_plain(&self, [first, second]: [&CtAction; 2]) -> bool {
+        // Among several shards others may know the connection, and what is expected of it says what it becomes.
+        let is_simple = !self.is_one_of_many && self.expectations.is_empty();
+        is_simple && !first.commit && second.commit && first.zone == second.zone
+    }
+
+    /// Stage 3 of a packet [without a connection](PlainLookup::has_no_connection): as [`Shard::execute`] twice, by the
+    /// two actions that [may have it so](Shard::opens_plain), of which this is the run of the second. Gives what that one
+    /// comes to; `None` of a packet for [`Shard::execute`], to which nothing was done.
+    #[inline]
+    pub fn open_plain(
+        &mut self,
+        run: &PlainRun<'_>,
+        frame: &mut [u8],
+        lookup: &PlainLookup,
+        meta: &mut CtMeta,
+    ) -> Option<Outcome> {
+        let (layers, tuple) = (lookup.layers(), Tuple::V4(lookup.tuple));
+        let PlainRun { action, moment, .. } = *run;
+        let draft = DraftNumber::from_bits(lookup.found);
+        let mut packet = Packet { moment, frame, layers: &layers, action, meta, again: true, draft };
+        // A packet in front of it may have started its connection.
+        let is_first = self.table.find(&tuple, lookup.hash).is_none() && packet.may_start(&tuple);
+        if !is_first || !self.expectations.is_empty() {
+            return None;
+        }
+        self.counters.new += 1;
+        Some(self.start(&mut packet, &tuple, lookup.hash))
     }
 
     /// Shows a segment to its connection's tracker. What has become of it, unless it is one of an established connection.
@@ -217,8 +275,8 @@ impl Shard {
         meta: &mut CtMeta,
     ) -> Option<Met> {
         let Some(segment) = Segment::parse(frame, &lookup.layers()) else { return Some(Met::Nothing) };
-        let direction = lookup.slot.direction();
-        let row = self.table.row(lookup.slot);
+        let direction = lookup.slot().direction();
+        let row = self.table.row(lookup.slot());
         let [source, destination] =
             [direction, direction.opposite()].map(|side| row.connection.peer_mut(side));
         let judged = tcp::track(source, destination, &segment, self.liberal_tcp);
@@ -228,7 +286,7 @@ impl Shard {
             _ => Deadline::after(run.moment, timeouts.milliseconds(timeout)),
         };
         if row.renew(protocol::TCP, judged, run.moment, frame.len(), after) {
-            self.arm_earlier(lookup.slot.index());
+            self.arm_earlier(lookup.slot().index());
         }
         match judged.0 {
             Verdict::Established => None,
@@ -245,7 +303,7 @@ impl Shard {
         state: CtState,
     ) -> (CtMeta, Outcome) {
         let mut meta = CtMeta { state, zone: run.action.zone, ..CtMeta::default() };
-        self.show(&mut meta, lookup.slot);
+        self.show(&mut meta, lookup.slot());
         let rewritten = state.0 & (CtState::SNAT.0 | CtState::DNAT.0) != 0;
         (meta, Outcome::Continue { rewritten })
     }
@@ -265,6 +323,6 @@ impl Shard {
         let PlainRun { action, moment, .. } = *run;
         let mut packet =
             Packet { moment, frame, layers: &layers, action, meta, again: false, draft: DraftNumber::NONE };
-        Met::Done(self.conclude(&mut packet, &tuple, lookup.hash, lookup.slot, verdict))
+        Met::Done(self.conclude(&mut packet, &tuple, lookup.hash, lookup.slot(), verdict))
     }
 }

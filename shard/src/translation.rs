@@ -36,10 +36,20 @@ pub(crate) struct DraftNumber(u32);
 impl DraftNumber {
     /// No draft.
     pub(crate) const NONE: Self = Self(0);
+
+    #[inline]
+    pub(crate) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
 }
 
 /// Drafts that are kept: those of a burst, twice over.
-const DRAFTS: u32 = 64;
+const DRAFTS: u32 = 128;
 
 /// The drafts made last. They lie here and not in the look-ups they belong to, because those are copied.
 pub(crate) struct Drafts {
@@ -74,19 +84,28 @@ impl Shard {
     /// [`Shard::execute`] looks there before it searches.
     #[inline]
     pub fn foresee(&mut self, lookup: &mut Lookup, action: &CtAction) {
-        // Among several shards the home of a reply decides, and the search is another one.
-        if !action.commit || self.is_one_of_many || lookup.new_connection_hash().is_none() {
+        if lookup.new_connection_hash().is_none() {
             return;
         }
         let Target::Packet(tuple) = &lookup.target else { return };
+        lookup.draft = self.draft(tuple, lookup.hash, action);
+    }
+
+    /// Drafts the reply tuple of the connection that a packet with this tuple, of this hash, may start by `action`.
+    #[inline]
+    pub(crate) fn draft(&mut self, tuple: &Tuple, hash: u64, action: &CtAction) -> DraftNumber {
+        // Among several shards the home of a reply decides, and the search is another one.
+        if !action.commit || self.is_one_of_many {
+            return DraftNumber::NONE;
+        }
         let nat = action.nat.unwrap_or(NatAction::Apply);
         let source_hash = self.source_hash(&nat, tuple);
-        let request = Request { action: &nat, original: tuple, hash: lookup.hash, source_hash };
+        let request = Request { action: &nat, original: tuple, hash, source_hash };
         let Self { table, random, drafts, .. } = self;
-        let Some(reply) = request.first_reply(&mut || random.next()) else { return };
+        let Some(reply) = request.first_reply(&mut || random.next()) else { return DraftNumber::NONE };
         let hash = table.hash(&reply);
         table.prefetch_bucket(hash);
-        lookup.draft = drafts.keep(Draft { reply, hash });
+        drafts.keep(Draft { reply, hash })
     }
 
     /// A reply tuple with its hash.

@@ -5,6 +5,7 @@
 //! that have one their keys.
 
 use weir_shard::{CtState, Outcome};
+use weir_wire::numbers::protocol;
 
 use super::PortId;
 use super::frame::{Frame, Transmit};
@@ -185,7 +186,7 @@ impl<F: Frame> Worker<F> {
                 out.send(port, frame);
             }
         }
-        self.count_run(now, flows, met, sent, port);
+        self.count_run(now, flows, [met, sent], sent, port);
         if let (Some(outcome), Some(packet)) = (left, batch.get_mut(taken.saturating_sub(1))) {
             packet.flow = flows[0];
             packet.course.pass(0, flows[0]);
@@ -224,16 +225,18 @@ impl<F: Frame> Worker<F> {
         taken
     }
 
-    /// Counts a run of packets that met the first of these megaflows, of which some met the second and were sent to `to`.
-    pub(super) fn count_run(&mut self, now: u64, flows: [u32; 2], met: Tally, sent: Tally, to: PortId) {
-        for (flow, tally) in flows.into_iter().zip([met, sent]) {
+    /// Counts a run of packets that met these two megaflows, so many the one and so many the other, and of which some were
+    /// sent to `to`.
+    pub(super) fn count_run(&mut self, now: u64, flows: [u32; 2], met: [Tally; 2], sent: Tally, to: PortId) {
+        for (flow, tally) in flows.into_iter().zip(met) {
             // A megaflow that carried nothing was not used.
             if tally.packets > 0 {
                 self.megaflows.count(flow, tally, now);
             }
         }
-        self.counters.trajectory_hits += met.packets + sent.packets;
-        self.counters.recirculations += sent.packets;
+        let [first, second] = met;
+        self.counters.trajectory_hits += first.packets + second.packets;
+        self.counters.recirculations += second.packets;
         self.count_sent(to, sent);
     }
 
@@ -286,6 +289,11 @@ impl<F: Frame> Worker<F> {
         let generation = self.snapshot().generation;
         let Self { trajectories, megaflows, shard, .. } = self;
         let (course, port) = (&packet.course, packet.port);
+        let protocol = packet.layers.protocol;
+        let opens = packet.meta.state.has(CtState::NEW) && packet.recirculated == 1;
+        if opens && matches!(protocol, protocol::TCP | protocol::UDP) {
+            trajectories.learn_opening(port, protocol, course, megaflows, generation);
+        }
         // What packets of no established connection do shows nothing to those that have one, unless it is all there is.
         let is_established = packet.meta.state.has(CtState::EST);
         let is_usual = is_established

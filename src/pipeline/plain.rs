@@ -1,9 +1,10 @@
 //! Bursts of plain packets ([`weir_shard::plain`]) on trajectories that lead through one `ct` to a port, which nearly all
-//! established traffic is. Of each the table's stages keep half a cache line, and nothing else is written but the frame and
-//! the connection. What is not plain, or turns out to be on its way elsewhere, goes on in its turn as any packet does.
+//! established traffic is, or through a second one that starts their connections. Of each the table's stages keep half a
+//! cache line, and nothing else is written but the frame and the connection. What is not plain, or turns out to be on its
+//! way elsewhere, goes on in its turn as any packet does.
 
 use arrayvec::Drain;
-use weir_shard::{CtMeta, CtState, Met, PlainLookup};
+use weir_shard::{CtMeta, CtState, Met, Outcome, PlainLookup};
 use weir_wire::Fragment;
 use weir_wire::numbers::protocol;
 
@@ -21,8 +22,10 @@ type Frames<'b, F> = Drain<'b, F, BURST>;
 /// Where plain packets of a class go.
 #[derive(Clone, Copy)]
 struct Way {
-    /// Their trajectory's number.
+    /// Their trajectory.
     number: u16,
+    /// The hint that they have.
+    hint: u16,
     protocol: u8,
     /// The megaflow before the `ct` and the one behind it.
     flows: [u32; 2],
@@ -34,13 +37,25 @@ struct Way {
 impl Way {
     #[inline]
     fn has(&self, lookup: &PlainLookup) -> bool {
-        lookup.hint() == self.number && lookup.protocol() == self.protocol
+        lookup.hint() == self.hint && lookup.protocol() == self.protocol
     }
 
     #[inline]
     fn fits(&self, state: CtState) -> bool {
         let [mask, value] = self.state;
         u32::from(state.0) & mask == value
+    }
+
+    /// A packet that goes on by itself from the first `ct`, which has found this.
+    #[cold]
+    fn packet_of<F: Frame>(&self, frame: F, lookup: &PlainLookup, port: PortId, meta: CtMeta) -> Packet<F> {
+        let mut packet = Packet::new(frame, lookup.layers(), port);
+        packet.lookup = lookup.to_lookup();
+        packet.meta = meta;
+        packet.flow = self.flows[0];
+        packet.course.begin(Class::of_plain(port, self.protocol), self.number);
+        packet.course.pass(0, self.flows[0]);
+        packet
     }
 }
 
@@ -49,7 +64,7 @@ impl<F: Frame> Worker<F> {
     #[inline]
     pub(super) fn plain_zone(&self, port: PortId) -> Option<u16> {
         let trajectory = self.trajectories.find(self.trajectories.usual(port))?;
-        trajectory.zone.filter(|_| matches!(trajectory.shape, Shape::Tracked(_)))
+        trajectory.zone.filter(|_| matches!(trajectory.shape, Shape::Tracked(_) | Shape::Opening(_)))
     }
 
     /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes. `zone` is
@@ -88,39 +103,60 @@ impl<F: Frame> Worker<F> {
     /// afterwards.
     #[inline(always)]
     fn foresee_plain(&mut self, port: PortId, zone: u16, lookups: &mut [PlainLookup]) -> usize {
-        let (mut last, mut last_is_ready, mut ready) = ((0, 0), false, 0);
+        let (mut last, mut way, mut ready) = ((0, 0), None, 0);
         self.shard.prefetch_plain(lookups);
         for lookup in lookups {
             let kind = (lookup.hint(), lookup.protocol());
             if kind.0 != 0 && kind != last {
-                (last, last_is_ready) = (kind, self.way(port, zone, lookup).is_some());
+                (last, way) = (kind, self.way(port, zone, lookup));
             }
-            if kind.0 != 0 && last_is_ready {
-                self.shard.prefetch_plain_account(lookup);
-                ready += 1;
-            } else {
-                lookup.clear_hint();
+            match &way {
+                Some(way) if kind.0 != 0 => {
+                    ready += 1;
+                    if lookup.has_no_connection() {
+                        self.foresee_opening(way, lookup);
+                    } else {
+                        self.shard.prefetch_plain_account(lookup);
+                    }
+                }
+                _ => lookup.clear_hint(),
             }
         }
         ready
     }
 
-    /// Where a packet with a hint goes, if that is right and a way for plain packets.
+    #[inline]
+    fn foresee_opening(&mut self, way: &Way, lookup: &mut PlainLookup) {
+        let Self { megaflows, shard, .. } = self;
+        let flow = megaflows.flow(way.flows[1]);
+        if let Some(Step::Ct(action)) = flow.and_then(|flow| flow.recipe.steps.first()) {
+            shard.foresee_plain(lookup, action);
+        }
+    }
+
+    /// Where a packet with a hint or without a connection goes, if that is right and a way for plain packets.
     #[inline(never)]
     fn way(&mut self, port: PortId, zone: u16, lookup: &PlainLookup) -> Option<Way> {
-        let (number, protocol) = (lookup.hint(), lookup.protocol());
+        let (hint, protocol) = (lookup.hint(), lookup.protocol());
         let generation = self.snapshot().generation;
         let Self { trajectories, megaflows, shard, .. } = self;
+        let opens = lookup.has_no_connection();
+        let number = if opens { trajectories.opening(port, protocol) } else { hint };
         let trajectory =
             trajectories.find_for(number, Class::of_plain(port, protocol), megaflows, generation)?;
-        let (Shape::Tracked(to), [first, second]) = (trajectory.shape, &*trajectory.hops) else {
-            return None;
-        };
+        let [first, second] = &*trajectory.hops else { return None };
         let flows = [first.flow, second.flow];
         let state = second.only_state()?;
-        let Some(Step::Ct(action)) = megaflows.flow(first.flow)?.recipe.steps.first() else { return None };
-        let is_plain = action.zone == zone && shard.takes_plain(action);
-        is_plain.then_some(Way { number, protocol, flows, state, to })
+        let [first, second] = flows.map(|flow| megaflows.flow(flow).and_then(|flow| flow.recipe.steps.first()));
+        let Some(Step::Ct(first)) = first else { return None };
+        let (is_plain, to) = match (trajectory.shape, second) {
+            (Shape::Tracked(to), _) if !opens => (shard.takes_plain(first), to),
+            (Shape::Opening(to), Some(Step::Ct(second))) if opens => (shard.opens_plain([first, second]), to),
+            _ => return None,
+        };
+        let way = Way { number, hint, protocol, flows, state, to };
+        let fits = is_plain && first.zone == zone && (!opens || way.fits(CtState::TRK.with(CtState::NEW)));
+        fits.then_some(way)
     }
 
     /// Takes the packets of a burst, most of which have hints, all their way one after another.
@@ -139,6 +175,9 @@ impl<F: Frame> Worker<F> {
             // What packets in front have brought about may have ended it.
             let way = if first.hint() == 0 { None } else { self.way(port, zone, first) };
             let (taken, refused) = match way {
+                Some(way) if first.has_no_connection() => {
+                    self.run_openings(now, port, &way, frames, left, out)
+                }
                 Some(way) => self.run_alike_plain(now, port, &way, frames, left, out),
                 None => (0, None),
             };
@@ -208,14 +247,65 @@ impl<F: Frame> Worker<F> {
             }
             break;
         }
-        self.count_run(now, way.flows, met, sent, way.to);
+        self.count_run(now, way.flows, [met, sent], sent, way.to);
         if let Some((frame, lookup, outcome)) = left {
-            let mut packet = Packet::new(frame, lookup.layers(), port);
-            packet.lookup = lookup.to_lookup();
-            packet.meta = meta;
-            packet.flow = way.flows[0];
-            packet.course.begin(Class::of_plain(port, way.protocol), way.number);
-            packet.course.pass(0, way.flows[0]);
+            let mut packet = way.packet_of(frame, lookup, port, meta);
+            if self.leave_tracker(&mut packet, outcome, 0, out) {
+                self.go(now, &mut packet, out);
+            }
+        }
+        (taken, refused)
+    }
+
+    /// [`Worker::run_alike_plain`] of packets that start connections.
+    #[inline(never)]
+    fn run_openings<T: Transmit<F>>(
+        &mut self,
+        now: u64,
+        port: PortId,
+        way: &Way,
+        frames: &mut Frames<'_, F>,
+        lookups: &[PlainLookup],
+        out: &mut T,
+    ) -> (usize, Option<F>) {
+        let Self { megaflows, shard, .. } = self;
+        let step = megaflows.flow(way.flows[1]).and_then(|flow| flow.recipe.steps.first());
+        let Some(Step::Ct(action)) = step else { return (0, None) };
+        let run = shard.begin_plain(now, action);
+        let (mut met, mut sent) = (Tally::default(), Tally::default());
+        let (mut taken, mut refused, mut left, mut meta) = (0, None, None, CtMeta::default());
+        for lookup in lookups {
+            if !way.has(lookup) {
+                break;
+            }
+            let Some(mut frame) = frames.next() else { break };
+            let bytes = frame.bytes_mut();
+            let flags = match way.protocol {
+                protocol::TCP => extract::tcp_flags(bytes, &lookup.layers()),
+                _ => 0,
+            };
+            let length = bytes.len();
+            let Some(outcome) = shard.open_plain(&run, bytes, lookup, &mut meta) else {
+                refused = Some(frame);
+                break;
+            };
+            taken += 1;
+            met.add(length, flags);
+            out.tracked(&frame);
+            if !matches!(outcome, Outcome::Continue { .. }) {
+                left = Some((frame, lookup, outcome));
+                break;
+            }
+            out.tracked(&frame);
+            sent.add(length, flags);
+            out.send(way.to, frame);
+        }
+        self.count_run(now, way.flows, [met, met], sent, way.to);
+        if let Some((frame, lookup, outcome)) = left {
+            let mut packet = way.packet_of(frame, lookup, port, meta);
+            packet.recirculated = 1;
+            packet.flow = way.flows[1];
+            packet.course.pass(1, way.flows[1]);
             if self.leave_tracker(&mut packet, outcome, 0, out) {
                 self.go(now, &mut packet, out);
             }

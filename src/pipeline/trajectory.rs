@@ -12,6 +12,7 @@
 use arrayvec::ArrayVec;
 use hashbrown::HashTable;
 use weir_shard::HINTS;
+use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers};
 
 use super::PortId;
@@ -118,13 +119,15 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// Trajectories that whole runs of packets are taken along at once; nearly all established traffic is on one of these.
+/// Trajectories that whole runs of packets are taken along at once; nearly all traffic is on one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Out by this port.
     Output(PortId),
     /// Tracked, recirculated, and out by this port.
     Tracked(PortId),
+    /// Tracked, recirculated, tracked again, and out by this port: what packets do that start connections.
+    Opening(PortId),
     /// Any other.
     Other,
 }
@@ -144,6 +147,14 @@ pub(super) struct Trajectory {
     pub(super) hops: ArrayVec<Hop, MAX_HOPS>,
 }
 
+/// The trajectory of packets that start connections.
+#[derive(Clone, Copy, Debug, Default)]
+struct Opening {
+    number: u16,
+    /// Packets to wait for before another one is tried, where this one is of no use.
+    patience: u32,
+}
+
 /// All trajectories of a worker.
 #[derive(Debug)]
 pub(super) struct Trajectories {
@@ -154,6 +165,8 @@ pub(super) struct Trajectories {
     hand: u16,
     /// By port: the trajectory that its packets take, as it seems.
     usual: Vec<u16>,
+    /// By port: those that packets take that start connections, of TCP and of UDP.
+    openings: Vec<[Opening; 2]>,
     patience: u32,
     enabled: bool,
 }
@@ -161,7 +174,7 @@ pub(super) struct Trajectories {
 impl Trajectories {
     /// None so far; never any unless `enabled`.
     pub(super) fn new(enabled: bool) -> Self {
-        Self { all: Vec::new(), numbers: HashTable::new(), hand: 0, usual: Vec::new(), patience: 0, enabled }
+        Self { all: Vec::new(), numbers: HashTable::new(), hand: 0, usual: Vec::new(), openings: Vec::new(), patience: 0, enabled }
     }
 
     #[inline]
@@ -281,6 +294,42 @@ impl Trajectories {
         }
     }
 
+    /// The trajectory that packets of a port take that start connections of TCP or UDP, 0 if none is known.
+    #[inline]
+    pub(super) fn opening(&self, port: PortId, protocol: u8) -> u16 {
+        let both = self.openings.get(port as usize).copied().unwrap_or_default();
+        both[usize::from(protocol == protocol::UDP)].number
+    }
+
+    /// Learns from a packet that was found to be new where those go that start connections of TCP or UDP. It is of no use
+    /// unless whole runs can be taken along; else another one is tried now and then.
+    pub(super) fn learn_opening(
+        &mut self,
+        port: PortId,
+        protocol: u8,
+        course: &Course,
+        megaflows: &Megaflows,
+        generation: u64,
+    ) {
+        if course.class != Class::of_plain(port, protocol) {
+            return;
+        }
+        let index = port as usize;
+        if index >= self.openings.len() {
+            self.openings.resize(index + 1, Default::default());
+        }
+        let is_udp = usize::from(protocol == protocol::UDP);
+        let Opening { number, patience } = self.openings[index][is_udp];
+        if let Some(known) = self.find_current(number, megaflows, generation)
+            && (matches!(known.shape, Shape::Opening(_)) || patience > 0)
+        {
+            self.openings[index][is_udp].patience = patience.saturating_sub(1);
+            return;
+        }
+        let number = self.learn(course, 1, megaflows);
+        self.openings[index][is_udp] = Opening { number, patience: PATIENCE };
+    }
+
     /// True if it is known what packets of a port usually do, and still so.
     pub(super) fn has_usual(&mut self, port: PortId, megaflows: &Megaflows, generation: u64) -> bool {
         self.find_current(self.usual(port), megaflows, generation).is_some()
@@ -344,6 +393,11 @@ impl Shape {
                 if first.fits_all_untracked() && !second.by_key =>
             {
                 Self::Tracked(*port)
+            }
+            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Ct(_), Step::Output(port)]), [first, second])
+                if first.fits_all_untracked() && !second.by_key =>
+            {
+                Self::Opening(*port)
             }
             _ => Self::Other,
         }

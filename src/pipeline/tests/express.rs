@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use weir_shard::PlainLookup;
 use weir_wire::Fragment;
 
 use super::*;
@@ -258,6 +259,135 @@ fn bursts_of_established_packets_are_taken_for_plain_ones() {
         let lookups = &bench.0.worker().plain_lookups[..8];
         assert!(lookups.iter().all(|lookup| lookup.is_plain() && lookup.hint() != 0));
     }
+}
+
+/// Packets of as many connections as there are hosts, which have not begun.
+fn openings(hosts: core::ops::Range<u8>) -> Vec<Vec<u8>> {
+    hosts.map(|host| udp([192, 168, 0, host], 7, X, 9)).collect()
+}
+
+fn slices(frames: &[Vec<u8>]) -> Vec<&[u8]> {
+    frames.iter().map(Vec::as_slice).collect()
+}
+
+#[test]
+fn bursts_of_packets_that_start_connections_are_taken_for_plain_ones() {
+    let mut bench = Bench::new(NAT);
+    for frame in openings(1..4) {
+        bench.through(&frame);
+    }
+    let (before, port_before) = (bench.0.counters(), bench.0.worker().port_counters(2));
+    let fresh = openings(10..18);
+    let sent = bench.burst(1, &slices(&fresh), 0);
+    assert_eq!(ports(&sent), [2; 8]);
+    assert!(bench.0.worker().plain_lookups[..8].iter().all(PlainLookup::has_no_connection));
+    let after = bench.0.counters();
+    assert_eq!(after.trajectory_hits, before.trajectory_hits + 16);
+    assert_eq!(after.recirculations, before.recirculations + 8);
+    assert_eq!((after.received, after.sent), (before.received + 8, before.sent + 8));
+    assert_eq!(bench.0.worker().port_counters(2).sent, port_before.sent + 8);
+    // Each has its connection, and its answer finds the way back.
+    assert_eq!(bench.connections().len(), 11);
+    for ((_, frame), original) in sent.iter().zip(&fresh) {
+        let extracted = Tuple::extract(frame, &Layers::parse(frame), 0, ChecksumTrust::NONE).unwrap();
+        let (to, port) = (extracted.lookup().src(), extracted.lookup().src_port());
+        let back = bench.send(2, &PacketBuilder::new().ip([203, 0, 113, 9].into(), to).udp(9, port).build());
+        assert_eq!(ports(&back), [1]);
+        let inside = Tuple::extract(original, &Layers::parse(original), 0, ChecksumTrust::NONE).unwrap();
+        assert_eq!(tuple(&back[0].1), inside.lookup().reversed().to_string());
+    }
+    bench.balance();
+}
+
+#[test]
+fn packets_that_start_connections_keep_their_place_between_others() {
+    let mut bench = Bench::new(JUDGED);
+    let pair = bench.establish(&v4(1));
+    for frame in openings(1..4) {
+        bench.through(&frame);
+    }
+    bench.through(&pair.forth);
+    let fresh = openings(10..14);
+    let (syn, answer) = (syn(B, 5, X, 6), tcp(B, 6, X, 7, flag::SYN | flag::ACK, 1, 2));
+    let burst: Vec<(&[u8], PortNumber)> = vec![
+        (&fresh[0], 2),
+        (&pair.forth, 2),
+        (&fresh[0], 2),
+        (&fresh[1], 2),
+        (&fresh[2], 2),
+        (&answer, 4),
+        (&fresh[1], 2),
+        (&syn, 2),
+        (&pair.forth, 2),
+        (&fresh[3], 2),
+    ];
+    let before = bench.connections().len();
+    let frames: Vec<&[u8]> = burst.iter().map(|(frame, _)| *frame).collect();
+    let expected: Sent = burst.iter().map(|(frame, port)| (*port, frame.to_vec())).collect();
+    assert_eq!(bench.burst(1, &frames, 0), expected);
+    assert_eq!(bench.connections().len(), before + 5);
+    // Those that came twice have only one connection, which has both.
+    let twice = bench.connections().iter().filter(|line| line.contains("192.168.0.10,")).count();
+    assert_eq!(twice, 1);
+    bench.balance();
+}
+
+#[test]
+fn a_packet_for_whose_connection_there_is_no_port_leaves_its_run() {
+    let flows = "table=0,ip,ct_state=-trk,actions=ct(nat,table=1)
+        table=1,ip,in_port=1,ct_state=+new,actions=ct(commit,nat(src=10.0.0.1:6000-6004)),2
+        table=1,ip,in_port=1,ct_state=+est,actions=2";
+    let mut bench = Bench::new(flows);
+    for frame in openings(1..4) {
+        bench.through(&frame);
+    }
+    let before = bench.0.counters();
+    let sent = bench.burst(1, &slices(&openings(10..16)), 0);
+    assert!(bench.0.worker().plain_lookups[..6].iter().all(PlainLookup::has_no_connection));
+    assert_eq!(ports(&sent), [2; 2], "of five ports two were left");
+    assert_eq!(bench.dropped(DropCause::NatExhausted), 4);
+    let after = bench.0.counters();
+    assert_eq!(after.recirculations, before.recirculations + 6);
+    assert_eq!(after.trajectory_hits, before.trajectory_hits + 12);
+    bench.balance();
+}
+
+#[test]
+fn a_change_of_tables_holds_for_the_next_packet_that_starts_a_connection() {
+    let mut bench = Bench::new(JUDGED);
+    for frame in openings(1..4) {
+        bench.through(&frame);
+    }
+    assert_eq!(ports(&bench.burst(1, &slices(&openings(10..14)), 0)), [2; 4]);
+    bench.change(Command::Add, "table=1,ip,ct_state=+new,actions=ct(commit),3");
+    for hosts in [20..24, 30..34] {
+        assert_eq!(ports(&bench.burst(1, &slices(&openings(hosts)), 0)), [3; 4]);
+    }
+    // Where it depends on the packet, each goes its own way.
+    bench.change(Command::Add, "table=1,priority=40000,ip,nw_src=192.168.0.41,actions=4");
+    for hosts in [40..44, 50..54] {
+        let fresh = openings(hosts.clone());
+        let mut sent = bench.burst(1, &slices(&fresh), 0);
+        sent.sort_by_key(|(_, frame)| fresh.iter().position(|other| other == frame));
+        let expected: Vec<PortNumber> = hosts.map(|host| if host == 41 { 4 } else { 3 }).collect();
+        assert_eq!(ports(&sent), expected);
+    }
+    bench.balance();
+}
+
+#[test]
+fn tagged_packets_that_start_connections_do_not_stand_in_the_way_of_others() {
+    let mut bench = Bench::new(JUDGED);
+    for host in 1..4 {
+        let tagged = PacketBuilder::new().vlan(5).ipv4([192, 168, 0, host], X).udp(7, 9).build();
+        bench.through(&tagged);
+    }
+    for frame in openings(4..8) {
+        bench.through(&frame);
+    }
+    assert_eq!(ports(&bench.burst(1, &slices(&openings(10..14)), 0)), [2; 4]);
+    assert!(bench.0.worker().plain_lookups[..4].iter().all(PlainLookup::has_no_connection));
+    bench.balance();
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl Lab {
         self.shard.prefetch_plain(&mut lookups);
         let [lookup] = &lookups;
         assert!(!lookup.is_plain() || lookup.layers() == packet.layers);
-        if lookup.hint() != 0 && self.shard.takes_plain(action) {
+        let is_known = lookup.hint() != 0 && !lookup.has_no_connection();
+        if is_known && self.shard.takes_plain(action) {
             let (mut bytes, mut meta) = (packet.bytes.clone(), CtMeta::default());
             let run = self.shard.begin_plain(self.now, action);
             match self.shard.execute_plain(&run, &mut bytes, lookup, &mut meta) {
@@ -59,6 +60,47 @@ impl Lab {
             Some(lookup) => self.execute(packet, &lookup, action),
             None => self.whole(packet, action),
         }
+    }
+
+    /// Packets that come together, by two actions one after the other on the way that does everything: each packet is
+    /// through before the next one.
+    fn whole_twice(&mut self, packets: &[Frame], actions: [&CtAction; 2]) -> Vec<Passed> {
+        let pass = |packet: &Frame| {
+            let (mut packet, mut meta) = (packet.clone(), CtMeta::default());
+            let mut outcome = Outcome::Continue { rewritten: false };
+            for action in actions {
+                outcome = self.again(&mut packet, action, &mut meta);
+            }
+            Passed { outcome, meta, bytes: packet.bytes, was_plain: false }
+        };
+        packets.iter().map(pass).collect()
+    }
+
+    /// The same, the short way for those that are for that.
+    fn open(&mut self, packets: &[Frame], actions: [&CtAction; 2]) -> Vec<Passed> {
+        let [first, second] = actions;
+        let mut lookups = vec![PlainLookup::default(); packets.len()];
+        for (lookup, packet) in lookups.iter_mut().zip(packets) {
+            lookup.read(&packet.bytes, first.zone, false);
+        }
+        self.shard.prepare_plain(&mut lookups);
+        self.shard.prefetch_plain(&mut lookups);
+        let opens = self.shard.opens_plain(actions);
+        for lookup in lookups.iter_mut().filter(|lookup| opens && lookup.has_no_connection()) {
+            self.shard.foresee_plain(lookup, second);
+        }
+        let pass = |(packet, lookup): (&Frame, &PlainLookup)| {
+            if opens && lookup.has_no_connection() {
+                let (mut bytes, mut meta) = (packet.bytes.clone(), CtMeta::default());
+                let run = self.shard.begin_plain(self.now, second);
+                if let Some(outcome) = self.shard.open_plain(&run, &mut bytes, lookup, &mut meta) {
+                    return Passed { outcome, meta, bytes, was_plain: true };
+                }
+                assert_eq!((&bytes, meta), (&packet.bytes, CtMeta::default()));
+            }
+            self.whole_twice(core::slice::from_ref(packet), actions).remove(0)
+        };
+        packets.iter().zip(&lookups).map(pass).collect()
     }
 }
 
@@ -82,6 +124,19 @@ impl Both {
         assert_eq!(short.shard.counters(), whole.shard.counters());
         assert_eq!(short.dump(), whole.dump());
         plain
+    }
+
+    /// Packets that come together to one action, and then, at once, to another one.
+    #[track_caller]
+    fn open(&mut self, packets: &[Frame], actions: [&CtAction; 2]) -> Vec<Passed> {
+        let [short, whole] = &mut self.0;
+        let (opened, others) = (short.open(packets, actions), whole.whole_twice(packets, actions));
+        for (opened, other) in opened.iter().zip(&others) {
+            assert_eq!((opened.outcome, &opened.bytes, opened.meta), (other.outcome, &other.bytes, other.meta));
+        }
+        assert_eq!(short.shard.counters(), whole.shard.counters());
+        assert_eq!(short.dump(), whole.dump());
+        opened
     }
 
     /// A UDP connection that was translated, and the packets of both its directions.
@@ -187,15 +242,107 @@ fn a_segment_outside_the_window_is_invalid_and_translated_all_the_same() {
     assert_eq!(name(sent.meta.state), "new trk");
 }
 
+#[test]
+fn a_packet_that_starts_a_connection_is_plain() {
+    let mut both = Both::new();
+    let (udp, syn) = (Frame::udp(&flow(4000)), Frame::tcp(&stream(4000), "S", 100, 0));
+    let nat = source_nat(PUBLIC, Some((6000, 6001)));
+    for sent in both.open(&[udp.clone(), syn], [&apply(), &nat]) {
+        assert!(sent.was_plain);
+        assert_eq!(name(sent.meta.state), "new trk snat");
+        assert_eq!(sent.outcome, Outcome::Continue { rewritten: true });
+        assert_eq!(sent.meta.original.map(|tuple| tuple.src()), Some(INSIDE.parse().unwrap()));
+    }
+    let counters = both.0[0].shard.counters();
+    assert_eq!((counters.new, counters.created, counters.established), (2, 2, 0));
+    // What has a connection is none that starts one, answered or not.
+    assert!(!both.open(core::slice::from_ref(&udp), [&apply(), &nat])[0].was_plain);
+    // Without translation, with a mark and a label, and with events.
+    both.each(|lab| lab.shard.listen(Vec::with_capacity(4)));
+    let marking = CtAction { mark: Some((7, 15)), label: Some((9, u128::MAX)), zone: 3, ..commit() };
+    let looking = CtAction { zone: 3, ..look() };
+    let sent = both.open(&[udp], [&looking, &marking]).remove(0);
+    assert!(sent.was_plain);
+    assert_eq!((sent.meta.mark, sent.meta.label, sent.meta.zone), (7, 9, 3));
+    assert_eq!(name(sent.meta.state), "new trk");
+    for lab in &mut both.0 {
+        assert_eq!(lab.shard.stop_listening().events.len(), 1);
+    }
+}
+
+#[test]
+fn only_the_first_packet_of_those_that_come_together_starts_their_connection() {
+    let mut both = Both::new();
+    let nat = source_nat(PUBLIC, Some((6000, 6000)));
+    let query = Frame::udp(&flow(4000));
+    let answer = Frame::udp(&tuple(17, OUTSIDE, 53, PUBLIC, 6000));
+    let sent = both.open(&[query.clone(), query.clone(), answer, query], [&apply(), &nat]);
+    assert_eq!(sent.iter().map(|sent| sent.was_plain).collect::<Vec<_>>(), [true, false, false, false]);
+    assert_eq!(name(sent[2].meta.state), "est rpl trk dnat");
+    assert_eq!(name(sent[3].meta.state), "est trk snat");
+    assert_eq!(both.0[0].shard.len(), 1);
+}
+
+#[test]
+fn a_packet_that_may_start_nothing_is_judged_as_ever() {
+    let mut both = Both::new();
+    let nat = source_nat(PUBLIC, None);
+    let answer = Frame::tcp(&stream(4000), "SA", 100, 5);
+    let sent = both.open(&[answer], [&apply(), &nat]).remove(0);
+    assert!(!sent.was_plain);
+    assert_eq!((name(sent.meta.state).as_str(), sent.outcome), ("inv trk", Outcome::Drop(DropReason::NatInvalid)));
+    assert_eq!(both.0[0].shard.counters().tcp_bad_start, 1);
+}
+
+#[test]
+fn a_connection_that_may_not_be_is_refused_on_the_short_way_too() {
+    let one = source_nat(PUBLIC, Some((6000, 6000)));
+    let queries: Vec<Frame> = (1..4).map(|port| Frame::udp(&flow(port))).collect();
+    // Ports run out.
+    let mut both = Both::new();
+    let sent = both.open(&queries, [&apply(), &one]);
+    let exhausted = Outcome::Drop(DropReason::NatExhausted);
+    assert_eq!(sent.iter().map(|sent| sent.outcome).collect::<Vec<_>>()[1..], [exhausted; 2]);
+    assert!(sent.iter().all(|sent| sent.was_plain));
+    // A limit of the zone, with and without translation.
+    let many = source_nat(PUBLIC, None);
+    for (action, refused) in
+        [(many, Outcome::Drop(DropReason::NatRefused)), (commit(), Outcome::Continue { rewritten: false })]
+    {
+        let mut both = Both::new();
+        both.each(|lab| lab.shard.set_zone_limit(0, Some(1)));
+        let sent = both.open(&queries, [&look(), &action]);
+        assert_eq!((sent[1].outcome, sent[1].was_plain), (refused, true));
+        assert_eq!(both.0[0].shard.len(), 1);
+        // It has expired, and makes way.
+        both.each(|lab| lab.now += 86_400_000);
+        let sent = both.open(&queries[1..], [&look(), &action]);
+        assert_eq!(name(sent[0].meta.state).split(' ').next(), Some("new"));
+        assert_eq!(both.0[0].shard.len(), 1);
+    }
+}
+
+#[test]
+fn actions_that_do_not_look_first_and_commit_then_open_nothing_the_short_way() {
+    let both = Both::new();
+    let shard = &both.0[0].shard;
+    assert!(shard.opens_plain([&look(), &commit()]));
+    for actions in [[&commit(), &commit()], [&look(), &look()], [&look(), &commit_in(1)]] {
+        assert!(!shard.opens_plain(actions));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn the_short_way_is_the_long_one(
-        steps in prop::collection::vec((0u8..8, 1u16..4, any::<bool>(), 0u32..4, 0u32..3, 0u64..20_000), 1..80),
+        steps in
+            prop::collection::vec((0u8..8, 1u16..4, 0u8..3, 0u32..4, 0u32..3, 0u64..20_000), 1..80),
     ) {
         let mut both = Both::new();
-        for (kind, port, is_back, seq, ack, pause) in steps {
+        for (kind, port, way, seq, ack, pause) in steps {
+            let (is_back, looks_first) = (way == 0, way == 1);
             both.each(|lab| lab.now += pause);
             let (seq, ack) = (100 + seq, [0, 101, 500][ack as usize]);
             let protocol = if kind < 3 { 17 } else { 6 };
@@ -216,7 +363,11 @@ proptest! {
                 (true, 1) => look(),
                 _ => apply(),
             };
-            both.send(&packet, &action);
+            if looks_first {
+                both.open(&[packet], [&apply(), &action]);
+            } else {
+                both.send(&packet, &action);
+            }
         }
         // Each connection ends when its timer says.
         for _ in 0..20 {
