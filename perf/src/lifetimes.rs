@@ -5,10 +5,16 @@
 //! Frames lie in memory and are used again, so that a burst costs what the pipeline does with it (parsing, tables,
 //! tracking, translation, checksums) and no device. The table is the README's. Time is an argument of the worker: a
 //! minute passes by saying so, and only the second in which connections end passes as it does.
+//!
+//! Interrupts, a hypervisor and other users of the memory make bursts late that have nothing to do. So beside the time
+//! that bursts took stands what of it the CPU spent on this program: core cycles in user mode, over the cycles of a
+//! microsecond (those of the median burst over its time); and the instructions, which say what there was to do.
 
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
+use perf_event::events::Hardware;
+use perf_event::{Builder, Counter};
 use serde::Serialize;
 use weir::flow::{Command, FlowFile, NoNames};
 use weir::pipeline::{
@@ -96,6 +102,10 @@ pub enum Row {
         bursts: usize,
         /// Microseconds.
         microseconds: Distribution,
+        /// Microseconds without what interrupts and a hypervisor took; `None` where the kernel counts no cycles.
+        own: Option<Distribution>,
+        /// Instructions of a burst, of half of all at most and of all at most; `None` where the kernel counts none.
+        instructions: Option<[u64; 2]>,
     },
 }
 
@@ -110,8 +120,7 @@ pub struct Distribution {
     pub p99_9: f64,
     /// All.
     pub max: f64,
-    /// How many took [`LATE`] longer than half of all. A hypervisor that takes the CPU away makes some of any kind of burst
-    /// late: compare with those in which nothing ends.
+    /// How many took [`LATE`] longer than half of all.
     pub late: usize,
 }
 
@@ -143,6 +152,13 @@ impl Transmit<HeapFrame> for Sent {
     }
 }
 
+impl core::fmt::Display for Distribution {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { p50, p99, p99_9, max, late } = self;
+        write!(f, "{p50:>10.1}{p99:>10.1}{p99_9:>10.1}{max:>10.1}{late:>10}")
+    }
+}
+
 /// A worker and its traffic.
 struct Rig {
     worker: Worker,
@@ -151,6 +167,24 @@ struct Rig {
     /// Milliseconds.
     now: u64,
     bursts: u32,
+    /// Core cycles and instructions of this thread in user mode, where the kernel counts them.
+    counters: [Option<Counter>; 2],
+}
+
+/// What a burst took.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    /// Of the time stamp counter.
+    ticks: u64,
+    /// Core cycles and instructions in user mode; 0 where nobody counts them.
+    own: [u64; 2],
+}
+
+/// Counts events of this thread in user mode.
+fn counter(event: Hardware) -> Option<Counter> {
+    let mut counter = Builder::new(event).build().ok()?;
+    counter.enable().ok()?;
+    Some(counter)
 }
 
 impl Rig {
@@ -171,20 +205,28 @@ impl Rig {
         let mut worker = Worker::new(config, PublishedSnapshot::new(switch.snapshot()).reader())?;
         worker.shard_mut().prefault();
         let sent = Sent((0..BURST).map(|_| HeapFrame::new(&[0; FRAME])).collect());
-        Ok(Self { worker, _switch: switch, sent, now: 1, bursts: 0 })
+        let counters = [Hardware::CPU_CYCLES, Hardware::INSTRUCTIONS].map(counter);
+        Ok(Self { worker, _switch: switch, sent, now: 1, bursts: 0, counters })
     }
 
-    /// Sends a packet of each of so many flows, a burst at the most; how many ticks that took.
-    fn burst(&mut self, flows: impl Iterator<Item = u32>) -> u64 {
+    fn own(&mut self) -> [u64; 2] {
+        let read = |counter: &mut Option<Counter>| counter.as_mut().and_then(|counter| counter.read().ok());
+        self.counters.each_mut().map(|counter| read(counter).unwrap_or(0))
+    }
+
+    /// Sends a packet of each of so many flows, a burst at the most.
+    fn burst(&mut self, flows: impl Iterator<Item = u32>) -> Took {
         let mut burst: Burst<HeapFrame> = Burst::new();
         for flow in flows.take(BURST) {
             let mut frame = self.sent.0.pop().unwrap_or_else(|| HeapFrame::new(&[0; FRAME]));
             frame.bytes_mut().copy_from_slice(&Flow::numbered(flow).frame());
             burst.push(frame);
         }
-        let start = weir_ffi::tsc();
+        let (own, start) = (self.own(), weir_ffi::tsc());
         self.work(&mut burst);
-        weir_ffi::tsc().wrapping_sub(start)
+        let ticks = weir_ffi::tsc().wrapping_sub(start);
+        let after = self.own();
+        Took { ticks, own: core::array::from_fn(|at| after[at].saturating_sub(own[at])) }
     }
 
     /// What an lcore does with a burst; a function of its own that profilers can be told of.
@@ -204,7 +246,7 @@ impl Rig {
         let mut ticks = 0;
         for first in flows.clone().step_by(BURST) {
             self.now = began + u64::from(first - flows.start) * 1000 / u64::from(wanted);
-            ticks += self.burst(first..flows.end);
+            ticks += self.burst(first..flows.end).ticks;
         }
         let found = self.worker.shard().len() - before;
         if found != wanted {
@@ -235,18 +277,19 @@ impl Rig {
         while self.worker.housekeeping(self.now) > 0 {}
     }
 
-    /// Bursts of the established connection while the clock goes, until `done`; the time of each in microseconds.
+    /// Bursts of the established connection while the clock goes, until `done`, and the row that says how long they took.
     #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds stay below 2^53")]
-    fn bursts_until(&mut self, mut done: impl FnMut(&Self, usize) -> bool) -> Vec<f64> {
-        let mut ticks: Vec<u64> = Vec::with_capacity(1 << 22);
+    fn bursts_until(&mut self, ended: u32, mut done: impl FnMut(&Self, usize) -> bool) -> Option<Row> {
+        let mut all: Vec<Took> = Vec::with_capacity(1 << 22);
         let (began, start, first) = (self.now, Instant::now(), weir_ffi::tsc());
-        while !done(self, ticks.len()) {
+        while !done(self, all.len()) {
             self.now = began + u64::try_from(start.elapsed().as_millis()).unwrap_or(0);
-            ticks.push(self.burst(core::iter::repeat_n(ESTABLISHED, BURST)));
+            all.push(self.burst(core::iter::repeat_n(ESTABLISHED, BURST)));
         }
-        let all = weir_ffi::tsc().wrapping_sub(first).max(1);
-        let each = start.elapsed().as_secs_f64() * 1e6 / all as f64;
-        ticks.into_iter().map(|ticks| ticks as f64 * each).collect()
+        let tick = start.elapsed().as_secs_f64() * 1e6 / weir_ffi::tsc().wrapping_sub(first).max(1) as f64;
+        let times: Vec<f64> = all.iter().map(|took| took.ticks as f64 * tick).collect();
+        let own: Vec<[f64; 2]> = all.iter().map(|took| took.own.map(|count| count as f64)).collect();
+        Row::of(ended, &times, &own)
     }
 }
 
@@ -277,25 +320,35 @@ pub fn measure(plan: &Plan) -> Result<Vec<Row>, LifetimesError> {
     let began = rig.now;
     rig.open(0..others)?;
     rig.establish();
-    rig.bursts_until(|_, done| done >= BURST);
-    let quiet = rig.bursts_until(|_, done| done >= bursts as usize);
-    rows.extend(row(0, &quiet));
+    rig.bursts_until(0, |_, done| done >= BURST);
+    rows.extend(rig.bursts_until(0, |_, done| done >= bursts as usize));
     // The established one is heard of in time, and then the others end.
     for third in [LIFE / 3, LIFE / 3 * 2] {
         rig.now = rig.now.max(began + third);
-        rig.bursts_until(|_, done| done >= BURST);
+        rig.bursts_until(0, |_, done| done >= BURST);
     }
     rig.now = began + LIFE;
     let before = rig.worker.shard().counters().expired;
-    let ending =
-        rig.bursts_until(|rig, _| rig.worker.shard().counters().expired - before >= u64::from(others));
-    rows.extend(row(others, &ending));
+    let all_ended = |rig: &Rig, _| rig.worker.shard().counters().expired - before >= u64::from(others);
+    rows.extend(rig.bursts_until(others, all_ended));
     Ok(rows)
 }
 
-fn row(ended: u32, bursts: &[f64]) -> Option<Row> {
-    let microseconds = Distribution::of(bursts)?;
-    Some(Row::Bursts { ended, bursts: bursts.len(), microseconds })
+impl Row {
+    /// Of bursts that took so many microseconds, and core cycles and instructions of their own, each.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts below 2^53")]
+    fn of(ended: u32, times: &[f64], own: &[[f64; 2]]) -> Option<Self> {
+        let microseconds = Distribution::of(times)?;
+        let [cycles, instructions] = [0, 1].map(|at| own.iter().map(|own| own[at]).collect::<Vec<_>>());
+        let a_microsecond = Distribution::of(&cycles)?.p50 / microseconds.p50;
+        let own = (a_microsecond > 0.0)
+            .then(|| cycles.iter().map(|cycles| cycles / a_microsecond).collect::<Vec<_>>())
+            .and_then(|own| Distribution::of(&own));
+        let instructions = Distribution::of(&instructions)
+            .filter(|all| all.p50 > 0.0)
+            .map(|all| [all.p50 as u64, all.max as u64]);
+        Some(Self::Bursts { ended, bursts: times.len(), microseconds, own, instructions })
+    }
 }
 
 /// The rows for people.
@@ -311,9 +364,14 @@ pub fn table(rows: &[Row]) -> String {
             Row::SetUp { connections, others, cycles: Summary { median, min, max } } => {
                 set_up += &format!("{connections:>12}{others:>12}  {median:.0} ({min:.0} to {max:.0})\n");
             }
-            Row::Bursts { ended, bursts, microseconds: Distribution { p50, p99, p99_9, max, late } } => {
-                waits += &format!("{bursts:>12}{ended:>12}{p50:>10.1}{p99:>10.1}{p99_9:>10.1}{max:>10.1}");
-                waits += &format!("{late:>10}\n");
+            Row::Bursts { ended, bursts, microseconds, own, instructions } => {
+                waits += &format!("{bursts:>12}{ended:>12}{microseconds}\n");
+                if let Some(own) = own {
+                    waits += &format!("{:>24}{own}\n", "on the CPU");
+                }
+                if let Some([half, all]) = instructions {
+                    waits += &format!("{:>24}{half:>10}{all:>30}\n", "instructions");
+                }
             }
         }
     }
@@ -338,13 +396,57 @@ mod tests {
     fn rows_are_shown_by_kind() {
         let cycles = Summary { median: 600.0, min: 590.4, max: 700.0 };
         let microseconds = Distribution { p50: 2.0, p99: 9.0, p99_9: 12.34, max: 80.0, late: 3 };
+        let own = Some(Distribution { max: 40.0, late: 0, ..microseconds });
         let rows = [
             Row::SetUp { connections: 1000, others: 0, cycles },
-            Row::Bursts { ended: 7, bursts: 99, microseconds },
+            Row::Bursts { ended: 7, bursts: 99, microseconds, own, instructions: Some([35_000, 59_000]) },
+            Row::Bursts { ended: 8, bursts: 99, microseconds, own: None, instructions: None },
         ];
         let text = table(&rows);
         assert!(text.contains("        1000           0  600 (590 to 700)\n"), "{text}");
-        let line = "          99           7       2.0       9.0      12.3      80.0         3\n";
-        assert!(text.ends_with(line), "{text}");
+        let lines = "          99           7       2.0       9.0      12.3      80.0         3
+              on the CPU       2.0       9.0      12.3      40.0         0
+            instructions     35000                         59000
+          99           8       2.0       9.0      12.3      80.0         3\n";
+        assert!(text.ends_with(lines), "{text}");
+    }
+
+    #[test]
+    fn own_time_is_in_the_unit_of_the_median_burst() {
+        // Four cycles a microsecond; the last burst was interrupted for most of its time.
+        let own = [[8.0, 30.0], [8.0, 31.0], [8.0, 31.0], [8.0, 31.0], [12.0, 40.0]];
+        let Some(Row::Bursts { microseconds, own: Some(own), instructions, .. }) =
+            Row::of(0, &[2.0, 2.0, 2.0, 2.0, 900.0], &own)
+        else {
+            panic!("both are known");
+        };
+        assert_eq!((microseconds.max, microseconds.late), (900.0, 1));
+        assert_eq!((own.p50, own.max, own.late), (2.0, 3.0, 0));
+        assert_eq!(instructions, Some([31, 40]));
+        // Without counters.
+        let Some(Row::Bursts { own, instructions, .. }) = Row::of(0, &[2.0], &[[0.0; 2]]) else {
+            panic!("the time is known")
+        };
+        assert_eq!((own, instructions), (None, None));
+    }
+
+    #[test]
+    fn no_burst_has_much_more_to_do_while_connections_end() {
+        let plan = Plan { connections: 1000, others: 30_000, rounds: 1, bursts: 2000, core: 0 };
+        let rows = measure(&plan).unwrap();
+        let counted = rows.iter().filter_map(|row| match row {
+            Row::Bursts { ended, instructions, .. } => Some((*ended, instructions.unwrap_or_default())),
+            Row::SetUp { .. } => None,
+        });
+        let [(0, quiet), (30_000, ending)] = counted.collect::<Vec<_>>()[..] else {
+            panic!("bursts with and without: {rows:?}")
+        };
+        if quiet == [0; 2] {
+            println!("skipped: the kernel counts no instructions here");
+            return;
+        }
+        let [half, all] = ending;
+        // Some 700 instructions for each of 32 connections that a sweep ends.
+        assert!(all < half * 2 && half < quiet[0] * 11 / 10, "{quiet:?} {ending:?}");
     }
 }
