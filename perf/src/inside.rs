@@ -218,7 +218,8 @@ impl<'a> Inside<'a> {
         let forth = self.endless(Step::Forth, Flows::numbered(0, count, 4));
         let back = self.endless(Step::Back, self.answers(5)?);
         self.ports(Some(forth), Some(back))?;
-        let counted = self.count(2 * u64::from(count))?;
+        // Once around until all are answered, and once more until packets of both directions have been seen established.
+        let counted = self.count(4 * u64::from(count))?;
         self.expect_connections(count)?;
         Ok(counted)
     }
