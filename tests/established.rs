@@ -171,16 +171,17 @@ fn an_established_burst_takes_nothing_from_the_heap() {
 }
 
 impl Setup {
-    /// First packets of so many clients, those of one round different from those of all others.
-    fn newcomers(&mut self, round: u8) {
+    /// First packets of so many clients, those of one round different from those of all others; if they may not all be
+    /// plain ones, with pings between them.
+    fn newcomers(&mut self, round: u8, all_plain: bool) {
         self.packets.clear();
         for host in 0..8 * BURST {
             let [_, _, _, _, _, _, high, low] = host.to_be_bytes();
             let first = PacketBuilder::new().ipv4([10, round, high, low], [203, 0, 113, 7]);
             let packet = match host % 3 {
                 0 => first.tcp(4000, 80).flags(flag::SYN).seq(1).pad_to(60).build(),
-                1 => first.udp(4000, 53).pad_to(60).build(),
-                _ => first.echo_request(7, 1).pad_to(60).build(),
+                2 if !all_plain => first.echo_request(7, 1).pad_to(60).build(),
+                _ => first.udp(4000, 53).pad_to(60).build(),
             };
             self.packets.push((1, packet));
         }
@@ -189,24 +190,26 @@ impl Setup {
 
 #[test]
 fn connections_that_begin_and_end_take_nothing_from_the_heap() {
-    let mut setup = Setup::nat(0);
-    setup.frames = (0..BURST).map(|_| HeapFrame::new(&[0; 80])).collect();
-    let mut now = 0;
-    let mut last = None;
-    // The first rounds make megaflows, and the levels of the timer wheel that time comes by. Then connections end in each,
-    // after half a minute or a whole one.
-    let quiet = (0..=200).any(|round| {
-        setup.newcomers(round);
-        let expired = setup.worker.shard().counters().expired;
-        let region = Region::new(HEAP);
-        setup.round(now);
-        now += 6_000;
-        while setup.worker.housekeeping(now) > 0 {}
-        let change = region.change();
-        let ended = setup.worker.shard().counters().expired - expired;
-        last = Some((ended, change));
-        ended > 0 && change.allocations + change.reallocations + change.deallocations == 0
-    });
-    assert!(quiet, "ended, and taken from the heap: {last:?}");
-    assert_eq!(setup.worker.counters().dropped_in_all(), 0);
+    for all_plain in [false, true] {
+        let mut setup = Setup::nat(0);
+        setup.frames = (0..BURST).map(|_| HeapFrame::new(&[0; 80])).collect();
+        let mut now = 0;
+        let mut last = None;
+        // The first rounds make megaflows, and the levels of the timer wheel that time comes by. Then connections end in
+        // each, after half a minute or a whole one.
+        let quiet = (0..=200).any(|round| {
+            setup.newcomers(round, all_plain);
+            let expired = setup.worker.shard().counters().expired;
+            let region = Region::new(HEAP);
+            setup.round(now);
+            now += 6_000;
+            while setup.worker.housekeeping(now) > 0 {}
+            let change = region.change();
+            let ended = setup.worker.shard().counters().expired - expired;
+            last = Some((ended, change));
+            ended > 0 && change.allocations + change.reallocations + change.deallocations == 0
+        });
+        assert!(quiet, "ended, and taken from the heap: {last:?}");
+        assert_eq!(setup.worker.counters().dropped_in_all(), 0);
+    }
 }

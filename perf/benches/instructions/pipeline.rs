@@ -153,7 +153,8 @@ fn were_opened(bench: Box<Bench>) {
 }
 
 #[library_benchmark]
-#[bench::udp(args = (), setup = Bench::opening, teardown = were_opened)]
+#[bench::udp(args = (false), setup = Bench::opening, teardown = were_opened)]
+#[bench::udp_tagged(args = (true), setup = Bench::opening, teardown = were_opened)]
 fn set_up(mut bench: Box<Bench>) -> Box<Bench> {
     bench.process();
     bench

@@ -230,20 +230,24 @@ impl Bench {
         this
     }
 
-    /// Through the README's table, with many connections and a burst of the first packets of others.
-    pub(crate) fn opening() -> Box<Self> {
+    /// Through the README's table, with many connections and a burst of the first packets of others; plain ones, or with
+    /// a tag, which makes them go the general way.
+    pub(crate) fn opening(tagged: bool) -> Box<Self> {
         let mut this = Self::new(NAT);
+        let forth = |client| {
+            let forth = Kind::Udp4.forth(client);
+            if tagged { forth.vlan(5).build() } else { forth.build() }
+        };
         for client in 0..CONNECTIONS {
-            this.exchange(INSIDE, &Kind::Udp4.forth(client).build());
+            this.exchange(INSIDE, &forth(client));
         }
-        let new = (CONNECTIONS..).take(BURST).map(|client| Kind::Udp4.forth(client).build());
-        this.fill(INSIDE, new);
+        this.fill(INSIDE, (CONNECTIONS..).take(BURST).map(forth));
         this
     }
 
     /// With connections that have all expired, of which some have been swept.
     pub(crate) fn closing() -> Box<Self> {
-        let mut this = Self::opening();
+        let mut this = Self::opening(false);
         this.burst.clear();
         this.now = 3_600_000;
         assert_eq!(this.worker.shard_mut().sweep(this.now, BURST as u32), BURST as u32);

@@ -16,7 +16,7 @@ pub use self::comparison::{Comparison, Row, Verdict};
 pub use self::counts::Count;
 
 /// Packets that each measured call works on: weir's burst.
-pub const PACKETS: u32 = 32;
+pub const PACKETS: u32 = 64;
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
