@@ -296,12 +296,7 @@ impl Shard {
 
     /// The fields of a packet that [`Shard::execute_plain`] has found to be established, and its outcome.
     #[cold]
-    pub fn show_plain(
-        &mut self,
-        run: &PlainRun<'_>,
-        lookup: &PlainLookup,
-        state: CtState,
-    ) -> (CtMeta, Outcome) {
+    pub fn show_plain(&self, run: &PlainRun<'_>, lookup: &PlainLookup, state: CtState) -> (CtMeta, Outcome) {
         let mut meta = CtMeta { state, zone: run.action.zone, ..CtMeta::default() };
         self.show(&mut meta, lookup.slot());
         let rewritten = state.0 & (CtState::SNAT.0 | CtState::DNAT.0) != 0;

@@ -147,7 +147,8 @@ impl<F: Frame> Worker<F> {
         let [first, second] = &*trajectory.hops else { return None };
         let flows = [first.flow, second.flow];
         let state = second.only_state()?;
-        let [first, second] = flows.map(|flow| megaflows.flow(flow).and_then(|flow| flow.recipe.steps.first()));
+        let [first, second] =
+            flows.map(|flow| megaflows.flow(flow).and_then(|flow| flow.recipe.steps.first()));
         let Some(Step::Ct(first)) = first else { return None };
         let (is_plain, to) = match (trajectory.shape, second) {
             (Shape::Tracked(to), _) if !opens => (shard.takes_plain(first), to),

@@ -174,7 +174,15 @@ pub(super) struct Trajectories {
 impl Trajectories {
     /// None so far; never any unless `enabled`.
     pub(super) fn new(enabled: bool) -> Self {
-        Self { all: Vec::new(), numbers: HashTable::new(), hand: 0, usual: Vec::new(), openings: Vec::new(), patience: 0, enabled }
+        Self {
+            all: Vec::new(),
+            numbers: HashTable::new(),
+            hand: 0,
+            usual: Vec::new(),
+            openings: Vec::new(),
+            patience: 0,
+            enabled,
+        }
     }
 
     #[inline]
@@ -394,11 +402,11 @@ impl Shape {
             {
                 Self::Tracked(*port)
             }
-            (Some([Step::Ct(_), Step::Recirculate(_)]), Some([Step::Ct(_), Step::Output(port)]), [first, second])
-                if first.fits_all_untracked() && !second.by_key =>
-            {
-                Self::Opening(*port)
-            }
+            (
+                Some([Step::Ct(_), Step::Recirculate(_)]),
+                Some([Step::Ct(_), Step::Output(port)]),
+                [first, second],
+            ) if first.fits_all_untracked() && !second.by_key => Self::Opening(*port),
             _ => Self::Other,
         }
     }

@@ -4,7 +4,10 @@
 
 #![allow(unsafe_code)] // part of the table
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::{Acquire, Relaxed, Release}};
+use core::sync::atomic::{
+    AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use weir_numa::memory::Zeroable;
 
@@ -113,7 +116,10 @@ impl Tally<'_> {
 
 /// As [`Account::count`], of a connection without windows.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design, and frames are shorter than 2^32 bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "ticks wrap by design, and frames are shorter than 2^32 bytes"
+)]
 pub(super) fn count_in_line(
     connection: Owned<'_, Connection>,
     account: &Account,
@@ -173,7 +179,11 @@ mod tests {
 
     #[test]
     fn an_account_begins_with_a_packet_whatever_it_held() {
-        let account = Account { packets: [9.into(), 9.into()], more_packets: [1.into(), 1.into()], ..Account::default() };
+        let account = Account {
+            packets: [9.into(), 9.into()],
+            more_packets: [1.into(), 1.into()],
+            ..Account::default()
+        };
         account.begin(60, 7);
         assert_eq!(account.totals(Direction::Original), (1, 60));
         assert_eq!(account.totals(Direction::Reply), (0, 0));

@@ -370,7 +370,8 @@ impl Table {
     #[inline]
     pub(crate) fn prefetch_account(&self, slot: Slot, protocol: u8) {
         if has_windows(protocol)
-            && let Some(account) = self.memory.accounts.get(slot.index() as usize) {
+            && let Some(account) = self.memory.accounts.get(slot.index() as usize)
+        {
             prefetch(account);
         }
     }

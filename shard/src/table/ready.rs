@@ -9,7 +9,7 @@ use super::bucket::prefetch;
 use super::connection::Place;
 use super::memory::Memory;
 
-/// How many set-ups ahead: a burst of them. Their lines, 256 bytes each with the wheel's, fit the first cache.
+/// How many set-ups ahead. Their lines, 192 bytes each with the wheel's, fit the first cache beside a burst.
 pub(super) const AHEAD: u32 = 32;
 
 /// A ring of free slots. They count as free, and are in no list.

@@ -132,7 +132,10 @@ impl Both {
         let [short, whole] = &mut self.0;
         let (opened, others) = (short.open(packets, actions), whole.whole_twice(packets, actions));
         for (opened, other) in opened.iter().zip(&others) {
-            assert_eq!((opened.outcome, &opened.bytes, opened.meta), (other.outcome, &other.bytes, other.meta));
+            assert_eq!(
+                (opened.outcome, &opened.bytes, opened.meta),
+                (other.outcome, &other.bytes, other.meta)
+            );
         }
         assert_eq!(short.shard.counters(), whole.shard.counters());
         assert_eq!(short.dump(), whole.dump());
@@ -290,7 +293,10 @@ fn a_packet_that_may_start_nothing_is_judged_as_ever() {
     let answer = Frame::tcp(&stream(4000), "SA", 100, 5);
     let sent = both.open(&[answer], [&apply(), &nat]).remove(0);
     assert!(!sent.was_plain);
-    assert_eq!((name(sent.meta.state).as_str(), sent.outcome), ("inv trk", Outcome::Drop(DropReason::NatInvalid)));
+    assert_eq!(
+        (name(sent.meta.state).as_str(), sent.outcome),
+        ("inv trk", Outcome::Drop(DropReason::NatInvalid))
+    );
     assert_eq!(both.0[0].shard.counters().tcp_bad_start, 1);
 }
 
