@@ -261,6 +261,39 @@ fn bursts_of_established_packets_are_taken_for_plain_ones() {
     }
 }
 
+#[test]
+fn a_connection_that_is_opened_again_in_a_run_is_a_new_one_wherever_it_comes_to_be() {
+    for layout in layouts() {
+        let mut bench = Bench::divided(NAT, layout);
+        let pairs: Vec<Pair> = (1..8).map(|host| bench.establish(&v4(host))).collect();
+        let forth: Vec<&[u8]> = pairs.iter().map(|pair| &*pair.forth).collect();
+        for _ in 0..3 {
+            bench.burst(1, &forth, 0);
+            bench.0.flush();
+        }
+        // The third one's both sides say goodbye.
+        let fin = v4(3).flags(flag::FIN | flag::ACK).seq(1001).ack(5001).build();
+        let sent = bench.through(&fin);
+        let bye = answer(&sent, flag::FIN | flag::ACK, 5001, 1002);
+        assert_eq!(bench.ports(2, &bye), [1]);
+        bench.through(&v4(3).flags(flag::ACK).seq(1002).ack(5002).build());
+        let syn = v4(3).flags(flag::SYN).seq(90_000).build();
+        let burst = [forth[0], forth[1], &syn, forth[3], forth[4], forth[5], forth[6], forth[0]];
+        for frame in burst {
+            bench.0.inject(1, frame, 0);
+        }
+        bench.0.flush();
+        let sent: Vec<Vec<u8>> =
+            bench.0.take_sent().into_iter().map(|(_, frame)| frame.bytes().to_vec()).collect();
+        assert_eq!(sent.len(), burst.len());
+        let is_opening = |frame: &&Vec<u8>| frame[47] == 0x02;
+        let opening = sent.iter().find(is_opening).expect("the SYN is among them");
+        assert_eq!(bench.ports(2, &answer(opening, flag::SYN | flag::ACK, 7000, 90_001)), [1]);
+        assert_eq!(bench.connections().len(), pairs.len());
+        bench.balance();
+    }
+}
+
 /// Packets of as many connections as there are hosts, which have not begun.
 fn openings(hosts: core::ops::Range<u8>) -> Vec<Vec<u8>> {
     hosts.map(|host| udp([192, 168, 0, host], 7, X, 9)).collect()
