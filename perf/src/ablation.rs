@@ -20,7 +20,7 @@ pub enum Variant {
     NoPrefetch,
     /// Packets of known connections go through the classifier each time.
     NoTrajectories,
-    /// Bursts of 8 in place of 32.
+    /// Bursts of 8 in place of 64.
     Burst8,
     /// Bursts of 4.
     Burst4,
