@@ -20,7 +20,7 @@ static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const NAT: &str = include_str!("../examples/nat.flows");
 const ACL6: &str = include_str!("../examples/acl6.flows");
-const BURST: usize = 32;
+const BURST: usize = weir::pipeline::BURST;
 
 /// Catches what is sent, to be used again.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! A burst: up to 32 packets, kept whole from receive to transmit. A fixed array without allocation that reads as a
+//! A burst: up to 64 packets, kept whole from receive to transmit. A fixed array without allocation that reads as a
 //! slice of packets.
 
 use std::mem::MaybeUninit;

@@ -59,7 +59,7 @@ impl RxQueue {
         let (slots, room) = burst.spare();
         let room = room.min(most);
         // SAFETY: the port is started and stays so while this handle lives; the handle is the queue's only one and
-        // borrowed exclusively; `slots` has room for `room` (at most 32) pointers.
+        // borrowed exclusively; `slots` has room for `room` (at most `BURST`) pointers.
         let count = usize::from(unsafe { sys::shim_rx_burst(self.port.id, self.queue, slots, room as u16) });
         // SAFETY: the driver filled `count` slots with packets that it has given up.
         unsafe { burst.grow(count.min(room)) };
@@ -146,7 +146,7 @@ impl TxQueue {
     pub fn tx_burst(&mut self, burst: &mut Burst) -> usize {
         let wanted = burst.len();
         // SAFETY: the port is started and stays so while this handle lives; the handle is the queue's only one and
-        // borrowed exclusively; `wanted` (at most 32) pointers are packets.
+        // borrowed exclusively; `wanted` (at most `BURST`) pointers are packets.
         let sent = unsafe { sys::shim_tx_burst(self.port.id, self.queue, burst.pointers(), wanted as u16) };
         let sent = usize::from(sent).min(wanted);
         // SAFETY: the driver owns the first `sent` packets now.

@@ -211,8 +211,8 @@ fn attaching_and_detaching_twenty_times_leaks_no_packet() {
         port.start(&PortConfig::new(pool.clone())).expect("started");
         let (mut rx, mut tx) = (port.take_rx(0).expect("free"), port.take_tx(0).expect("free"));
         let mut burst = Burst::new();
-        assert_eq!(rx.rx_burst(&mut burst), 32, "round {round}");
-        assert_eq!(pool.in_use(), 32);
+        assert_eq!(rx.rx_burst(&mut burst), weir_ffi::BURST, "round {round}");
+        assert_eq!(pool.in_use() as usize, weir_ffi::BURST);
         tx.tx_burst_or_drop(&mut burst);
         rx.rx_burst(&mut burst);
         // In any order: the port is detached when the last of the three goes.
@@ -375,5 +375,5 @@ fn a_source_writes_what_a_device_receives_and_goes_with_it() {
     // Started again it is the device that it was: one that hands out buffers.
     port.start(&PortConfig::new(pool.clone())).expect("started");
     let mut rx = port.take_rx(0).expect("free");
-    assert_eq!(rx.rx_burst(&mut burst), 32);
+    assert_eq!(rx.rx_burst(&mut burst), weir_ffi::BURST);
 }

@@ -48,6 +48,10 @@ impl Traffic {
 /// Connections that [`Traffic::NewBeside`] opens.
 pub const OPENED_BESIDE: u32 = 100_000;
 
+/// Packets that weir receives at once, at most and by default.
+#[expect(clippy::cast_possible_truncation, reason = "some tens")]
+const MOST: u8 = weir_ffi::BURST as u8;
+
 /// Most connections: 10 million, and what is opened beside them.
 pub const MAX_CONNECTIONS: u32 = 20_000_000;
 
@@ -73,7 +77,7 @@ pub struct Point {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub milliseconds: u64,
     /// Packets that weir receives at once.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(long, default_value_t = MOST, value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST)))]
     pub burst: u8,
     /// Without trajectories.
     #[arg(long)]
@@ -99,7 +103,7 @@ impl Default for Point {
             ip: Family::default(),
             frames: Frames::default(),
             milliseconds: 1000,
-            burst: 32,
+            burst: MOST,
             no_trajectories: false,
             lab: false,
             cpu: None,
@@ -263,7 +267,7 @@ mod tests {
             ["--connections", "0"],
             ["--connections", "20000001"],
             ["--burst", "0"],
-            ["--burst", "33"],
+            ["--burst", "65"],
             ["--ip", "5"],
             ["--traffic", "nat"],
             ["--milliseconds", "0"],

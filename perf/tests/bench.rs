@@ -156,7 +156,7 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
         (&["--traffic", "nat"], "invalid value 'nat'"),
         (&["--rounds", "0"], "0 is not in 1..=100"),
         (&["--lcores", "3"], "3 is not in 1..=2"),
-        (&["one", "--burst", "33"], "33 is not in 1..=32"),
+        (&["one", "--burst", "65"], "65 is not in 1..=64"),
         (&["one", "--traffic", "established", "--ip", "6"], "with --ip 6 take --traffic acl"),
         (&["one", "--quick"], "unexpected argument"),
         (&["one", "--cpu", "9999", "--lab"], "9999"),

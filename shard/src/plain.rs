@@ -1,7 +1,6 @@
 //! The three stages for what nearly every packet is: one of TCP or UDP over IPv4, in one piece and valid, of a connection
-//! that is established and has nothing about it that takes more than tracking and translating; or the first one of a
-//! connection that the next `ct` behind its first one starts. Such a packet takes half a cache line on its way through
-//! them. Of any other the last stage says so, having done nothing, and the packet goes through the stages of
+//! that is established and has nothing about it that takes more than tracking and translating; or one that is found new
+//! by a `ct` and starts its connection at the next. Such a packet takes half a cache line on its way through them. Of any other the last stage says so, having done nothing, and the packet goes through the stages of
 //! [`lookup`](crate::lookup), which do all that there is to do. Only what a tracker takes for something else than
 //! established is taken to its end here, as it would be there.
 
@@ -178,8 +177,8 @@ impl Shard {
         lookup.found = self.draft(&Tuple::V4(lookup.tuple), lookup.hash, action).to_bits();
     }
 
-    /// Begins a run of plain packets to an action that [may have them](Shard::takes_plain). It holds until anything else is
-    /// done to the shard.
+    /// Begins a run of plain packets to an action that [may have them](Shard::takes_plain), or that
+    /// [starts their connections](Shard::open_plain). It holds until anything else is done to the shard.
     #[inline]
     pub fn begin_plain<'a>(&mut self, now: Millis, action: &'a CtAction) -> PlainRun<'a> {
         let moment = self.clock.advance(now);
@@ -232,18 +231,17 @@ impl Shard {
         Met::Established(state)
     }
 
-    /// True if packets without a connection that go to the first of these actions and then to the second may be plain: the
-    /// first finds them new, and the second starts the connection.
+    /// True if packets without a connection may be plain that go to a `ct` which does not commit and then to one of the same
+    /// zone which does. Among several shards others may know the connection, and what is expected of it says what it becomes.
+    #[inline]
     #[must_use]
-    pub fn opens_plain(&self, [first, second]: [&CtAction; 2]) -> bool {
-        // Among several shards others may know the connection, and what is expected of it says what it becomes.
-        let is_simple = !self.is_one_of_many && self.expectations.is_empty();
-        is_simple && !first.commit && second.commit && first.zone == second.zone
+    pub fn opens_plain(&self) -> bool {
+        !self.is_one_of_many && self.expectations.is_empty()
     }
 
     /// Stage 3 of a packet [without a connection](PlainLookup::has_no_connection): as [`Shard::execute`] twice, by the
-    /// two actions that [may have it so](Shard::opens_plain), of which this is the run of the second. Gives what that one
-    /// comes to; `None` of a packet for [`Shard::execute`], to which nothing was done.
+    /// two actions as [`Shard::opens_plain`] says, of which this is the run of the second. Gives what that one comes to;
+    /// `None` of a packet for [`Shard::execute`], to which nothing was done.
     #[inline]
     pub fn open_plain(
         &mut self,
@@ -256,9 +254,9 @@ impl Shard {
         let PlainRun { action, moment, .. } = *run;
         let draft = DraftNumber::from_bits(lookup.found);
         let mut packet = Packet { moment, frame, layers: &layers, action, meta, again: true, draft };
-        // A packet in front of it may have started its connection.
+        // A packet in front of it may have started its connection, or announced it.
         let is_first = self.table.find(&tuple, lookup.hash).is_none() && packet.may_start(&tuple);
-        if !is_first || !self.expectations.is_empty() {
+        if !is_first || !self.opens_plain() {
             return None;
         }
         self.counters.new += 1;

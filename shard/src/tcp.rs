@@ -6,7 +6,10 @@
 //! section 3.4).
 
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU8, AtomicU16, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use weir_wire::Layers;
 
@@ -208,6 +211,12 @@ impl Peer {
         Self { state, ..self }
     }
 
+    /// Of a protocol without windows, one that has sent so many packets and bytes.
+    #[cfg(test)]
+    pub(crate) fn counting(packets: u32, bytes: u32) -> Self {
+        Self { low: packets, high: bytes, ..Self::default() }
+    }
+
     #[inline]
     pub(crate) fn tcp_state(&self) -> TcpState {
         TcpState::ALL.get(usize::from(self.state)).copied().unwrap_or_default()
@@ -227,9 +236,9 @@ impl Peer {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct PeerCell {
-    pub(crate) low: AtomicU32,
-    pub(crate) high: AtomicU32,
-    pub(crate) window: AtomicU16,
+    low: AtomicU32,
+    high: AtomicU32,
+    window: AtomicU16,
     scale: AtomicU8,
     state: AtomicU8,
 }
@@ -273,6 +282,18 @@ impl PeerCell {
         self.state.load(Relaxed)
     }
 
+    /// Of a protocol without windows, what was [counted](Owned::count): packets and bytes.
+    #[inline]
+    pub(crate) fn counted(&self) -> [u32; 2] {
+        [self.low(), self.high()]
+    }
+
+    /// Of a protocol without windows, what was [put](Owned::set_note) where TCP has its window.
+    #[inline]
+    pub(crate) fn note(&self) -> u16 {
+        self.window.load(Acquire)
+    }
+
     #[inline]
     fn tcp_state(&self) -> TcpState {
         TcpState::ALL.get(usize::from(self.state())).copied().unwrap_or_default()
@@ -292,6 +313,23 @@ impl Owned<'_, PeerCell> {
         self.set_window(peer.window);
         self.set_scale(peer.scale);
         self.set_state(peer.state);
+    }
+
+    /// Of a protocol without windows: counts a packet of so many bytes, both modulo 2^32 where TCP has its numbers. Says
+    /// which of the two has wrapped.
+    #[inline]
+    pub(crate) fn count(self, bytes: u32) -> [bool; 2] {
+        let (packets, more_packets) = self.low().overflowing_add(1);
+        let (bytes, more_bytes) = self.high().overflowing_add(bytes);
+        self.set_low(packets);
+        self.set_high(bytes);
+        [more_packets, more_bytes]
+    }
+
+    /// Of a protocol without windows: who reads this note sees what was written before it.
+    #[inline]
+    pub(crate) fn set_note(self, note: u16) {
+        self.window.store(note, Release);
     }
 
     #[inline]

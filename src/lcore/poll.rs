@@ -27,7 +27,7 @@ pub enum Idle {
 }
 
 /// Rounds between two looks at the control side's requests and the housekeeping.
-const ROUNDS: u32 = 16;
+const ROUNDS: u32 = 8;
 /// Empty rounds in a row before an lcore that shares its CPU yields.
 const PATIENCE: u32 = 64;
 /// Milliseconds without a packet or a call before it naps.

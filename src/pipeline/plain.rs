@@ -64,7 +64,12 @@ impl<F: Frame> Worker<F> {
     #[inline]
     pub(super) fn plain_zone(&self, port: PortId) -> Option<u16> {
         let trajectory = self.trajectories.find(self.trajectories.usual(port))?;
-        trajectory.zone.filter(|_| matches!(trajectory.shape, Shape::Tracked(_) | Shape::Opening(_)))
+        let is_plain = match trajectory.shape {
+            Shape::Tracked(_) => true,
+            Shape::Opening(_) => self.shard.opens_plain(),
+            _ => false,
+        };
+        trajectory.zone.filter(|_| is_plain)
     }
 
     /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes. `zone` is
@@ -147,17 +152,14 @@ impl<F: Frame> Worker<F> {
         let [first, second] = &*trajectory.hops else { return None };
         let flows = [first.flow, second.flow];
         let state = second.only_state()?;
-        let [first, second] =
-            flows.map(|flow| megaflows.flow(flow).and_then(|flow| flow.recipe.steps.first()));
-        let Some(Step::Ct(first)) = first else { return None };
-        let (is_plain, to) = match (trajectory.shape, second) {
-            (Shape::Tracked(to), _) if !opens => (shard.takes_plain(first), to),
-            (Shape::Opening(to), Some(Step::Ct(second))) if opens => (shard.opens_plain([first, second]), to),
+        let Some(Step::Ct(action)) = megaflows.flow(flows[0])?.recipe.steps.first() else { return None };
+        let (is_plain, to) = match trajectory.shape {
+            Shape::Tracked(to) if !opens => (shard.takes_plain(action), to),
+            Shape::Opening(to) if opens => (shard.opens_plain(), to),
             _ => return None,
         };
-        let way = Way { number, hint, protocol, flows, state, to };
-        let fits = is_plain && first.zone == zone && (!opens || way.fits(CtState::TRK.with(CtState::NEW)));
-        fits.then_some(way)
+        let is_plain = is_plain && action.zone == zone;
+        is_plain.then_some(Way { number, hint, protocol, flows, state, to })
     }
 
     /// Takes the packets of a burst, most of which have hints, all their way one after another.
@@ -172,6 +174,9 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) {
         let mut left = lookups;
+        // Packets without a connection that go the general way beside one that had to: about twice as many each time, so that
+        // a burst of such packets does not go there one by one.
+        let mut along = 0;
         while let Some(first) = left.first() {
             // What packets in front have brought about may have ended it.
             let way = if first.hint() == 0 { None } else { self.way(port, zone, first) };
@@ -184,7 +189,13 @@ impl<F: Frame> Worker<F> {
             };
             left = left.get(taken..).unwrap_or_default();
             if taken == 0 || refused.is_some() {
-                let others = left.iter().skip(1).take_while(|lookup| lookup.hint() == 0).count();
+                let mut openings = 0;
+                let goes_along = |lookup: &&PlainLookup| {
+                    openings += usize::from(lookup.has_no_connection());
+                    lookup.hint() == 0 || (lookup.has_no_connection() && openings <= along)
+                };
+                let others = left.iter().skip(1).take_while(goes_along).count();
+                along = 2 * along + 1;
                 let (these, rest) = left.split_at(left.len().min(1 + others));
                 self.run_any(now, port, &mut refused.into_iter().chain(frames.by_ref()), these, out);
                 left = rest;

@@ -11,7 +11,7 @@
 
 use arrayvec::ArrayVec;
 use hashbrown::HashTable;
-use weir_shard::HINTS;
+use weir_shard::{CtState, HINTS};
 use weir_wire::numbers::protocol;
 use weir_wire::{Fragment, Layers};
 
@@ -25,7 +25,8 @@ use crate::flow::key::{DATAPATH_WORDS, Key, Mask, at};
 
 /// Classifications of a trajectory; further ones are made as if there were none.
 pub(super) const MAX_HOPS: usize = 4;
-/// Packets that do not fit their port's trajectory and have no connection to keep one with, until one of them replaces it.
+/// Packets that do not fit their port's trajectory and have no connection to keep one with, until one of them replaces it;
+/// and packets that start connections, until one of them replaces an opening that whole runs cannot take.
 const PATIENCE: u32 = 64;
 
 /// The class of a packet: what no table changes on its way, and what is compared first. 0 where trajectories are not
@@ -126,7 +127,8 @@ pub(super) enum Shape {
     Output(PortId),
     /// Tracked, recirculated, and out by this port.
     Tracked(PortId),
-    /// Tracked, recirculated, tracked again, and out by this port: what packets do that start connections.
+    /// Tracked by a `ct` that finds them new, recirculated, tracked by one that starts their connections, and out by this
+    /// port.
     Opening(PortId),
     /// Any other.
     Other,
@@ -147,9 +149,9 @@ pub(super) struct Trajectory {
     pub(super) hops: ArrayVec<Hop, MAX_HOPS>,
 }
 
-/// The trajectory of packets that start connections.
+/// The trajectory that packets took which started connections.
 #[derive(Clone, Copy, Debug, Default)]
-struct Opening {
+struct Learnt {
     number: u16,
     /// Packets to wait for before another one is tried, where this one is of no use.
     patience: u32,
@@ -166,7 +168,7 @@ pub(super) struct Trajectories {
     /// By port: the trajectory that its packets take, as it seems.
     usual: Vec<u16>,
     /// By port: those that packets take that start connections, of TCP and of UDP.
-    openings: Vec<[Opening; 2]>,
+    openings: Vec<[Learnt; 2]>,
     patience: u32,
     enabled: bool,
 }
@@ -326,16 +328,14 @@ impl Trajectories {
         if index >= self.openings.len() {
             self.openings.resize(index + 1, Default::default());
         }
-        let is_udp = usize::from(protocol == protocol::UDP);
-        let Opening { number, patience } = self.openings[index][is_udp];
-        if let Some(known) = self.find_current(number, megaflows, generation)
-            && (matches!(known.shape, Shape::Opening(_)) || patience > 0)
-        {
-            self.openings[index][is_udp].patience = patience.saturating_sub(1);
-            return;
-        }
-        let number = self.learn(course, 1, megaflows);
-        self.openings[index][is_udp] = Opening { number, patience: PATIENCE };
+        let place = usize::from(protocol == protocol::UDP);
+        let Learnt { number, patience } = self.openings[index][place];
+        let known = self.find_current(number, megaflows, generation).map(|known| known.shape);
+        self.openings[index][place] = match known {
+            Some(Shape::Opening(_)) => return,
+            Some(_) if patience > 0 => Learnt { number, patience: patience - 1 },
+            _ => Learnt { number: self.learn(course, 1, megaflows), patience: PATIENCE },
+        };
     }
 
     /// True if it is known what packets of a port usually do, and still so.
@@ -403,10 +403,15 @@ impl Shape {
                 Self::Tracked(*port)
             }
             (
-                Some([Step::Ct(_), Step::Recirculate(_)]),
-                Some([Step::Ct(_), Step::Output(port)]),
+                Some([Step::Ct(look), Step::Recirculate(_)]),
+                Some([Step::Ct(start), Step::Output(port)]),
                 [first, second],
-            ) if first.fits_all_untracked() && !second.by_key => Self::Opening(*port),
+            ) if first.fits_all_untracked()
+                && second.fits_all_new()
+                && (!look.commit && start.commit && look.zone == start.zone) =>
+            {
+                Self::Opening(*port)
+            }
             _ => Self::Other,
         }
     }
@@ -449,6 +454,13 @@ impl Hop {
     #[inline]
     fn fits_all_untracked(&self) -> bool {
         self.only_state().is_some_and(|[_, state]| state == 0)
+    }
+
+    /// True if all packets of the class fit that the tracker has found to be new.
+    #[inline]
+    fn fits_all_new(&self) -> bool {
+        let new = u32::from(CtState::TRK.with(CtState::NEW).0);
+        self.only_state().is_some_and(|[mask, state]| new & mask == state)
     }
 
     #[inline(never)]

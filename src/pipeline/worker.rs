@@ -32,7 +32,7 @@ const MAX_RECIRCULATIONS: u8 = 32;
 /// Copies of copies that may be under way at once, and recirculated copies that a burst may come to in all:
 /// tables that recirculate a packet twice each time would make 2^32 of it.
 const MAX_NESTING: usize = 6;
-pub(super) const MAX_COPIES: u32 = 2048;
+pub(super) const MAX_COPIES: u32 = 64 * BURST as u32;
 /// Connections and megaflows that one housekeeping looks at, at the most.
 const SWEEP: u32 = 32;
 

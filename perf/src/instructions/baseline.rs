@@ -101,7 +101,7 @@ mod tests {
 
     fn baseline() -> Baseline {
         let count = |name: &str, instructions| Count { name: name.to_owned(), instructions };
-        Baseline::new("rustc 1 \"x\"".to_owned(), &[count("a/b", 1477), count("c", 32)])
+        Baseline::new("rustc 1 \"x\"".to_owned(), &[count("a/b", 2954), count("c", 64)])
     }
 
     #[test]
@@ -111,8 +111,8 @@ mod tests {
             "{\n\
              \"compiler\": \"rustc 1 \\\"x\\\"\",\n\
              \"benches\": [\n\
-             {\"name\": \"a/b\", \"packets\": 32, \"instructions\": 46.16},\n\
-             {\"name\": \"c\", \"packets\": 32, \"instructions\": 1.00}\n\
+             {\"name\": \"a/b\", \"packets\": 64, \"instructions\": 46.16},\n\
+             {\"name\": \"c\", \"packets\": 64, \"instructions\": 1.00}\n\
              ]\n\
              }\n"
         );

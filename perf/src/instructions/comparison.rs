@@ -163,7 +163,7 @@ mod tests {
 
     fn side(compiler: &str, benches: &[(&str, f64)]) -> Baseline {
         let bench =
-            |&(name, instructions): &(&str, f64)| Bench { name: name.to_owned(), packets: 32, instructions };
+            |&(name, instructions): &(&str, f64)| Bench { name: name.to_owned(), packets: 64, instructions };
         Baseline { compiler: compiler.to_owned(), benches: benches.iter().map(bench).collect() }
     }
 

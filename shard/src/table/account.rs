@@ -1,13 +1,10 @@
 //! What a connection has carried. Trackers without windows, which are all but those of TCP and SCTP, leave room for
-//! that in the hot line ([`Tally`]), so their packets touch no other. The rest is in half a cache line each, in an array
+//! that in the hot line ([`InLine`]), so their packets touch no other. The rest is in half a cache line each, in an array
 //! of its own: packets write it and read nothing else there, so that it can be asked for early and nobody waits for it.
 
 #![allow(unsafe_code)] // part of the table
 
-use core::sync::atomic::{
-    AtomicU16, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use weir_numa::memory::Zeroable;
 
@@ -94,22 +91,23 @@ pub(super) fn idle(seen: u32, tick: u64) -> u32 {
     u32::try_from((tick as u32).wrapping_sub(seen).cast_signed()).unwrap_or(0)
 }
 
-/// The low 32 bits of what a connection without windows has carried, in the hot line: of each direction packets and
-/// bytes. What is above them is in its [`Account`].
-pub(super) struct Tally<'a>(pub(super) &'a Connection);
+/// What a connection without windows has carried, as its hot line tells it: packets and bytes of each direction, their
+/// low 32 bits, and the tick of the last packet. What is above is in its [`Account`], and for a moment neither here nor
+/// there.
+pub(super) struct InLine<'a>(pub(super) &'a Connection);
 
-impl Tally<'_> {
+impl InLine<'_> {
     /// Packets and bytes of a direction.
     pub(super) fn totals(&self, direction: Direction) -> (u64, u64) {
-        let side = self.0.side(direction);
-        (side.low.load(Relaxed).into(), side.high.load(Relaxed).into())
+        let [packets, bytes] = self.0.side(direction).counted().map(u64::from);
+        (packets, bytes)
     }
 
-    /// Tick of the last packet; while one is counted that comes 2^16 ticks behind another, maybe one in the future.
+    /// Tick of the last packet. While a packet is counted, and the upper half of the tick is another one than before, it
+    /// may be one in the future.
     pub(super) fn seen(&self) -> u32 {
         // The halves are written the other way round.
-        let low = self.0.side(Direction::Original).window.load(Acquire);
-        let high = self.0.side(Direction::Reply).window.load(Relaxed);
+        let [low, high] = [Direction::Original, Direction::Reply].map(|half| self.0.side(half).note());
         u32::from(high) << 16 | u32::from(low)
     }
 }
@@ -127,16 +125,12 @@ pub(super) fn count_in_line(
     bytes: usize,
     tick: u64,
 ) {
-    let side = connection.side(direction);
-    let (packets, more) = side.low.load(Relaxed).overflowing_add(1);
-    side.low.store(packets, Relaxed);
-    let (sum, carry) = side.high.load(Relaxed).overflowing_add(bytes as u32);
-    side.high.store(sum, Relaxed);
-    if more | carry {
-        carry_over(connection, account, direction, more, carry);
+    let wrapped = connection.peer_mut(direction).count(bytes as u32);
+    if wrapped != [false; 2] {
+        carry_over(connection, account, direction, wrapped);
     }
-    connection.side(Direction::Reply).window.store((tick >> 16) as u16, Relaxed);
-    connection.side(Direction::Original).window.store(tick as u16, Release);
+    connection.peer_mut(Direction::Reply).set_note((tick >> 16) as u16);
+    connection.peer_mut(Direction::Original).set_note(tick as u16);
 }
 
 #[cold]
@@ -144,22 +138,22 @@ fn carry_over(
     connection: Owned<'_, Connection>,
     account: &Account,
     direction: Direction,
-    packets: bool,
-    bytes: bool,
+    [packets, bytes]: [bool; 2],
 ) {
-    connection.set(flag::ACCOUNT, true);
+    let at = direction as usize;
     if packets {
-        account.carry(direction as usize);
+        account.carry(at);
     }
     if bytes {
-        let sum = account.bytes[direction as usize].load(Relaxed).wrapping_add(1 << 32);
-        account.bytes[direction as usize].store(sum, Relaxed);
+        account.bytes[at].store(account.bytes[at].load(Relaxed).wrapping_add(1 << 32), Relaxed);
     }
+    connection.set(flag::ACCOUNT, true);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::Peer;
 
     #[test]
     fn two_accounts_share_a_cache_line() {
@@ -194,7 +188,7 @@ mod tests {
 
     /// What a connection without windows has carried in all.
     fn carried(connection: &Connection, account: &Account, direction: Direction) -> (u64, u64) {
-        let (above, below) = (account.totals(direction), Tally(connection).totals(direction));
+        let (above, below) = (account.totals(direction), InLine(connection).totals(direction));
         (above.0 + below.0, above.1 + below.1)
     }
 
@@ -202,23 +196,17 @@ mod tests {
     fn the_hot_line_s_counts_carry_into_the_account_each_by_itself() {
         let (connection, account) = (Connection::default(), Account::default());
         let line = Owned::new(&connection);
+        line.set_peers([Peer::counting(u32::MAX, 1000), Peer::counting(3, u32::MAX - 10)]);
         line.set_state(2);
-        for (direction, packets, bytes) in
-            [(Direction::Original, u32::MAX, 1000), (Direction::Reply, 3, u32::MAX - 10)]
-        {
-            let side = connection.side(direction);
-            side.low.store(packets, Relaxed);
-            side.high.store(bytes, Relaxed);
-        }
         assert!(!connection.has(flag::ACCOUNT));
         count_in_line(line, &account, Direction::Original, 60, 0x1_ffff);
         assert!(connection.has(flag::ACCOUNT));
         assert_eq!(carried(&connection, &account, Direction::Original), (1 << 32, 1060));
-        assert_eq!(Tally(&connection).seen(), 0x1_ffff);
+        assert_eq!(InLine(&connection).seen(), 0x1_ffff);
         count_in_line(line, &account, Direction::Reply, 11, 0x2_0000);
         count_in_line(line, &account, Direction::Reply, 1, 0x2_0000);
         assert_eq!(carried(&connection, &account, Direction::Reply), (5, (1 << 32) + 1));
-        assert_eq!(Tally(&connection).seen(), 0x2_0000);
+        assert_eq!(InLine(&connection).seen(), 0x2_0000);
         assert_eq!(connection.state(), 2, "the tracker's state is left alone");
     }
 }

@@ -63,7 +63,7 @@ pub(crate) struct Connection {
     /// Counts the connections that lived in this slot.
     generation: AtomicU16,
     /// What each side has sent: the original direction's sender first. Protocols other than TCP and SCTP keep their
-    /// state in the first one's, and [`Tally`](super::account::Tally) in the other fields of both.
+    /// state in the first one's, and what [`InLine`](super::account::InLine) tells in the other fields of both.
     peers: [PeerCell; 2],
 }
 

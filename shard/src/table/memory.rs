@@ -21,7 +21,7 @@ use weir_numa::memory::{MemoryError, Placing};
 use weir_numa::residence::Span;
 use weir_wire::Tuple;
 
-use super::account::{Account, Tally, idle};
+use super::account::{Account, InLine, idle};
 use super::bucket::{Direction, Slot, prefetch, prefetch_once};
 use super::connection::{Addresses6, Cold, Connection, Owned, Parent, Rest, flag};
 use super::has_windows;
@@ -154,16 +154,24 @@ impl Memory {
 
     fn traffic(&self, index: u32, rest: Rest, moment: Moment) -> Option<Traffic> {
         let (account, connection) = (self.accounts.get(index as usize)?, &self.connections[index as usize]);
-        let tally = (!has_windows(rest.protocol())).then_some(Tally(connection));
-        let carried = |direction| {
-            let [above, below] = [
-                connection.has(flag::ACCOUNT).then(|| account.totals(direction)),
-                tally.as_ref().map(|tally| tally.totals(direction)),
-            ]
-            .map(Option::unwrap_or_default);
-            Carried { packets: above.0 + below.0, bytes: above.1 + below.1 }
+        let line = (!has_windows(rest.protocol())).then_some(InLine(connection));
+        let above = |direction| match connection.has(flag::ACCOUNT) {
+            true => account.totals(direction),
+            false => (0, 0),
         };
-        let seen = tally.as_ref().map_or_else(|| account.seen(), Tally::seen);
+        let carried = |direction| {
+            let mut account = above(direction);
+            let Some(line) = &line else { return Carried { packets: account.0, bytes: account.1 } };
+            loop {
+                let (packets, bytes) = line.totals(direction);
+                // What has been carried over meanwhile is missing in one of the two.
+                let before = core::mem::replace(&mut account, above(direction));
+                if before == account {
+                    return Carried { packets: account.0 + packets, bytes: account.1 + bytes };
+                }
+            }
+        };
+        let seen = line.as_ref().map_or_else(|| account.seen(), InLine::seen);
         Some(Traffic {
             original: carried(Direction::Original),
             reply: carried(Direction::Reply),

@@ -366,6 +366,71 @@ fn packets_that_start_connections_keep_their_place_between_others() {
 }
 
 #[test]
+fn many_that_may_start_nothing_come_out_as_they_should() {
+    let mut bench = Bench::new(JUDGED);
+    for host in 1..4 {
+        bench.through(&syn([192, 168, 1, host], 5, X, 6));
+    }
+    let answers: Vec<Vec<u8>> =
+        (0..64).map(|host| tcp([192, 168, 2, host], 6, X, 7, flag::SYN | flag::ACK, 1, 2)).collect();
+    assert_eq!(
+        bench.burst(1, &slices(&answers), 0),
+        answers.iter().map(|frame| (4, frame.clone())).collect::<Sent>()
+    );
+    assert_eq!(bench.connections().len(), 3);
+    // One connection's first packet, many times.
+    let again = vec![syn(B, 5, X, 6); 64];
+    assert_eq!(ports(&bench.burst(1, &slices(&again), 0)), [2; 64]);
+    assert_eq!(bench.connections().len(), 4);
+    bench.balance();
+}
+
+#[test]
+fn behind_a_packet_that_announces_another_connection_nothing_is_opened_the_short_way() {
+    let flows = "table=0,ip,ct_state=-trk,actions=ct(table=1)
+        table=1,udp,in_port=1,ct_state=+new,actions=ct(commit,alg=tftp),2
+        table=1,ip,in_port=2,ct_state=+new+rel,actions=ct(commit),1
+        table=1,ip,ct_state=+est,actions=2";
+    let mut bench = Bench::new(flows);
+    for frame in openings(1..4) {
+        bench.through(&frame);
+    }
+    let request = PacketBuilder::new().ipv4(B, X).udp(3000, 69).payload(b"\x00\x01file\x00octet\x00").build();
+    let mut burst = openings(10..16);
+    burst.insert(2, request);
+    assert_eq!(
+        bench.burst(1, &slices(&burst), 0),
+        burst.iter().map(|frame| (2, frame.clone())).collect::<Sent>()
+    );
+    assert_eq!(bench.connections().len(), 10);
+    assert!(!bench.0.worker().shard().opens_plain());
+    // The announced connection comes, and others still go the long way.
+    assert_eq!(bench.ports(2, &udp(X, 4000, B, 3000)), [1]);
+    assert_eq!(ports(&bench.burst(1, &slices(&openings(20..24)), 0)), [2; 4]);
+    bench.balance();
+}
+
+#[test]
+fn several_shards_open_nothing_the_short_way() {
+    for layout in layouts() {
+        let mut bench = Bench::divided(NAT, layout);
+        for frame in openings(1..8) {
+            bench.0.inject(1, &frame, 0);
+            bench.0.flush();
+        }
+        for frame in openings(10..20) {
+            bench.0.inject(1, &frame, 0);
+        }
+        bench.0.flush();
+        assert_eq!(bench.0.take_sent().len(), 17);
+        assert_eq!(bench.connections().len(), 17);
+        let several = layout.shards > 1;
+        assert!(bench.0.workers_now().iter().all(|worker| worker.shard().opens_plain() != several));
+        bench.balance();
+    }
+}
+
+#[test]
 fn a_packet_for_whose_connection_there_is_no_port_leaves_its_run() {
     let flows = "table=0,ip,ct_state=-trk,actions=ct(nat,table=1)
         table=1,ip,in_port=1,ct_state=+new,actions=ct(commit,nat(src=10.0.0.1:6000-6004)),2

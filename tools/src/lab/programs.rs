@@ -201,7 +201,9 @@ pub enum Probe {
 /// If a probe was not answered, or by several addresses for one hop.
 pub fn traceroute(from: &Namespace, to: IpAddr, probe: Probe) -> Result<Vec<IpAddr>, CheckError> {
     let to = to.to_string();
-    let mut words = vec!["-n", "-q", "2", "-w", "5", "-m", "8"];
+    // One probe at a time: otherwise how many more are under way when the host has answered, and so how many
+    // connections they leave behind, is chance.
+    let mut words = vec!["-n", "-q", "2", "-N", "1", "-w", "5", "-m", "8"];
     if probe == Probe::Icmp {
         words.push("-I");
     }

@@ -1,6 +1,7 @@
 //! Packets, bytes and times of connections.
 
 use super::*;
+use crate::tcp::Peer;
 use crate::view::{Carried, Traffic};
 
 fn traffic(lab: &Lab) -> Traffic {
@@ -67,14 +68,46 @@ fn invalid_segments_and_icmp_errors_do_not_count() {
 }
 
 #[test]
-fn a_slot_s_next_connection_starts_from_zero() {
+fn a_slot_s_next_connection_starts_from_zero_whatever_both_are() {
+    let udp = |port| Frame::udp(&flow(port));
+    let tcp = |port| Frame::tcp(&stream(port), "S", 100, 0);
+    let udp6 = |port| Frame::udp(&tuple(17, "2001:db8::1", port, "2001:db8::2", 53));
+    let kinds: [&dyn Fn(u16) -> Frame; 3] = [&udp, &tcp, &udp6];
     let mut lab = Lab::with(config(1));
-    for _ in 0..3 {
-        lab.send(&Frame::udp(&flow(1000)), &commit());
+    for (round, (first, second)) in
+        (0..3).flat_map(|first| (0..3).map(move |second| (first, second))).enumerate()
+    {
+        let port = 1000 + 2 * round as u16;
+        for (kind, port, sent) in [(first, port, 3), (second, port + 1, 1)] {
+            lab.now += 500_000;
+            let packet = kinds[kind](port);
+            for _ in 0..sent {
+                lab.send(&packet, &commit());
+            }
+            let bytes = sent * packet.bytes.len() as u64;
+            assert_eq!(traffic(&lab).original, Carried { packets: sent, bytes }, "{first} {second}");
+            assert_eq!((traffic(&lab).reply, traffic(&lab).idle / 20), (Carried::default(), 0));
+        }
     }
-    lab.now += 61_000;
+}
+
+#[test]
+fn what_a_connection_without_windows_carries_is_counted_beyond_32_bits_and_goes_with_it() {
+    let mut lab = Lab::with(config(1));
+    let (there, back) = (Frame::udp(&flow(1000)), Frame::udp(&flow(1000).reversed()));
+    lab.send(&there, &commit());
+    let counting = [Peer::counting(u32::MAX, u32::MAX), Peer::counting(7, u32::MAX)];
+    lab.shard.table.connection_mut(0).set_peers(counting);
+    lab.send(&there, &look());
+    lab.send(&back, &look());
+    let bytes = there.bytes.len() as u64;
+    let more = u64::from(u32::MAX);
+    assert_eq!(traffic(&lab).original, Carried { packets: more + 1, bytes: more + bytes });
+    assert_eq!(traffic(&lab).reply, Carried { packets: 8, bytes: more + bytes });
+    lab.now += 500_000;
     lab.send(&Frame::udp(&flow(2000)), &commit());
-    assert_eq!(traffic(&lab).original.packets, 1);
+    assert_eq!(traffic(&lab).original, Carried { packets: 1, bytes });
+    assert_eq!(traffic(&lab).reply, Carried::default());
 }
 
 #[test]

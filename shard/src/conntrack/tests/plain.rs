@@ -85,7 +85,7 @@ impl Lab {
         }
         self.shard.prepare_plain(&mut lookups);
         self.shard.prefetch_plain(&mut lookups);
-        let opens = self.shard.opens_plain(actions);
+        let opens = self.shard.opens_plain();
         for lookup in lookups.iter_mut().filter(|lookup| opens && lookup.has_no_connection()) {
             self.shard.foresee_plain(lookup, second);
         }
@@ -329,13 +329,38 @@ fn a_connection_that_may_not_be_is_refused_on_the_short_way_too() {
 }
 
 #[test]
-fn actions_that_do_not_look_first_and_commit_then_open_nothing_the_short_way() {
-    let both = Both::new();
-    let shard = &both.0[0].shard;
-    assert!(shard.opens_plain([&look(), &commit()]));
-    for actions in [[&commit(), &commit()], [&look(), &look()], [&look(), &commit_in(1)]] {
-        assert!(!shard.opens_plain(actions));
+fn forced_random_and_persistent_openings_are_what_they_are_the_long_way() {
+    let range =
+        |selection, persistent| NatRange { selection, persistent, ..range(PUBLIC, Some((6000, 6900))) };
+    for (selection, persistent) in
+        [(PortSelection::Hash, false), (PortSelection::Random, false), (PortSelection::Default, true)]
+    {
+        let nat = Some(NatAction::Source(range(selection, persistent)));
+        let action = CtAction { commit: true, force: true, nat, ..CtAction::default() };
+        let mut both = Both::new();
+        // One at a time: chance is drawn in the same order then.
+        for port in 1..20 {
+            let sent = both.open(&[Frame::udp(&flow(port))], [&apply(), &action]).remove(0);
+            assert!(sent.was_plain);
+            assert_eq!(name(sent.meta.state), "new trk snat");
+        }
+        assert_eq!(both.0[0].shard.len(), 19);
     }
+}
+
+#[test]
+fn without_accounting_openings_and_those_behind_them_are_plain_all_the_same() {
+    let lab = || Lab::with(ShardConfig { accounting: false, ..config(10) });
+    let mut both = Both([lab(), lab()]);
+    let query = Frame::udp(&flow(4000));
+    let nat = source_nat(PUBLIC, Some((6000, 6000)));
+    assert!(both.open(core::slice::from_ref(&query), [&apply(), &nat])[0].was_plain);
+    for _ in 0..2 {
+        both.send(&Frame::udp(&tuple(17, OUTSIDE, 53, PUBLIC, 6000)), &apply());
+        both.send(&query, &apply());
+    }
+    assert!(both.send(&query, &apply()).was_plain);
+    assert_eq!(both.0[0].views()[0].traffic, None);
 }
 
 proptest! {
@@ -383,6 +408,34 @@ proptest! {
             });
             let [short, whole] = &both.0;
             prop_assert_eq!((short.shard.len(), short.shard.counters()), (whole.shard.len(), whole.shard.counters()));
+        }
+    }
+
+    #[test]
+    fn bursts_of_openings_are_what_they_are_one_by_one(
+        bursts in prop::collection::vec(
+            prop::collection::vec((any::<bool>(), 1u16..6, 0u8..4), 1..24), 1..12),
+    ) {
+        let mut both = Both::new();
+        // Fewer ports than clients.
+        let nat = source_nat(PUBLIC, Some((6000, 6003)));
+        for burst in bursts {
+            both.each(|lab| lab.now += 9_000);
+            let packet = |(is_tcp, port, kind): (bool, u16, u8)| {
+                let protocol = if is_tcp { 6 } else { 17 };
+                let tuple = match kind {
+                    0 => tuple(protocol, OUTSIDE, 80, PUBLIC, 6000 + port % 4),
+                    _ => tuple(protocol, INSIDE, port, OUTSIDE, 80),
+                };
+                match (is_tcp, kind) {
+                    (false, _) => Frame::udp(&tuple),
+                    (true, 0) => Frame::tcp(&tuple, "SA", 500, 101),
+                    (true, 1) => Frame::tcp(&tuple, "A", 101, 501),
+                    (true, _) => Frame::tcp(&tuple, "S", 100, 0),
+                }
+            };
+            let packets: Vec<Frame> = burst.into_iter().map(packet).collect();
+            both.open(&packets, [&apply(), &nat]);
         }
     }
 }
