@@ -8,7 +8,8 @@
 //!   the connection began with.
 //! * *Life.* Packets change deadline, mark, label, flags, peers, account, each by itself. So a reader may see the state
 //!   that a packet led to with the deadline from before it, one peer from before and the other from behind it, or a
-//!   packet counted and its bytes not yet. A label is never torn. Tuples, creation, parent and generation do not change.
+//!   packet counted and its bytes not yet; counts that lie in two places (`account`) are read again if one was carried
+//!   over meanwhile. A label is never torn. Tuples, creation, parent and generation do not change.
 //! * *End.* The owner takes the connection out of the index, stores 0 in `rest`, and *retires* the slot: nothing else
 //!   of it is written until no reader is left that may have loaded `rest` before ([`crate::epoch`]). So what a reader
 //!   has begun to read stays one connection's until it lets go of its guard, and it need not look twice.
