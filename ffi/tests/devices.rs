@@ -257,7 +257,7 @@ fn a_packet_can_be_changed_at_both_ends_and_refuses_what_does_not_fit() {
 fn a_burst_keeps_its_order_and_frees_each_packet_once() {
     let pool = pool(127);
     let mut burst = Burst::new();
-    assert!(pool.alloc_bulk(&mut burst, 30) && !pool.alloc_bulk(&mut burst, 3));
+    assert!(pool.alloc_bulk(&mut burst, 30) && !pool.alloc_bulk(&mut burst, weir_ffi::BURST - 29));
     for (packet, seed) in burst.iter_mut().zip(0..) {
         packet.append(1).expect("room");
         packet.bytes_mut()[0] = seed;
