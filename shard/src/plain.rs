@@ -1,6 +1,7 @@
 //! The three stages for what nearly every packet is: one of TCP or UDP over IPv4, in one piece and valid, of a connection
 //! that is established and has nothing about it that takes more than tracking and translating; or one that is found new
-//! by a `ct` and starts its connection at the next. Such a packet takes half a cache line on its way through them. Of any other the last stage says so, having done nothing, and the packet goes through the stages of
+//! by a `ct` and starts its connection at the next. Such a packet takes half a cache line on its way through them. Of any
+//! other the last stage says so, having done nothing, and the packet goes through the stages of
 //! [`lookup`](crate::lookup), which do all that there is to do. Only what a tracker takes for something else than
 //! established is taken to its end here, as it would be there.
 
