@@ -4,12 +4,12 @@
 //! way elsewhere, goes on in its turn as any packet does.
 
 use arrayvec::Drain;
-use weir_shard::{CtMeta, CtState, Met, Outcome, PlainLookup};
+use weir_shard::{CtAction, CtMeta, CtState, Met, Outcome, PlainLookup};
 use weir_wire::Fragment;
 use weir_wire::numbers::protocol;
 
 use super::frame::{BURST, Burst, Frame, Transmit};
-use super::megaflow::Tally;
+use super::megaflow::{Megaflows, Tally};
 use super::packet::Packet;
 use super::step::Step;
 use super::trajectory::{Class, Shape};
@@ -46,6 +46,15 @@ impl Way {
         u32::from(state.0) & mask == value
     }
 
+    /// The flags of a segment, 0 of UDP.
+    #[inline(always)]
+    fn tcp_flags(&self, bytes: &[u8], lookup: &PlainLookup) -> u16 {
+        match self.protocol {
+            protocol::TCP => extract::tcp_flags(bytes, &lookup.layers()),
+            _ => 0,
+        }
+    }
+
     /// A packet that goes on by itself from the first `ct`, which has found this.
     #[cold]
     fn packet_of<F: Frame>(&self, frame: F, lookup: &PlainLookup, port: PortId, meta: CtMeta) -> Packet<F> {
@@ -56,6 +65,15 @@ impl Way {
         packet.course.begin(Class::of_plain(port, self.protocol), self.number);
         packet.course.pass(0, self.flows[0]);
         packet
+    }
+}
+
+/// The `ct` that a megaflow begins with.
+#[inline(always)]
+fn first_ct(megaflows: &Megaflows, flow: u32) -> Option<&CtAction> {
+    match megaflows.flow(flow)?.recipe.steps.first()? {
+        Step::Ct(action) => Some(action),
+        _ => None,
     }
 }
 
@@ -133,8 +151,7 @@ impl<F: Frame> Worker<F> {
     #[inline]
     fn foresee_opening(&mut self, way: &Way, lookup: &mut PlainLookup) {
         let Self { megaflows, shard, .. } = self;
-        let flow = megaflows.flow(way.flows[1]);
-        if let Some(Step::Ct(action)) = flow.and_then(|flow| flow.recipe.steps.first()) {
+        if let Some(action) = first_ct(megaflows, way.flows[1]) {
             shard.foresee_plain(lookup, action);
         }
     }
@@ -152,7 +169,7 @@ impl<F: Frame> Worker<F> {
         let [first, second] = &*trajectory.hops else { return None };
         let flows = [first.flow, second.flow];
         let state = second.only_state()?;
-        let Some(Step::Ct(action)) = megaflows.flow(flows[0])?.recipe.steps.first() else { return None };
+        let action = first_ct(megaflows, flows[0])?;
         let (is_plain, to) = match trajectory.shape {
             Shape::Tracked(to) if !opens => (shard.takes_plain(action), to),
             Shape::Opening(to) if opens => (shard.opens_plain(), to),
@@ -219,8 +236,7 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) -> (usize, Option<F>) {
         let Self { megaflows, shard, .. } = self;
-        let step = megaflows.flow(way.flows[0]).and_then(|flow| flow.recipe.steps.first());
-        let Some(Step::Ct(action)) = step else { return (0, None) };
+        let Some(action) = first_ct(megaflows, way.flows[0]) else { return (0, None) };
         let run = shard.begin_plain(now, action);
         let (mut met, mut sent) = (Tally::default(), Tally::default());
         let (mut taken, mut refused, mut left, mut meta) = (0, None, None, CtMeta::default());
@@ -230,10 +246,7 @@ impl<F: Frame> Worker<F> {
             }
             let Some(mut frame) = frames.next() else { break };
             let bytes = frame.bytes_mut();
-            let flags = match way.protocol {
-                protocol::TCP => extract::tcp_flags(bytes, &lookup.layers()),
-                _ => 0,
-            };
+            let flags = way.tcp_flags(bytes, lookup);
             let length = bytes.len();
             let outcome = shard.execute_plain(&run, bytes, lookup, &mut meta);
             if outcome == Met::Nothing {
@@ -281,8 +294,7 @@ impl<F: Frame> Worker<F> {
         out: &mut T,
     ) -> (usize, Option<F>) {
         let Self { megaflows, shard, .. } = self;
-        let step = megaflows.flow(way.flows[1]).and_then(|flow| flow.recipe.steps.first());
-        let Some(Step::Ct(action)) = step else { return (0, None) };
+        let Some(action) = first_ct(megaflows, way.flows[1]) else { return (0, None) };
         let run = shard.begin_plain(now, action);
         let (mut met, mut sent) = (Tally::default(), Tally::default());
         let (mut taken, mut refused, mut left, mut meta) = (0, None, None, CtMeta::default());
@@ -292,10 +304,7 @@ impl<F: Frame> Worker<F> {
             }
             let Some(mut frame) = frames.next() else { break };
             let bytes = frame.bytes_mut();
-            let flags = match way.protocol {
-                protocol::TCP => extract::tcp_flags(bytes, &lookup.layers()),
-                _ => 0,
-            };
+            let flags = way.tcp_flags(bytes, lookup);
             let length = bytes.len();
             let Some(outcome) = shard.open_plain(&run, bytes, lookup, &mut meta) else {
                 refused = Some(frame);
