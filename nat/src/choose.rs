@@ -108,6 +108,12 @@ impl Request<'_> {
     /// translation has one too.
     #[must_use]
     pub fn first_reply(&self, random: &mut impl FnMut() -> u32) -> Option<Tuple> {
+        self.first_reply_at(&Anywhere, random)
+    }
+
+    /// As [`Request::first_reply`], but of [`reply_tuple_at`]. That of the null translation may have any home.
+    #[must_use]
+    pub fn first_reply_at<H: Homes>(&self, homes: &H, random: &mut impl FnMut() -> u32) -> Option<Tuple> {
         let (range, end) = match self.action {
             NatAction::Apply => return Some(self.original.reversed()),
             NatAction::Source(range) => (range, End::Source),
@@ -115,12 +121,18 @@ impl Request<'_> {
         };
         let hash = if range.persistent { self.source_hash } else { self.hash };
         let addresses = AddressRing::new(range, self.original, end, hash).ok()?;
-        let translated = if addresses.keep {
+        let keeps = addresses.keep && (H::ANY || homes.is_own(&self.original.reversed()));
+        let translated = if keeps {
             *self.original
         } else {
             let ports = PortRing::new(range, self.original, end, self.hash, random);
-            let address = addresses.first.wrapping_add(addresses.start);
-            with_end(self.original, end, address, ports.kept.unwrap_or(ports.at(0)))
+            let candidate = |address, port| with_end(self.original, end, address, port);
+            if H::ANY {
+                let address = addresses.first.wrapping_add(addresses.start);
+                candidate(address, ports.kept.unwrap_or(ports.at(0)))
+            } else {
+                own::first_at_home(homes, &addresses, &ports, end, &candidate)?
+            }
         };
         let reply = translated.reversed();
         (reply != *self.original).then_some(reply)
@@ -218,7 +230,7 @@ impl<F: FnMut(&Tuple) -> bool, H: Homes> Search<'_, F, H> {
         end: End,
         candidate: &impl Fn(u128, u16) -> Tuple,
     ) -> Option<Tuple> {
-        let count = u32::try_from(addresses.last_offset).unwrap_or(u32::MAX).saturating_add(1);
+        let count = addresses.count();
         if !H::ANY {
             return self.run_at_home(addresses, count, ports, end, candidate);
         }
@@ -330,6 +342,11 @@ struct AddressRing {
 }
 
 impl AddressRing {
+    /// How many there are, or as many as can be counted.
+    fn count(&self) -> u32 {
+        u32::try_from(self.last_offset).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// The first `count` addresses from the one to start with, numbered.
     fn walk_round(&self, count: u32) -> impl Iterator<Item = (u32, u128)> {
         let (first, last) = (self.first, self.last_offset);

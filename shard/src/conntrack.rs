@@ -541,6 +541,11 @@ impl Shard {
         expected: Option<&Expectation>,
     ) -> Result<Draft, Outcome> {
         self.admit(packet)?;
+        if expected.is_none()
+            && let Some(draft) = self.drafted(packet.draft)
+        {
+            return Ok(draft);
+        }
         if self.is_one_of_many {
             let reply = self.choose_among_many(packet, tuple, hash, expected)?;
             return Ok(self.draft_of(reply));
@@ -548,11 +553,6 @@ impl Shard {
         if let Some(expected) = expected {
             let reply = self.expected_reply(packet, tuple, expected)?;
             return Ok(self.draft_of(reply));
-        }
-        if let Some(draft) = self.drafts.get(packet.draft)
-            && self.table.find(&draft.reply, draft.hash).is_none()
-        {
-            return Ok(draft);
         }
         let reply = match packet.action.nat {
             Some(nat @ (NatAction::Source(_) | NatAction::Destination(_))) => {

@@ -233,11 +233,19 @@ impl Shard {
     }
 
     /// True if packets without a connection may be plain that go to a `ct` which does not commit and then to one of the same
-    /// zone which does. Among several shards others may know the connection, and what is expected of it says what it becomes.
+    /// zone which does. While any shard expects a connection, that may say what one becomes, and where.
     #[inline]
     #[must_use]
     pub fn opens_plain(&self) -> bool {
-        !self.is_one_of_many && self.expectations.is_empty()
+        self.expectations.is_empty() && self.directory.is_empty()
+    }
+
+    /// True if this shard decides what becomes of a packet without a connection: it is its home, and no other one has the
+    /// connection.
+    #[inline]
+    fn decides(&self, tuple: &Tuple) -> bool {
+        !self.is_one_of_many
+            || (self.steering.home(tuple) == self.number && self.redirects.owner(tuple).is_none())
     }
 
     /// Stage 3 of a packet [without a connection](PlainLookup::has_no_connection): as [`Shard::execute`] twice, by the
@@ -257,7 +265,7 @@ impl Shard {
         let mut packet = Packet { moment, frame, layers: &layers, action, meta, again: true, draft };
         // A packet in front of it may have started its connection, or announced it.
         let is_first = self.table.find(&tuple, lookup.hash).is_none() && packet.may_start(&tuple);
-        if !is_first || !self.opens_plain() {
+        if !is_first || !self.opens_plain() || !self.decides(&tuple) {
             return None;
         }
         self.counters.new += 1;

@@ -6,7 +6,8 @@
 //! order in which one shard alone would try them ([`Shard::candidate`]), whatever home each has.
 
 use weir_nat::choose::{ChooseError, Request, reply_tuple, reply_tuple_at};
-use weir_nat::{InOrder, NatAction, Occupancy};
+use weir_nat::slices::Homes;
+use weir_nat::{AddressRange, InOrder, NatAction, Occupancy};
 use weir_wire::{Tuple, Tuple4};
 
 use crate::action::CtAction;
@@ -91,21 +92,46 @@ impl Shard {
         lookup.draft = self.draft(tuple, lookup.hash, action);
     }
 
-    /// Drafts the reply tuple of the connection that a packet with this tuple, of this hash, may start by `action`.
+    /// Drafts the reply tuple of the connection that a packet with this tuple, of this hash, may start by `action`. Among
+    /// several shards it is one whose home is here.
     #[inline]
     pub(crate) fn draft(&mut self, tuple: &Tuple, hash: u64, action: &CtAction) -> DraftNumber {
-        // Among several shards the home of a reply decides, and the search is another one.
-        if !action.commit || self.is_one_of_many {
+        if !action.commit {
             return DraftNumber::NONE;
         }
         let nat = action.nat.unwrap_or(NatAction::Apply);
         let source_hash = self.source_hash(&nat, tuple);
         let request = Request { action: &nat, original: tuple, hash, source_hash };
-        let Self { table, random, drafts, .. } = self;
-        let Some(reply) = request.first_reply(&mut || random.next()) else { return DraftNumber::NONE };
-        let hash = table.hash(&reply);
-        table.prefetch_bucket(hash);
-        drafts.keep(Draft { reply, hash })
+        let first = match self.is_one_of_many {
+            true => self.first_at_home(&request),
+            false => request.first_reply(&mut || self.random.next()),
+        };
+        let Some(reply) = first else { return DraftNumber::NONE };
+        let hash = self.table.hash(&reply);
+        self.table.prefetch_bucket(hash);
+        self.drafts.keep(Draft { reply, hash })
+    }
+
+    /// The reply tuple that a search of one of several shards asks about first, if its home is here.
+    #[inline(never)]
+    fn first_at_home(&mut self, request: &Request<'_>) -> Option<Tuple> {
+        let draws = self.draws_at_home(request.action, request.original);
+        let Self { random, steering, number, own_entries, .. } = self;
+        let homes = Own { steering, number: *number, entries: own_entries };
+        let mut random = || random.next();
+        if draws {
+            return request.first_reply_at(&homes, &mut random);
+        }
+        request.first_reply(&mut random).filter(|reply| homes.is_own(reply))
+    }
+
+    /// What was drafted for a packet, if it is still free.
+    #[inline]
+    pub(crate) fn drafted(&self, number: DraftNumber) -> Option<Draft> {
+        let draft = self.drafts.get(number)?;
+        let is_free = self.table.find(&draft.reply, draft.hash).is_none()
+            && (!self.is_one_of_many || self.redirects.owner(&draft.reply).is_none());
+        is_free.then_some(draft)
     }
 
     /// A reply tuple with its hash.
@@ -180,11 +206,12 @@ impl Shard {
     }
 
     /// True if a translation is to be drawn at home: where it leaves ports to draw from ([`Request::draws_ports`]), and
-    /// where each shard has public addresses of its own.
+    /// where each shard has public addresses of its own; but not where it is to change nothing if that can be.
     pub(crate) fn draws_at_home(&self, nat: &NatAction, tuple: &Tuple) -> bool {
         let request = Request { action: nat, original: tuple, hash: 0, source_hash: 0 };
-        request.draws_ports()
-            || matches!(nat, NatAction::Source(_)) && self.steering.has_subscribers(tuple.zone())
+        let is_drawn = request.draws_ports()
+            || matches!(nat, NatAction::Source(_)) && self.steering.has_subscribers(tuple.zone());
+        is_drawn && !keeps_address(nat)
     }
 
     fn choose_alone(
@@ -240,6 +267,16 @@ impl Shard {
     #[must_use]
     pub const fn occupancy(&self) -> &Occupancy {
         &self.occupancy
+    }
+}
+
+/// True if a translation is to keep the tuple as it is if that can be.
+fn keeps_address(nat: &NatAction) -> bool {
+    let (NatAction::Source(range) | NatAction::Destination(range)) = nat else { return true };
+    match range.addresses {
+        None => true,
+        Some(AddressRange::V4(first, last)) => first.is_unspecified() && last.is_unspecified(),
+        Some(AddressRange::V6(first, last)) => first.is_unspecified() && last.is_unspecified(),
     }
 }
 

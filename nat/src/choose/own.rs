@@ -21,6 +21,23 @@ const DRAWS: u32 = 1024;
 /// Addresses that are looked at for one's own, at most, for each that may be asked about: some 0.5 ms.
 const LOOKS: u32 = 16;
 
+/// The translated tuple that a search at home asks about first, unless that lies far.
+#[inline]
+pub(super) fn first_at_home<H: Homes>(
+    homes: &H,
+    addresses: &AddressRing,
+    ports: &PortRing,
+    end: End,
+    candidate: &impl Fn(u128, u16) -> Tuple,
+) -> Option<Tuple> {
+    let (number, address, slice) = addresses.walk_round(addresses.count().min(LOOKS)).find_map(|at| {
+        let (number, address) = at;
+        let slice = homes.slice(&candidate(address, ports.first).reversed(), end);
+        (slice.count() != 0).then_some((number, address, slice))
+    })?;
+    ports.draws(&slice, number).next().map(|port| candidate(address, port))
+}
+
 /// One address under search.
 struct Spot<S> {
     address: u128,

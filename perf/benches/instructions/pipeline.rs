@@ -16,7 +16,7 @@ use weir::replay::secret;
 use weir_shard::{CtMeta, CtState};
 use weir_wire::Layers;
 
-use crate::traffic::{Bench, CONNECTIONS, INSIDE, Kind, NAT, OUTSIDE, SEED, snapshot};
+use crate::traffic::{Bench, CONNECTIONS, INSIDE, Kind, NAT, OUTSIDE, Opening, SEED, snapshot};
 
 /// The caches of a worker, and the keys of a burst of first packets through the README's table.
 struct Classifying {
@@ -153,8 +153,9 @@ fn were_opened(bench: Box<Bench>) {
 }
 
 #[library_benchmark]
-#[bench::udp(args = (false), setup = Bench::opening, teardown = were_opened)]
-#[bench::udp_tagged(args = (true), setup = Bench::opening, teardown = were_opened)]
+#[bench::udp(args = (Opening::Plain), setup = Bench::opening, teardown = were_opened)]
+#[bench::udp_of_two(args = (Opening::OfTwo), setup = Bench::opening, teardown = were_opened)]
+#[bench::udp_tagged(args = (Opening::Tagged), setup = Bench::opening, teardown = were_opened)]
 fn set_up(mut bench: Box<Bench>) -> Box<Bench> {
     bench.process();
     bench

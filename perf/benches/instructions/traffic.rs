@@ -1,5 +1,7 @@
 //! The packets of the benches, and workers and shards that know their connections.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use weir::flow::{Command, FlowFile, NoNames};
 use weir::pipeline::{
@@ -7,6 +9,7 @@ use weir::pipeline::{
 };
 use weir::replay::secret;
 use weir::switch::Switch;
+use weir_shard::steering::{KeyWord, ShardNumber, Steering};
 use weir_shard::{CtAction, CtMeta, Lookup, Outcome, Shard, ShardConfig};
 use weir_wire::build::PacketBuilder;
 use weir_wire::header::tcp::flag;
@@ -177,9 +180,26 @@ pub(crate) fn snapshot(flows: &str) -> Snapshot {
     switch.snapshot()
 }
 
+/// Which packets start connections, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// Plain ones.
+    Plain,
+    /// Plain ones at one of two shards, which a card has brought to it as its own.
+    OfTwo,
+    /// With a tag, which makes them go the general way.
+    Tagged,
+}
+
 impl Bench {
     pub(crate) fn new(flows: &str) -> Box<Self> {
-        let shard = ShardConfig { capacity: CAPACITY, ..ShardConfig::default() };
+        Self::of(flows, Steering::alone())
+    }
+
+    /// The first of so many shards.
+    fn of(flows: &str, steering: Steering) -> Box<Self> {
+        let shard =
+            ShardConfig { capacity: CAPACITY, steering: Arc::new(steering), ..ShardConfig::default() };
         let config = WorkerConfig { shard, megaflows: 1024, secret: secret(SEED), trajectories: true };
         let worker = Worker::new(config, PublishedSnapshot::new(snapshot(flows)).reader()).unwrap();
         Box::new(Self { worker, burst: Burst::new(), port: INSIDE, out: Caught::default(), now: 0 })
@@ -230,24 +250,28 @@ impl Bench {
         this
     }
 
-    /// Through the README's table, with many connections and a burst of the first packets of others; plain ones, or with
-    /// a tag, which makes them go the general way.
-    pub(crate) fn opening(tagged: bool) -> Box<Self> {
-        let mut this = Self::new(NAT);
+    /// Through the README's table, with many connections and a burst of the first packets of others.
+    pub(crate) fn opening(opening: Opening) -> Box<Self> {
+        let shards = if opening == Opening::OfTwo { 2 } else { 1 };
+        let steering = Steering::symmetric(shards, KeyWord::WELL_KNOWN);
+        let mut this = Self::of(NAT, steering.clone());
+        let is_own = |frame: &Vec<u8>| steering.home(&tuple(frame)) == ShardNumber::default();
+        this.worker.set_steered(INSIDE, true);
         let forth = |client| {
             let forth = Kind::Udp4.forth(client);
-            if tagged { forth.vlan(5).build() } else { forth.build() }
+            if opening == Opening::Tagged { forth.vlan(5).build() } else { forth.build() }
         };
-        for client in 0..CONNECTIONS {
-            this.exchange(INSIDE, &forth(client));
+        let mut own = (0..).map(forth).filter(is_own);
+        for frame in own.by_ref().take(usize::from(CONNECTIONS)) {
+            this.exchange(INSIDE, &frame);
         }
-        this.fill(INSIDE, (CONNECTIONS..).take(BURST).map(forth));
+        this.fill(INSIDE, own.take(BURST));
         this
     }
 
     /// With connections that have all expired, of which some have been swept.
     pub(crate) fn closing() -> Box<Self> {
-        let mut this = Self::opening(false);
+        let mut this = Self::opening(Opening::Plain);
         this.burst.clear();
         this.now = 3_600_000;
         assert_eq!(this.worker.shard_mut().sweep(this.now, BURST as u32), BURST as u32);

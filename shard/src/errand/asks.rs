@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
+use weir_nat::NatAction;
 use weir_nat::choose::ChooseError;
-use weir_nat::{AddressRange, NatAction};
 use weir_wire::Tuple;
 use weir_wire::extract::ChecksumTrust;
 
@@ -59,16 +59,6 @@ enum Stage {
     Challenge { tuple: Tuple },
     /// Give away any tuple of the packet's range.
     Draw { is_second: bool, has_swept: bool },
-}
-
-/// True if a translation is to keep the tuple as it is if that can be.
-fn keeps_address(nat: &NatAction) -> bool {
-    let (NatAction::Source(range) | NatAction::Destination(range)) = nat else { return true };
-    match range.addresses {
-        None => true,
-        Some(AddressRange::V4(first, last)) => first.is_unspecified() && last.is_unspecified(),
-        Some(AddressRange::V6(first, last)) => first.is_unspecified() && last.is_unspecified(),
-    }
 }
 
 /// Where a reply tuple stands with the shard that wants it.
@@ -152,7 +142,7 @@ impl Shard {
         tuple: &Tuple,
         hash: u64,
     ) -> Result<Tuple, Outcome> {
-        let draws = self.draws_at_home(nat, tuple) && !keeps_address(nat);
+        let draws = self.draws_at_home(nat, tuple);
         let chosen = if draws {
             self.draw(packet.moment, nat, tuple, hash)
         } else {

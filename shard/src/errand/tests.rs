@@ -12,6 +12,7 @@ use crate::action::{CtAction, Helper};
 use crate::conntrack::tests::packets::{Frame, tuple};
 use crate::meta::CtMeta;
 use crate::outcome::{DropReason, Outcome};
+use crate::plain::PlainLookup;
 use crate::shard::{DumpCursor, Shard, ShardConfig};
 use crate::state::CtState;
 use crate::steering::{KeyWord, Steering};
@@ -311,6 +312,33 @@ fn replies_of_a_translated_destination_find_their_owner_from_anywhere() {
     }
     net.settle();
     assert_eq!((net.connections(), net.redirects()), (0, 0));
+    net.finish();
+}
+
+#[test]
+fn what_another_shard_has_opens_nothing_the_short_way() {
+    let mut net = Net::new(3);
+    let (to, action, mut given_away) = (destination(range(SERVER, SERVER, Some((8080, 8080)))), commit(), 0);
+    for port in 1..60 {
+        let call = tuple(17, CLIENT, port, POOL, 80);
+        let (owner, out, _) = net.send(net.home(&call), &Frame::udp(&call), &to);
+        let answer = Frame::udp(&out.tuple().reversed());
+        for at in (0..3).filter(|at| *at != owner) {
+            let (mut lookups, mut bytes, mut meta) =
+                ([PlainLookup::default()], answer.bytes.clone(), CtMeta::default());
+            lookups[0].read(&bytes, 0, false);
+            let shard = &mut net.shards[at];
+            shard.prepare_plain(&mut lookups);
+            shard.prefetch_plain(&mut lookups);
+            assert!(lookups[0].has_no_connection());
+            shard.foresee_plain(&mut lookups[0], &action);
+            let run = shard.begin_plain(net.now, &action);
+            assert_eq!(shard.open_plain(&run, &mut bytes, &lookups[0], &mut meta), None);
+            assert_eq!((bytes, meta), (answer.bytes.clone(), CtMeta::default()));
+            given_away += usize::from(net.home(&answer.tuple()) == at);
+        }
+    }
+    assert!(given_away > 10, "{given_away}");
     net.finish();
 }
 

@@ -19,8 +19,8 @@ impl Shard {
     /// Where the packet of no connection here goes that would start one. `None` if it is to be decided here.
     #[cold]
     pub(crate) fn start_elsewhere(&mut self, packet: &mut Packet<'_>, tuple: &Tuple) -> Option<Outcome> {
-        if self.steering.home(tuple) != self.number
-            && self.arrived.as_ref().is_some_and(|errand| errand.expected)
+        if self.arrived.as_ref().is_some_and(|errand| errand.expected)
+            && self.steering.home(tuple) != self.number
         {
             if self.is_expected(packet.moment, tuple) {
                 return None;

@@ -69,11 +69,18 @@ impl Home {
         let Self { rest, taken, occupancy, asked } = self;
         let hash = original.hash(&[5, 6]);
         *asked = 0;
+        let mut first = None;
         let request = Request { action, original, hash, source_hash: 7 };
         let chosen = reply_tuple_at(&request, rest, &mut || random, occupancy, &mut |reply| {
             *asked += 1;
+            first.get_or_insert(*reply);
             !taken.contains(reply)
         });
+        // What is foreseen is what is asked about, unless it is known to be taken.
+        let foreseen = request.first_reply_at(rest, &mut || random);
+        if let Some(foreseen) = foreseen.filter(|foreseen| !taken.contains(foreseen)) {
+            assert_eq!((Some(foreseen), Ok(foreseen)), (first, chosen));
+        }
         assert!(self.asked <= PROBES, "{} questions", self.asked);
         if let Ok(reply) = chosen {
             assert!(self.rest.is_own(&reply), "{reply} does not lead home");
@@ -181,6 +188,25 @@ fn addresses_without_a_slice_are_passed_over() {
         let reply = home.add(&many, &client(number, protocol::TCP)).unwrap();
         assert!(matches!(reply, Tuple::V4(reply) if reply.dst[3] % 2 == 0));
     }
+}
+
+#[test]
+fn what_is_asked_about_first_at_home_is_foreseen() {
+    let foresee = |home: Home, range: NatRange, number: u32| {
+        let (action, original) = (NatAction::Source(range), client(number, protocol::UDP));
+        let request = Request { action: &action, original: &original, hash: 1, source_hash: 0 };
+        request.first_reply_at(&home.rest, &mut || 9)
+    };
+    let many = pool([10, 0, 0, 0], [10, 0, 0, 9], Some((5000, 50_000)));
+    for number in 0..100 {
+        let mut home = Home::new(64, 9);
+        home.rest.even_addresses = number % 2 == 0;
+        assert!(foresee(home, many, number).is_some());
+    }
+    let mut home = Home::new(2, 0);
+    home.rest.even_addresses = true;
+    assert_eq!(foresee(home, pool([10, 0, 0, 1], [10, 0, 0, 1], None), 1), None, "no address");
+    assert_eq!(foresee(Home::new(64, 9), pool(ONE, ONE, Some((5000, 5000))), 1), None, "no port");
 }
 
 #[test]

@@ -46,11 +46,16 @@ impl Frame {
     }
 
     pub(crate) fn udp(tuple: &Tuple) -> Self {
+        Self::udp_with(tuple, b"hello")
+    }
+
+    pub(crate) fn udp_with(tuple: &Tuple, payload: &[u8]) -> Self {
         let mut l4 = Vec::new();
         l4.extend(tuple.src_port().to_be_bytes());
         l4.extend(tuple.dst_port().to_be_bytes());
-        l4.extend([0, 13, 0, 0]);
-        l4.extend(b"hello");
+        l4.extend(u16::try_from(payload.len() + 8).unwrap().to_be_bytes());
+        l4.extend([0, 0]);
+        l4.extend(payload);
         Self::ip(tuple.src(), tuple.dst(), 17, &l4)
     }
 

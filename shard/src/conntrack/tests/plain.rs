@@ -1,9 +1,12 @@
 //! Packets that may be plain come out as all packets do, and leave the same behind.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Met, PlainLookup};
+use crate::steering::{KeyWord, ShardNumber, Steering};
+use crate::{Errand, Met, PlainLookup};
 
 /// Any number but 0: these tests only ask whether a connection has been seen established.
 const HINT: u16 = 9;
@@ -15,16 +18,24 @@ struct Passed {
     meta: CtMeta,
     bytes: Vec<u8>,
     was_plain: bool,
+    /// What takes it to another shard.
+    errand: Option<Errand>,
 }
 
 impl Lab {
+    fn passed(&mut self, outcome: Outcome, meta: CtMeta, bytes: Vec<u8>, was_plain: bool) -> Passed {
+        let is_elsewhere = matches!(outcome, Outcome::Elsewhere { .. });
+        let errand = is_elsewhere.then(|| self.shard.take_errand());
+        Passed { outcome, meta, bytes, was_plain, errand }
+    }
+
     fn execute(&mut self, packet: &Frame, lookup: &Lookup, action: &CtAction) -> Passed {
         let (mut bytes, mut meta) = (packet.bytes.clone(), CtMeta::default());
         let outcome = self.shard.execute(self.now, &mut bytes, &packet.layers, lookup, action, &mut meta);
         if let Some(connection) = meta.connection.filter(|_| meta.state.has(CtState::EST)) {
             self.shard.remember(lookup, connection, HINT);
         }
-        Passed { outcome, meta, bytes, was_plain: false }
+        self.passed(outcome, meta, bytes, false)
     }
 
     /// A packet on the way that does everything.
@@ -49,10 +60,10 @@ impl Lab {
             let run = self.shard.begin_plain(self.now, action);
             match self.shard.execute_plain(&run, &mut bytes, lookup, &mut meta) {
                 Met::Nothing => assert_eq!((&bytes, meta), (&packet.bytes, CtMeta::default())),
-                Met::Done(outcome) => return Passed { outcome, meta, bytes, was_plain: true },
+                Met::Done(outcome) => return self.passed(outcome, meta, bytes, true),
                 Met::Established(state) => {
                     let (meta, outcome) = self.shard.show_plain(&run, lookup, state);
-                    return Passed { outcome, meta, bytes, was_plain: true };
+                    return self.passed(outcome, meta, bytes, true);
                 }
             }
         }
@@ -70,8 +81,11 @@ impl Lab {
             let mut outcome = Outcome::Continue { rewritten: false };
             for action in actions {
                 outcome = self.again(&mut packet, action, &mut meta);
+                if matches!(outcome, Outcome::Elsewhere { .. }) {
+                    break;
+                }
             }
-            Passed { outcome, meta, bytes: packet.bytes, was_plain: false }
+            self.passed(outcome, meta, packet.bytes, false)
         };
         packets.iter().map(pass).collect()
     }
@@ -94,7 +108,7 @@ impl Lab {
                 let (mut bytes, mut meta) = (packet.bytes.clone(), CtMeta::default());
                 let run = self.shard.begin_plain(self.now, second);
                 if let Some(outcome) = self.shard.open_plain(&run, &mut bytes, lookup, &mut meta) {
-                    return Passed { outcome, meta, bytes, was_plain: true };
+                    return self.passed(outcome, meta, bytes, true);
                 }
                 assert_eq!((&bytes, meta), (&packet.bytes, CtMeta::default()));
             }
@@ -109,7 +123,21 @@ struct Both([Lab; 2]);
 
 impl Both {
     fn new() -> Self {
-        Self([Lab::new(), Lab::new()])
+        Self::with(&config(100))
+    }
+
+    fn with(config: &ShardConfig) -> Self {
+        Self([Lab::with(config.clone()), Lab::with(config.clone())])
+    }
+
+    /// Each the first of so many shards.
+    fn among(shards: usize) -> Self {
+        let steering = Arc::new(Steering::symmetric(shards, KeyWord::WELL_KNOWN));
+        // Nobody else tells of expectations, but each has what it tells to itself.
+        Self([(); 2].map(|()| {
+            let directory = Arc::default();
+            Lab::with(ShardConfig { steering: Arc::clone(&steering), directory, ..config(100) })
+        }))
     }
 
     fn each(&mut self, change: impl Fn(&mut Lab)) {
@@ -133,8 +161,8 @@ impl Both {
         let (opened, others) = (short.open(packets, actions), whole.whole_twice(packets, actions));
         for (opened, other) in opened.iter().zip(&others) {
             assert_eq!(
-                (opened.outcome, &opened.bytes, opened.meta),
-                (other.outcome, &other.bytes, other.meta)
+                (opened.outcome, &opened.bytes, opened.meta, &opened.errand),
+                (other.outcome, &other.bytes, other.meta, &other.errand)
             );
         }
         assert_eq!(short.shard.counters(), whole.shard.counters());
@@ -350,8 +378,7 @@ fn forced_random_and_persistent_openings_are_what_they_are_the_long_way() {
 
 #[test]
 fn without_accounting_openings_and_those_behind_them_are_plain_all_the_same() {
-    let lab = || Lab::with(ShardConfig { accounting: false, ..config(10) });
-    let mut both = Both([lab(), lab()]);
+    let mut both = Both::with(&ShardConfig { accounting: false, ..config(10) });
     let query = Frame::udp(&flow(4000));
     let nat = source_nat(PUBLIC, Some((6000, 6000)));
     assert!(both.open(core::slice::from_ref(&query), [&apply(), &nat])[0].was_plain);
@@ -361,6 +388,53 @@ fn without_accounting_openings_and_those_behind_them_are_plain_all_the_same() {
     }
     assert!(both.send(&query, &apply()).was_plain);
     assert_eq!(both.0[0].views()[0].traffic, None);
+}
+
+#[test]
+fn one_of_several_shards_opens_the_short_way_what_is_its_own() {
+    let mut both = Both::among(3);
+    let ports = source_nat(PUBLIC, Some((6000, 9000)));
+    let one = source_nat(PUBLIC, Some((6000, 6000)));
+    let destination = destination_nat(PUBLIC, None);
+    let mut went_on = Vec::new();
+    for (zone, action) in (0..).zip([ports, one, destination, commit()]) {
+        let (looking, action) = (CtAction { zone, ..apply() }, CtAction { zone, ..action });
+        let (mut own, mut settled) = (0, 0);
+        for port in 1..60 {
+            let is_own = both.0[0].shard.steering().home(&flow(port)) == both.0[0].shard.number();
+            let sent = both.open(&[Frame::udp(&flow(port))], [&looking, &action]).remove(0);
+            assert_eq!(sent.was_plain, is_own, "port {port}");
+            own += u32::from(is_own);
+            settled += u32::from(is_own && matches!(sent.outcome, Outcome::Continue { .. }));
+        }
+        assert!((10..30).contains(&own), "{own}");
+        went_on.push((settled, own));
+    }
+    let [(drawn, all), (alone, _), (somewhere, _), (untranslated, _)] = went_on[..] else { panic!() };
+    // Of a range a port that leads here is drawn; of a destination nobody may choose whose its answers are.
+    assert_eq!((drawn, untranslated), (all, all));
+    assert!(alone <= 1 && (1..all).contains(&somewhere), "{went_on:?}");
+}
+
+#[test]
+fn nothing_opens_the_short_way_while_another_shard_expects_a_connection() {
+    let steering = Arc::new(Steering::symmetric(2, KeyWord::WELL_KNOWN));
+    let directory = Arc::default();
+    let mut labs = [0, 1].map(|number| {
+        let number = ShardNumber::new(number).unwrap();
+        let (steering, directory) = (Arc::clone(&steering), Arc::clone(&directory));
+        Lab::with(ShardConfig { number, steering, directory, ..config(100) })
+    });
+    assert!(labs.iter().all(|lab| lab.shard.opens_plain()));
+    let is_own = |tuple: &Tuple| steering.home(tuple).index() == 0;
+    let request = (1..).map(|port| tuple(17, INSIDE, port, OUTSIDE, 69)).find(is_own).unwrap();
+    let frame = Frame::udp_with(&request, b"\x00\x01file\x00octet\x00");
+    let helping = CtAction { helper: Some(Helper::Tftp), ..commit() };
+    labs[0].send(&frame, &helping);
+    assert!(labs.iter().all(|lab| !lab.shard.opens_plain()));
+    labs[0].now += 86_400_000;
+    labs[0].sweep();
+    assert!(labs.iter().all(|lab| lab.shard.opens_plain()), "its time is over");
 }
 
 proptest! {
@@ -413,10 +487,11 @@ proptest! {
 
     #[test]
     fn bursts_of_openings_are_what_they_are_one_by_one(
+        shards in 1usize..4,
         bursts in prop::collection::vec(
             prop::collection::vec((any::<bool>(), 1u16..6, 0u8..4), 1..24), 1..12),
     ) {
-        let mut both = Both::new();
+        let mut both = Both::among(shards);
         // Fewer ports than clients.
         let nat = source_nat(PUBLIC, Some((6000, 6003)));
         for burst in bursts {
