@@ -36,6 +36,19 @@ pub struct NatRange {
     pub persistent: bool,
 }
 
+impl NatRange {
+    /// True if the address is to stay what it is, and the port unless that is taken: without addresses, or with the null
+    /// address (0.0.0.0 or ::).
+    #[must_use]
+    pub const fn keeps_address(&self) -> bool {
+        match self.addresses {
+            None => true,
+            Some(AddressRange::V4(min, max)) => min.is_unspecified() && max.is_unspecified(),
+            Some(AddressRange::V6(min, max)) => min.is_unspecified() && max.is_unspecified(),
+        }
+    }
+}
+
 /// What `nat(...)` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NatAction {

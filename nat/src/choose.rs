@@ -104,14 +104,15 @@ pub struct Request<'r> {
 
 impl Request<'_> {
     /// The reply tuple that [`reply_tuple`] asks about first, to be looked up before it is asked for: where it is free,
-    /// it is what the search gives, unless that knows better. `None` where the search has to say what is wrong. The null
-    /// translation has one too.
+    /// it is what the search gives, unless that knows better. `None` where the search has to say what is wrong.
+    /// [`NatAction::Apply`] has one too.
     #[must_use]
     pub fn first_reply(&self, random: &mut impl FnMut() -> u32) -> Option<Tuple> {
         self.first_reply_at(&Anywhere, random)
     }
 
-    /// As [`Request::first_reply`], but of [`reply_tuple_at`]. That of the null translation may have any home.
+    /// As [`Request::first_reply`], but of [`reply_tuple_at`]; `None` too where finding it takes long. That of
+    /// [`NatAction::Apply`] may have any home.
     #[must_use]
     pub fn first_reply_at<H: Homes>(&self, homes: &H, random: &mut impl FnMut() -> u32) -> Option<Tuple> {
         let (range, end) = match self.action {
@@ -371,6 +372,7 @@ impl AddressRing {
             (Tuple::V6(_), Some(AddressRange::V6(min, max))) => (min.to_bits(), max.to_bits()),
             _ => return Err(ChooseError::FamilyMismatch),
         };
+        // As `NatRange::keeps_address`, of which this is the shorter form here.
         if (min, max) == (0, 0) {
             return Ok(Self { first: own, last_offset: 0, start: 0, keep: true });
         }

@@ -65,7 +65,6 @@ impl Share {
 impl Shard {
     /// As `Shard::admit`, with the limits that all shards share. When one is reached, what has expired here leaves
     /// first; other shards hear which zone is in need, for the next time.
-    #[cold]
     pub(crate) fn admit_shared(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
         let zone = packet.action.zone;
         if !self.take_or_make_room(packet.moment, Scope::Zone(zone)) {

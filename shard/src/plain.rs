@@ -240,14 +240,6 @@ impl Shard {
         self.expectations.is_empty() && self.directory.is_empty()
     }
 
-    /// True if this shard decides what becomes of a packet without a connection: it is its home, and no other one has the
-    /// connection.
-    #[inline]
-    fn decides(&self, tuple: &Tuple) -> bool {
-        !self.is_one_of_many
-            || (self.steering.home(tuple) == self.number && self.redirects.owner(tuple).is_none())
-    }
-
     /// Stage 3 of a packet [without a connection](PlainLookup::has_no_connection): as [`Shard::execute`] twice, by the
     /// two actions as [`Shard::opens_plain`] says, of which this is the run of the second. Gives what that one comes to;
     /// `None` of a packet for [`Shard::execute`], to which nothing was done.
@@ -265,7 +257,8 @@ impl Shard {
         let mut packet = Packet { moment, frame, layers: &layers, action, meta, again: true, draft };
         // A packet in front of it may have started its connection, or announced it.
         let is_first = self.table.find(&tuple, lookup.hash).is_none() && packet.may_start(&tuple);
-        if !is_first || !self.opens_plain() || !self.decides(&tuple) {
+        let is_others = self.is_one_of_many && self.whose(&tuple).is_some();
+        if !is_first || is_others || !self.opens_plain() {
             return None;
         }
         self.counters.new += 1;

@@ -7,7 +7,7 @@
 
 use weir_nat::choose::{ChooseError, Request, reply_tuple, reply_tuple_at};
 use weir_nat::slices::Homes;
-use weir_nat::{AddressRange, InOrder, NatAction, Occupancy};
+use weir_nat::{InOrder, NatAction, Occupancy};
 use weir_wire::{Tuple, Tuple4};
 
 use crate::action::CtAction;
@@ -103,7 +103,7 @@ impl Shard {
         let source_hash = self.source_hash(&nat, tuple);
         let request = Request { action: &nat, original: tuple, hash, source_hash };
         let first = match self.is_one_of_many {
-            true => self.first_at_home(&request),
+            true => self.foreseen_at_home(&request),
             false => request.first_reply(&mut || self.random.next()),
         };
         let Some(reply) = first else { return DraftNumber::NONE };
@@ -114,7 +114,7 @@ impl Shard {
 
     /// The reply tuple that a search of one of several shards asks about first, if its home is here.
     #[inline(never)]
-    fn first_at_home(&mut self, request: &Request<'_>) -> Option<Tuple> {
+    fn foreseen_at_home(&mut self, request: &Request<'_>) -> Option<Tuple> {
         let draws = self.draws_at_home(request.action, request.original);
         let Self { random, steering, number, own_entries, .. } = self;
         let homes = Own { steering, number: *number, entries: own_entries };
@@ -208,10 +208,9 @@ impl Shard {
     /// True if a translation is to be drawn at home: where it leaves ports to draw from ([`Request::draws_ports`]), and
     /// where each shard has public addresses of its own; but not where it is to change nothing if that can be.
     pub(crate) fn draws_at_home(&self, nat: &NatAction, tuple: &Tuple) -> bool {
+        let NatAction::Source(range) = nat else { return false };
         let request = Request { action: nat, original: tuple, hash: 0, source_hash: 0 };
-        let is_drawn = request.draws_ports()
-            || matches!(nat, NatAction::Source(_)) && self.steering.has_subscribers(tuple.zone());
-        is_drawn && !keeps_address(nat)
+        !range.keeps_address() && (request.draws_ports() || self.steering.has_subscribers(tuple.zone()))
     }
 
     fn choose_alone(
@@ -267,16 +266,6 @@ impl Shard {
     #[must_use]
     pub const fn occupancy(&self) -> &Occupancy {
         &self.occupancy
-    }
-}
-
-/// True if a translation is to keep the tuple as it is if that can be.
-fn keeps_address(nat: &NatAction) -> bool {
-    let (NatAction::Source(range) | NatAction::Destination(range)) = nat else { return true };
-    match range.addresses {
-        None => true,
-        Some(AddressRange::V4(first, last)) => first.is_unspecified() && last.is_unspecified(),
-        Some(AddressRange::V6(first, last)) => first.is_unspecified() && last.is_unspecified(),
     }
 }
 

@@ -178,7 +178,7 @@ impl<F: Frame> Worker<F> {
     #[inline]
     fn run_raw<T: Transmit<F>>(&mut self, now: u64, port: PortId, burst: &mut Burst<F>, out: &mut T) {
         if !burst.is_empty() {
-            self.take_burst(now, port, burst, out);
+            self.take_burst(now, port, burst, false, out);
         }
     }
 

@@ -90,8 +90,7 @@ impl<F: Frame> Worker<F> {
         trajectory.zone.filter(|_| is_plain)
     }
 
-    /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes. `zone` is
-    /// where most of them are to be looked up.
+    /// Takes a burst through the tables as [`Worker::take_burst`]. `zone` is where most of its packets are to be looked up.
     #[inline(always)]
     pub(super) fn take_plain<T: Transmit<F>>(
         &mut self,
@@ -99,15 +98,20 @@ impl<F: Frame> Worker<F> {
         port: PortId,
         zone: u16,
         burst: &mut Burst<F>,
+        steers: bool,
         out: &mut T,
     ) -> u64 {
         let mut memory = core::mem::take(&mut self.plain_lookups);
-        let lookups = memory.get_mut(..burst.len()).unwrap_or_default();
+        let mut lookups = memory.get_mut(..burst.len()).unwrap_or_default();
         let mut bytes = 0;
         for (frame, lookup) in burst.iter().zip(&mut *lookups) {
             let content = frame.bytes();
             bytes += content.len() as u64;
             lookup.read(content, zone, frame.checksums_verified());
+        }
+        if steers {
+            self.steer(port, burst, lookups, out);
+            lookups = lookups.get_mut(..burst.len()).unwrap_or_default();
         }
         self.shard.prepare_plain(lookups);
         let ready = self.foresee_plain(port, zone, lookups);
@@ -324,6 +328,7 @@ impl<F: Frame> Worker<F> {
         self.count_run(now, way.flows, [met, met], sent, way.to);
         if let Some((frame, lookup, outcome)) = left {
             let mut packet = way.packet_of(frame, lookup, port, meta);
+            // Under which id it was recirculated nobody asks: behind this `ct` comes its port.
             packet.recirculated = 1;
             packet.flow = way.flows[1];
             packet.course.pass(1, way.flows[1]);

@@ -275,9 +275,8 @@ impl<F: Frame> Worker<F> {
         let packets = burst.len() as u64;
         self.counters.bursts += 1;
         self.count_received(packets);
-        let steered = self.steers(port).then(|| self.steer(port, burst, out));
-        let taken = self.take_burst(now, port, burst, out);
-        let bytes = steered.unwrap_or(taken);
+        let steers = self.steers(port);
+        let bytes = self.take_burst(now, port, burst, steers, out);
         if let Some(counters) = self.ports.get_mut(port as usize) {
             counters.received += packets;
             counters.received_bytes += bytes;
@@ -286,24 +285,27 @@ impl<F: Frame> Worker<F> {
         self.post_notices(out);
     }
 
-    /// Takes a burst through the tables whose packets came in by `port` and are this shard's; gives its bytes.
+    /// Takes a burst through the tables whose packets came in by `port`; if it `steers`, without those that are other shards',
+    /// which leave first. Gives the bytes of all.
     #[inline(always)]
     pub(super) fn take_burst<T: Transmit<F>>(
         &mut self,
         now: u64,
         port: PortId,
         burst: &mut Burst<F>,
+        steers: bool,
         out: &mut T,
     ) -> u64 {
         self.copies_left = MAX_COPIES;
         self.megaflows.begin_burst();
         if let Some(zone) = self.plain_zone(port) {
-            return self.take_plain(now, port, zone, burst, out);
+            return self.take_plain(now, port, zone, burst, steers, out);
         }
+        let steered = steers.then(|| self.steer(port, burst, &mut [PlainLookup::default(); BURST], out));
         let mut batch = self.room();
         let (bytes, fragmented) = Self::parse(port, burst, &mut batch);
         self.begin(now, port, batch, fragmented, out);
-        bytes
+        steered.unwrap_or(bytes)
     }
 
     /// Memory for a burst, to be given back to [`Worker::begin`].

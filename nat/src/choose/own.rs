@@ -21,7 +21,10 @@ const DRAWS: u32 = 1024;
 /// Addresses that are looked at for one's own, at most, for each that may be asked about: some 0.5 ms.
 const LOOKS: u32 = 16;
 
-/// The translated tuple that a search at home asks about first, unless that lies far.
+/// The same where only the first tuple is wanted.
+const FORESIGHT: u32 = 4;
+
+/// The translated tuple that a search at home asks about first; `None` if that takes more than a few steps.
 #[inline]
 pub(super) fn first_at_home<H: Homes>(
     homes: &H,
@@ -30,12 +33,15 @@ pub(super) fn first_at_home<H: Homes>(
     end: End,
     candidate: &impl Fn(u128, u16) -> Tuple,
 ) -> Option<Tuple> {
-    let (number, address, slice) = addresses.walk_round(addresses.count().min(LOOKS)).find_map(|at| {
-        let (number, address) = at;
-        let slice = homes.slice(&candidate(address, ports.first).reversed(), end);
-        (slice.count() != 0).then_some((number, address, slice))
-    })?;
-    ports.draws(&slice, number).next().map(|port| candidate(address, port))
+    let reply = |address| candidate(address, ports.first).reversed();
+    let looks = homes.one_address_in(&reply(addresses.first)).saturating_mul(FORESIGHT);
+    let (number, address, slice) =
+        addresses.walk_round(addresses.count().min(looks)).find_map(|(number, address)| {
+            let slice = homes.slice(&reply(address), end);
+            (slice.count() != 0).then_some((number, address, slice))
+        })?;
+    let port = ports.draws(&slice, number, NEIGHBOURS).next()?;
+    Some(candidate(address, port))
 }
 
 /// One address under search.
@@ -78,7 +84,7 @@ impl<F: FnMut(&Tuple) -> bool, H: Homes> Search<'_, F, H> {
             if ports.kept.is_none() && self.next_own(&spot, ports, ports.first).is_none() {
                 continue;
             }
-            for port in ports.draws(&spot.slice, spot.number).take(near as usize) {
+            for port in ports.draws(&spot.slice, spot.number, DRAWS).take(near as usize) {
                 if let Some(reply) = self.ask(candidate(spot.address, port)) {
                     return Some(reply);
                 }
@@ -87,7 +93,7 @@ impl<F: FnMut(&Tuple) -> bool, H: Homes> Search<'_, F, H> {
                 continue;
             }
             // Only now, since an address with a free port among the first ones needs no board.
-            for port in ports.draws(&spot.slice, spot.number).take(near as usize) {
+            for port in ports.draws(&spot.slice, spot.number, DRAWS).take(near as usize) {
                 self.learn(&candidate(spot.address, port).reversed(), end);
             }
             let found = self.walk_own(&spot, ports, end, each - near, candidate);
@@ -139,10 +145,10 @@ impl<F: FnMut(&Tuple) -> bool, H: Homes> Search<'_, F, H> {
 
 impl PortRing {
     /// Ports of a slice to ask for at the `number`th address: the original one or what chance or the hash say, if it is
-    /// in the slice, then others, each equally likely in a wide range. Some may come twice.
-    fn draws<S: PortSlice>(&self, slice: &S, number: u32) -> impl Iterator<Item = u16> {
+    /// in the slice, then others, each equally likely in a wide range, of which `most` are looked at. Some may come twice.
+    fn draws<S: PortSlice>(&self, slice: &S, number: u32, most: u32) -> impl Iterator<Item = u16> {
         let begin = self.kept.into_iter().chain([self.at(0)]);
-        let (draws, walked) = if self.len < WIDE { (0, 1..self.len) } else { (DRAWS, 0..0) };
+        let (draws, walked) = if self.len < WIDE { (0, 1..self.len.min(most)) } else { (most, 0..0) };
         let count = slice.count();
         // The place in the ring has its part in it, because it is what chance says where chance is asked.
         let mixed =

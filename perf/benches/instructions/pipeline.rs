@@ -133,6 +133,7 @@ fn have_left(bench: Box<Bench>) {
 #[library_benchmark]
 #[bench::udp_original(args = (Kind::Udp4, INSIDE), setup = Bench::established, teardown = have_left)]
 #[bench::udp_reply(args = (Kind::Udp4, OUTSIDE), setup = Bench::established, teardown = have_left)]
+#[bench::udp_steered(args = (Kind::Udp4, INSIDE), setup = Bench::steered, teardown = have_left)]
 #[bench::tcp_original(args = (Kind::Tcp4, INSIDE), setup = Bench::established, teardown = have_left)]
 #[bench::tcp_reply(args = (Kind::Tcp4, OUTSIDE), setup = Bench::established, teardown = have_left)]
 fn established(mut bench: Box<Bench>) -> Box<Bench> {

@@ -10,7 +10,7 @@ use weir::pipeline::{
 use weir::replay::secret;
 use weir::switch::Switch;
 use weir_shard::steering::{KeyWord, ShardNumber, Steering};
-use weir_shard::{CtAction, CtMeta, Lookup, Outcome, Shard, ShardConfig};
+use weir_shard::{CtAction, CtMeta, Leases, Lookup, Outcome, Shard, ShardConfig};
 use weir_wire::build::PacketBuilder;
 use weir_wire::header::tcp::flag;
 use weir_wire::{ChecksumTrust, Layers, Tuple};
@@ -78,6 +78,11 @@ impl Kind {
 /// What a frame is, on behalf of zone 0.
 pub(crate) fn tuple(frame: &[u8]) -> Tuple {
     Tuple::extract(frame, &Layers::parse(frame), 0, ChecksumTrust::NONE).unwrap().lookup()
+}
+
+/// True if a frame belongs to the first shard.
+fn is_own(steering: &Steering, frame: &[u8]) -> bool {
+    steering.home(&tuple(frame)) == ShardNumber::default()
 }
 
 /// Frames with their parses.
@@ -198,8 +203,9 @@ impl Bench {
 
     /// The first of so many shards.
     fn of(flows: &str, steering: Steering) -> Box<Self> {
-        let shard =
-            ShardConfig { capacity: CAPACITY, steering: Arc::new(steering), ..ShardConfig::default() };
+        let leases = Arc::new(Leases::new(steering.shards()));
+        let steering = Arc::new(steering);
+        let shard = ShardConfig { capacity: CAPACITY, steering, leases, ..ShardConfig::default() };
         let config = WorkerConfig { shard, megaflows: 1024, secret: secret(SEED), trajectories: true };
         let worker = Worker::new(config, PublishedSnapshot::new(snapshot(flows)).reader()).unwrap();
         Box::new(Self { worker, burst: Burst::new(), port: INSIDE, out: Caught::default(), now: 0 })
@@ -229,9 +235,20 @@ impl Bench {
     /// Through the README's table, with established connections and a burst of packets that come by `port`. One such
     /// burst has been through already.
     pub(crate) fn established(kind: Kind, port: PortId) -> Box<Self> {
-        let mut this = Self::new(NAT);
+        Self::established_at(1, kind, port)
+    }
+
+    /// The same at one of two shards, to which all these packets belong, as it finds out itself.
+    pub(crate) fn steered(kind: Kind, port: PortId) -> Box<Self> {
+        Self::established_at(2, kind, port)
+    }
+
+    fn established_at(shards: usize, kind: Kind, port: PortId) -> Box<Self> {
+        let steering = Steering::symmetric(shards, KeyWord::WELL_KNOWN);
+        let mut this = Self::of(NAT, steering.clone());
+        let is_own = |client: &u16| is_own(&steering, &kind.forth(*client).build());
         let (mut inside, mut outside) = (Vec::new(), Vec::new());
-        for client in 0..CONNECTIONS {
+        for client in (0..).filter(is_own).take(usize::from(CONNECTIONS)) {
             let forth = kind.forth(client);
             let sent = this.exchange(INSIDE, &forth.clone().flags(flag::SYN).seq(1000).build());
             let back = kind.back(&sent);
@@ -255,13 +272,12 @@ impl Bench {
         let shards = if opening == Opening::OfTwo { 2 } else { 1 };
         let steering = Steering::symmetric(shards, KeyWord::WELL_KNOWN);
         let mut this = Self::of(NAT, steering.clone());
-        let is_own = |frame: &Vec<u8>| steering.home(&tuple(frame)) == ShardNumber::default();
         this.worker.set_steered(INSIDE, true);
         let forth = |client| {
             let forth = Kind::Udp4.forth(client);
             if opening == Opening::Tagged { forth.vlan(5).build() } else { forth.build() }
         };
-        let mut own = (0..).map(forth).filter(is_own);
+        let mut own = (0..).map(forth).filter(|frame| is_own(&steering, frame));
         for frame in own.by_ref().take(usize::from(CONNECTIONS)) {
             this.exchange(INSIDE, &frame);
         }

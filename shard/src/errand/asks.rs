@@ -456,7 +456,7 @@ impl Shard {
     }
 
     /// A connection was made: the tuples that were given for it are its own.
-    #[cold]
+    #[inline]
     pub(crate) fn settle(&mut self, index: u32, original: &Tuple, reply: &Tuple) {
         if let Some(asking) = self.arrived.as_mut().and_then(|errand| errand.asking.as_deref_mut()) {
             asking.original.take_if(|given| given == original);

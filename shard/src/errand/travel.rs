@@ -16,9 +16,28 @@ use crate::steering::ShardNumber;
 use crate::translation::DraftNumber;
 
 impl Shard {
+    /// The other shard that knows what becomes of a packet without a connection here: its tuple's home, or there who has
+    /// been given the tuple. `None` if that is this one.
+    #[inline]
+    pub(crate) fn whose(&self, tuple: &Tuple) -> Option<ShardNumber> {
+        match self.steering.home(tuple) {
+            home if home != self.number => Some(home),
+            _ => self.redirects.owner(tuple),
+        }
+    }
+
     /// Where the packet of no connection here goes that would start one. `None` if it is to be decided here.
-    #[cold]
+    #[inline]
     pub(crate) fn start_elsewhere(&mut self, packet: &mut Packet<'_>, tuple: &Tuple) -> Option<Outcome> {
+        // Nearly all come to where they belong.
+        if self.arrived.is_none() && self.directory.is_empty() && self.whose(tuple).is_none() {
+            return None;
+        }
+        self.send_to_start(packet, tuple)
+    }
+
+    #[cold]
+    fn send_to_start(&mut self, packet: &mut Packet<'_>, tuple: &Tuple) -> Option<Outcome> {
         if self.arrived.as_ref().is_some_and(|errand| errand.expected)
             && self.steering.home(tuple) != self.number
         {
@@ -53,13 +72,9 @@ impl Shard {
         tuple: &Tuple,
         why: Reason,
     ) -> Option<Outcome> {
-        let home = self.steering.home(tuple);
-        let (to, why) = if home != self.number {
-            (home, why)
-        } else {
-            let owner = self.redirects.owner(tuple)?;
-            (owner, if why == Reason::Steered { Reason::Redirected } else { why })
-        };
+        let to = self.whose(tuple)?;
+        let is_redirected = why == Reason::Steered && self.steering.home(tuple) == self.number;
+        let why = if is_redirected { Reason::Redirected } else { why };
         let errand = self.leave();
         Some(self.hand_over(packet, errand, to, why))
     }

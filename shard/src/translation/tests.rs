@@ -368,3 +368,47 @@ fn what_is_foreseen_is_what_would_be_chosen() {
         assert_eq!(alone, frame);
     }
 }
+
+#[test]
+fn what_one_of_several_shards_foresees_is_what_it_would_choose() {
+    let word = KeyWord::from_random(0xbeef);
+    for (steering, zone) in [
+        (Steering::symmetric(3, word), 0),
+        (Steering::symmetric(32, word), 0),
+        // Addresses of their own, and too few of them for that.
+        (subscribers_of(4, "192.0.2.0/26"), 5),
+        (subscribers_of(40, "192.0.2.0/29"), 5),
+    ] {
+        for ports in [(1024, u16::MAX), (10_000, 20_000), (5000, 5099), (5000, 5000)] {
+            let action = pool([192, 0, 2, 0], [192, 0, 2, 7], ports);
+            let nat = action.nat.unwrap();
+            let mut shards = Shards::new(steering.clone(), action.clone());
+            let (mut asked, mut foreseen) = (0, 0);
+            for shard in &mut shards.shards {
+                let moment = shard.clock.advance(1_000_000);
+                for port in 2000..2020 {
+                    let tuple: Tuple = Tuple4::new([10, 0, 0, 1], REMOTE, port, 80, 6, zone).into();
+                    let hash = shard.table.hash(&tuple);
+                    let chosen = match shard.draws_at_home(&nat, &tuple) {
+                        true => shard.choose_at_home(moment, &nat, &tuple, hash),
+                        false => shard.candidate(moment, &nat, &tuple, hash, &[]),
+                    };
+                    let number = shard.draft(&tuple, hash, &action);
+                    asked += 1;
+                    if let Some(Draft { reply, hash }) = shard.drafted(number) {
+                        assert_eq!((Ok(reply), hash), (chosen, shard.table.hash(&reply)));
+                        assert_eq!(shard.steering.home(&reply), shard.number);
+                        foreseen += 1;
+                        // Given away since, it is another one's.
+                        let other = ShardNumber::new((shard.number.index() + 1) % 3).unwrap();
+                        shard.redirects.insert(reply, other).unwrap();
+                        assert!(shard.drafted(number).is_none());
+                        shard.redirects.remove(&reply);
+                    }
+                }
+            }
+            let most = if ports.1 == u16::MAX { asked * 9 / 10 } else { asked / 100 };
+            assert!(foreseen > most, "{foreseen} of {asked} for {ports:?} among {}", steering.shards());
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use weir_shard::PlainLookup;
+use weir_shard::{PlainLookup, Reason};
 use weir_wire::Fragment;
 
 use super::*;
@@ -421,7 +421,7 @@ fn each_of_several_shards_opens_the_short_way_what_comes_to_it() {
     for (layout, comes_home) in [
         (Layout::default(), true),
         (three, true),
-        (Layout { arrival: Arrival::Adverse, ..three }, true),
+        (Layout { arrival: Arrival::Adverse, ..three }, false),
         // Nobody brings packets to their homes: they leave at their first `ct`.
         (Layout { arrival: Arrival::Random, steered_early: false, ..three }, false),
         (Layout { arrival: Arrival::Adverse, steered_early: false, ..three }, false),
@@ -441,7 +441,8 @@ fn each_of_several_shards_opens_the_short_way_what_comes_to_it() {
         assert_eq!((sent.len(), bench.connections().len()), (79, 79));
         let workers = bench.0.workers_now();
         assert!(workers.iter().all(|worker| worker.shard().opens_plain()));
-        // The last burst of a worker whose packets are its own began connections.
+        // The last burst of a worker whose packets are its own was taken for plain openings; that these are opened the
+        // short way is tested where that begins, in the shard.
         let opened = workers.iter().all(|worker| worker.plain_lookups[0].has_no_connection());
         assert!(opened || !comes_home, "{layout:?}");
         let counters = bench.0.counters();
@@ -449,6 +450,40 @@ fn each_of_several_shards_opens_the_short_way_what_comes_to_it() {
         for (_, frame) in sent {
             let back = answer_to(frame.bytes());
             assert_eq!(bench.ports(2, &back), [1]);
+        }
+        bench.balance();
+    }
+}
+
+#[test]
+fn openings_that_must_ask_another_shard_leave_their_runs() {
+    // Whose the answers of a translated destination are nobody may choose.
+    let flows = "table=0,ip,ct_state=-trk,actions=ct(nat,table=1)
+        table=1,ip,in_port=1,ct_state=+new,actions=ct(commit,nat(dst=10.0.0.5)),2
+        table=1,ip,in_port=1,ct_state=+est,actions=2
+        table=1,ip,in_port=2,ct_state=+est,actions=1";
+    for mailbox_capacity in [1024, 1] {
+        let layout = Layout { shards: 3, seed: 5, mailbox_capacity, mailbox_delay: 3, ..Layout::default() };
+        let mut bench = Bench::divided(flows, layout);
+        for frame in openings(1..40) {
+            bench.0.inject(1, &frame, 0);
+            bench.0.flush();
+        }
+        bench.0.take_sent();
+        let before = bench.connections().len();
+        for frame in openings(50..90) {
+            bench.0.inject(1, &frame, 0);
+        }
+        bench.0.flush();
+        let sent = bench.0.take_sent();
+        let lost = bench.dropped(DropCause::MailboxFull);
+        assert_eq!(bench.connections().len() - before, sent.len());
+        assert_eq!((sent.len() == 40, lost == 0), (mailbox_capacity > 1, mailbox_capacity > 1));
+        assert!(bench.0.counters().handed_over[Reason::Tuple.index()] > 10);
+        for (port, frame) in sent {
+            assert_eq!(port, 2);
+            let back = answer_to(frame.bytes());
+            assert!(bench.ports(2, &back) == [1] || mailbox_capacity == 1);
         }
         bench.balance();
     }

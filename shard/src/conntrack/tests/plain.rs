@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::leases::Leases;
 use crate::steering::{KeyWord, ShardNumber, Steering};
 use crate::{Errand, Met, PlainLookup};
 
@@ -133,10 +134,9 @@ impl Both {
     /// Each the first of so many shards.
     fn among(shards: usize) -> Self {
         let steering = Arc::new(Steering::symmetric(shards, KeyWord::WELL_KNOWN));
-        // Nobody else tells of expectations, but each has what it tells to itself.
         Self([(); 2].map(|()| {
-            let directory = Arc::default();
-            Lab::with(ShardConfig { steering: Arc::clone(&steering), directory, ..config(100) })
+            let (steering, leases) = (Arc::clone(&steering), Arc::new(Leases::new(shards)));
+            Lab::with(ShardConfig { steering, leases, directory: Arc::default(), ..config(100) })
         }))
     }
 
