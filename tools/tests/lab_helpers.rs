@@ -16,7 +16,7 @@ use weir_tools::process;
 /// Of the file that is read and written.
 const BYTES: usize = 3_000_000;
 /// For how long the last segments of a transfer may be under way when the client has ended.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 struct Bench {
     weir: Weir,
     pair: Pair,

@@ -39,7 +39,7 @@ fn shape(line: &str) -> String {
 /// The connections once those of TCP are closed: the last segments are still under way when a client ends.
 fn settled<E: Display>(connections: impl Fn() -> Result<Vec<String>, E>) -> Vec<String> {
     let mut shown = Vec::new();
-    let waited = process::wait_until("every connection closes", Duration::from_secs(5), || {
+    let waited = process::wait_until("every connection closes", Duration::from_secs(30), || {
         shown = hold(connections());
         shown.iter().all(|line| !line.starts_with("tcp,") || line.contains("state=TIME_WAIT"))
     });

@@ -174,7 +174,7 @@ pub fn unsolicited(pair: &Pair, _server: &process::Background) -> Result<(), Che
     }
 }
 
-/// One datagram from the given source port; as whom it was seen, or None if nothing came back in a second.
+/// One datagram from the given source port; as whom it was seen, or None if nothing came back in three seconds.
 ///
 /// # Errors
 /// If the client could not be run at all.

@@ -125,7 +125,7 @@ def udp(address, count, size):
 
 def udp_once(address, source):
     sender = datagram_socket(address, source)
-    sender.settimeout(1)
+    sender.settimeout(3)
     sender.send(b"who")
     print(sender.recv(65536).decode())
 
