@@ -18,8 +18,8 @@ use crate::switch::{Emission, PORTS, Switch};
 /// when it is out, whatever the packet caused is out.
 const MARKER: u16 = 0x88b5;
 const MARKER_PORT: u32 = 99;
-/// A marker that needs longer is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What needs longer, a marker or an end of cached flows, never comes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The reference switch for packet scripts.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl OvsDummy {
     /// # Errors
     /// If the daemon is gone.
     pub fn rules(&mut self) -> Result<Vec<String>, OvsError> {
-        self.control.call("revalidator/purge", &[])?;
+        self.purge()?;
         let text = self.daemons.dump()?;
         let marker = format!("dl_type={MARKER:#06x}");
         let ours = |line: &str| !line.contains("actions=") || line.contains(&marker);
@@ -154,6 +154,22 @@ impl OvsDummy {
         Ok(())
     }
 
+    /// Makes it forget all cached flows. Those that one of its own threads just looks at are passed over, so that it has to
+    /// be told until none is left.
+    fn purge(&mut self) -> Result<(), OvsError> {
+        let start = Instant::now();
+        loop {
+            self.control.call("revalidator/purge", &[])?;
+            if self.lines("dpctl/dump-flows")?.iter().all(|line| line.starts_with("flow-dump from")) {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                let what = "the end of all cached flows".to_owned();
+                return Err(ProcessError::Timeout { what, seconds: PATIENCE.as_secs() }.into());
+            }
+        }
+    }
+
     fn lines(&mut self, method: &str) -> Result<Vec<String>, OvsError> {
         let text = self.control.call(method, &[])?;
         Ok(text.lines().map(str::to_owned).filter(|line| !line.is_empty()).collect())
@@ -170,7 +186,7 @@ impl Switch for OvsDummy {
     fn load(&mut self, flows: &str) -> Result<(), OvsError> {
         let marker = format!("table=0,priority=65535,dl_type={MARKER:#06x},actions=output:{MARKER_PORT}");
         self.daemons.load(&format!("{flows}\n{marker}\n"))?;
-        self.control.call("revalidator/purge", &[])?;
+        self.purge()?;
         self.control.call("fdb/flush", &[BRIDGE])?;
         self.control.call("dpctl/flush-conntrack", &[])?;
         Ok(())
@@ -207,7 +223,7 @@ impl Switch for OvsDummy {
             ("appctl", Some((name, args))) => self.control.call(name, args).map_err(OvsError::from),
             // What changes flows counts for the next packet, not from the next look of the revalidators on.
             ("ofctl", _) => self.daemons.ofctl(words).and_then(|text| {
-                self.control.call("revalidator/purge", &[])?;
+                self.purge()?;
                 Ok(text)
             }),
             _ => return Ok(Err(format!("Open vSwitch has no `{family}`"))),
