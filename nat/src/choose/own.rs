@@ -21,7 +21,7 @@ const DRAWS: u32 = 1024;
 /// Addresses that are looked at for one's own, at most, for each that may be asked about: some 0.5 ms.
 const LOOKS: u32 = 16;
 
-/// The same where only the first tuple is wanted.
+/// Addresses that are looked at where only the first tuple is wanted: this often as many as one is likely to be among.
 const FORESIGHT: u32 = 4;
 
 /// The translated tuple that a search at home asks about first; `None` if that takes more than a few steps.

@@ -1,7 +1,8 @@
 //! Which shard expects which data connection, and which of them there are. Two maps for all shards of a datapath, written
 //! by the owner of a control connection when an expectation or a data connection comes or goes. The first is read at the
-//! home of a packet that would be new, and but for its count only while anything is expected anywhere; both are read where a port is
-//! to be announced, so that **no two hosts are announced at the same port**, whichever shards have their connections.
+//! home of a packet that would be new, and but for its count only while anything is expected anywhere; both are read
+//! where a port is to be announced, so that **no two hosts are announced at the same port**, whichever shards have their
+//! connections.
 //!
 //! The maps are papaya's: look-ups take no lock and write no shared line but the reader's own (seize reclaims what is
 //! replaced). An entry is a hint: the shard that it names looks into its own [`Expectations`] and sends the packet back
